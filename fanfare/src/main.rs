@@ -1,0 +1,3 @@
+//! One binary, a subcommand a role.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! Workers: read a partition in order, deliver to the gateways that care.

@@ -1,0 +1,1 @@
+//! The edge: terminates Socket.IO clients.

@@ -1,0 +1,1 @@
+//! Ports EventLog, Signals and Documents with their engines.

@@ -1,0 +1,1 @@
+//! Typed configuration: file, environment, flags, validated in one run.

@@ -1,0 +1,1 @@
+//! Port GatewayLink: how a worker hands deliveries to a gateway.

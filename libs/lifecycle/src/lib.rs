@@ -1,0 +1,1 @@
+//! Phases, named tasks, drain, admin server.

@@ -1,0 +1,1 @@
+//! Ports for leases, checkpoints, interest snapshots and presence with their engines.

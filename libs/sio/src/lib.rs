@@ -1,0 +1,1 @@
+//! Engine.IO and Socket.IO codec and state machines, sans-IO.

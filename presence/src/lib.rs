@@ -1,0 +1,1 @@
+//! Who is where: applies gateways' reports, answers and announces.

@@ -1,0 +1,1 @@
+//! Protobuf messages that cross processes, generated code committed.
