@@ -1,0 +1,1 @@
+//! One conformance list per port, run on every engine.

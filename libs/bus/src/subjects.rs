@@ -1,0 +1,57 @@
+//! Every subject of the bus is built here and nowhere else.
+
+use model::RoomToken;
+
+/// Volatile events of a room: `fanfare.signal.<partition>.<token>`, payload an encoded `Publish`.
+#[must_use]
+pub fn signal(partition: u16, token: RoomToken) -> String {
+    format!("fanfare.signal.{partition}.{token}")
+}
+
+/// All volatile events of a partition, for the worker that owns it.
+#[must_use]
+pub fn signals_of_partition(partition: u16) -> String {
+    format!("fanfare.signal.{partition}.*")
+}
+
+/// The room token at the end of a subject made by [`signal`].
+#[must_use]
+pub fn signal_token(subject: &str) -> Option<RoomToken> {
+    let (_, hex) = subject.rsplit_once('.')?;
+    if hex.len() != 32 || !hex.is_ascii() {
+        return None;
+    }
+    let mut bytes = [0u8; 16];
+    for (byte, digits) in bytes.iter_mut().zip(hex.as_bytes().chunks_exact(2)) {
+        *byte = u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?;
+    }
+    RoomToken::from_bytes(&bytes)
+}
+
+/// Heartbeats of gateways, payload `GatewayHeartbeat`.
+pub const GATEWAY_HEARTBEAT: &str = "fanfare.gateway.heartbeat";
+
+/// A gateway's batches for the presence service, a request: `PresenceBatch` → `PresenceReply`.
+pub const PRESENCE_BATCH: &str = "fanfare.presence.batch";
+
+/// Who is online in a room or namespace, a request: `OnlineUsersQuery` → `OnlineUsersReply`.
+pub const PRESENCE_ONLINE: &str = "fanfare.presence.online";
+
+/// The cluster's counts, a request: `PresenceStatsQuery` → `PresenceStatsReply`.
+pub const PRESENCE_STATS: &str = "fanfare.presence.stats";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn golden_subjects() {
+        let token = RoomToken::from_bytes(&[0xab; 16]).unwrap();
+        assert_eq!(signal(3, token), "fanfare.signal.3.abababababababababababababababab");
+        assert_eq!(signals_of_partition(3), "fanfare.signal.3.*");
+        assert_eq!(signal_token(&signal(3, token)), Some(token));
+        for bad in ["", "x", "fanfare.signal.3.ab", "fanfare.signal.3.zzababababababababababababababab"] {
+            assert_eq!(signal_token(bad), None);
+        }
+    }
+}

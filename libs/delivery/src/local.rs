@@ -1,0 +1,1 @@
+//! The link within one process: a bounded queue.
