@@ -1,0 +1,70 @@
+use bytes::Bytes;
+
+use crate::ws::frame;
+
+/// Outgoing data encoded once for all receivers: complete WebSocket frames of a server (unmasked), one after the other;
+/// for a Socket.IO packet the text frame and then one binary frame for each attachment. Cheap to clone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Encoded(Bytes);
+
+/// One message of an [`Encoded`], without its WebSocket header.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Frame {
+    /// Whether it goes into a binary frame.
+    pub binary: bool,
+    /// Text begins with its Engine.IO packet type (`42["a"]`, `2`); binary data is raw.
+    pub payload: Bytes,
+}
+
+impl Encoded {
+    pub(super) fn new(frames: Bytes) -> Self {
+        Self(frames)
+    }
+
+    /// What is written to a WebSocket.
+    #[must_use]
+    pub fn as_bytes(&self) -> &Bytes {
+        &self.0
+    }
+
+    /// What is written to a WebSocket.
+    #[must_use]
+    pub fn into_bytes(self) -> Bytes {
+        self.0
+    }
+
+    /// Bytes on a WebSocket, headers included.
+    #[expect(clippy::len_without_is_empty, reason = "there is always a frame")]
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// The messages without their headers, as slices: long-polling sends these.
+    #[must_use]
+    pub fn frames(&self) -> Frames {
+        Frames { rest: self.0.clone() }
+    }
+}
+
+/// Iterator of [`Encoded::frames`].
+#[derive(Clone, Debug)]
+pub struct Frames {
+    rest: Bytes,
+}
+
+impl Iterator for Frames {
+    type Item = Frame;
+
+    fn next(&mut self) -> Option<Frame> {
+        let (binary, header_len, payload_len) = frame::unmasked_header(&self.rest)?;
+        if self.rest.len() - header_len < payload_len {
+            return None;
+        }
+        let mut payload = self.rest.split_to(header_len + payload_len);
+        Some(Frame {
+            binary,
+            payload: payload.split_off(header_len),
+        })
+    }
+}
