@@ -21,6 +21,12 @@ impl Encoded {
         Self(frames)
     }
 
+    /// Frames made elsewhere, e.g. [`crate::ws::frame::pong`]: complete, unmasked, one after the other.
+    #[must_use]
+    pub fn from_frames(frames: Bytes) -> Self {
+        Self(frames)
+    }
+
     /// What is written to a WebSocket.
     #[must_use]
     pub fn as_bytes(&self) -> &Bytes {
