@@ -17,6 +17,7 @@ use sio::engine::{Packet as EnginePacket, payload};
 use sio::packet::{Encoded, EventName, Frame, Limits, Packet, encode};
 use sio::ws::{Decoder, Message};
 
+#[allow(unused_imports, reason = "each user takes its part")]
 pub(crate) use state::client_session;
 
 /// Few and low, so that short inputs reach them.

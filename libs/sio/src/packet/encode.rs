@@ -17,13 +17,13 @@ pub fn engine_open(payload: &str) -> Encoded {
 /// `1`: the session is closed.
 #[must_use]
 pub fn engine_close() -> Encoded {
-    Encoded::new(Bytes::from_static(b"\x81\x011"))
+    Encoded::from_frames(Bytes::from_static(b"\x81\x011"))
 }
 
 /// `2`: a heartbeat, or `2probe`.
 #[must_use]
 pub fn engine_ping(probe: bool) -> Encoded {
-    Encoded::new(Bytes::from_static(if probe {
+    Encoded::from_frames(Bytes::from_static(if probe {
         b"\x81\x062probe"
     } else {
         b"\x81\x012"
@@ -47,13 +47,13 @@ pub fn engine_text(text: &str) -> Encoded {
 pub fn engine_binary(data: Bytes) -> Encoded {
     let mut out = Vec::with_capacity(MAX_HEADER + data.len());
     frame::write_binary(&mut out, &data);
-    Encoded::new(out.into())
+    Encoded::from_frames(out.into())
 }
 
 /// `6`: releases a poll.
 #[must_use]
 pub fn engine_noop() -> Encoded {
-    Encoded::new(Bytes::from_static(b"\x81\x016"))
+    Encoded::from_frames(Bytes::from_static(b"\x81\x016"))
 }
 
 /// CONNECT: the namespace is joined. `pid` is given when the connection can be recovered.
@@ -186,6 +186,6 @@ impl Text {
         for data in attachments {
             frame::write_binary(&mut self.out, data);
         }
-        Encoded::new(Bytes::from(self.out).slice(start..))
+        Encoded::from_frames(Bytes::from(self.out).slice(start..))
     }
 }

@@ -17,10 +17,6 @@ pub struct Frame {
 }
 
 impl Encoded {
-    pub(super) fn new(frames: Bytes) -> Self {
-        Self(frames)
-    }
-
     /// Frames made elsewhere, e.g. [`crate::ws::frame::pong`]: complete, unmasked, one after the other.
     #[must_use]
     pub fn from_frames(frames: Bytes) -> Self {
@@ -46,7 +42,7 @@ impl Encoded {
         self.0.len()
     }
 
-    /// The messages without their headers, as slices: long-polling sends these.
+    /// The messages without their headers, as slices: long-polling sends these. Control frames are no messages.
     #[must_use]
     pub fn frames(&self) -> Frames {
         Frames { rest: self.0.clone() }
@@ -63,14 +59,18 @@ impl Iterator for Frames {
     type Item = Frame;
 
     fn next(&mut self) -> Option<Frame> {
-        let (binary, header_len, payload_len) = frame::unmasked_header(&self.rest)?;
-        if self.rest.len() - header_len < payload_len {
-            return None;
+        loop {
+            let header = frame::unmasked_header(&self.rest)?;
+            if self.rest.len() - header.len < header.payload_len {
+                return None;
+            }
+            let mut payload = self.rest.split_to(header.len + header.payload_len);
+            if !header.control {
+                return Some(Frame {
+                    binary: header.binary,
+                    payload: payload.split_off(header.len),
+                });
+            }
         }
-        let mut payload = self.rest.split_to(header_len + payload_len);
-        Some(Frame {
-            binary,
-            payload: payload.split_off(header_len),
-        })
     }
 }

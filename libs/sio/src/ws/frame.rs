@@ -62,15 +62,29 @@ pub(crate) fn put_text_header(out: &mut [u8]) -> usize {
     start
 }
 
-/// Whether the frame at the start of `bytes` is binary, the length of its header, and that of its payload.
-pub(crate) fn unmasked_header(bytes: &[u8]) -> Option<(bool, usize, usize)> {
+/// The header of a server's frame.
+pub(crate) struct UnmaskedHeader {
+    pub(crate) binary: bool,
+    pub(crate) control: bool,
+    /// Length of the header itself.
+    pub(crate) len: usize,
+    pub(crate) payload_len: usize,
+}
+
+/// The header at the start of `bytes`, which then hold no less than it.
+pub(crate) fn unmasked_header(bytes: &[u8]) -> Option<UnmaskedHeader> {
     let &[first, short, ..] = bytes else { return None };
-    let (header_len, len) = match short {
+    let (len, payload_len) = match short {
         127 => (10, u64::from_be_bytes(*bytes.get(2..)?.first_chunk()?)),
         126 => (4, u64::from(u16::from_be_bytes(*bytes.get(2..)?.first_chunk()?))),
-        len => (2, u64::from(len)),
+        payload_len => (2, u64::from(payload_len)),
     };
-    Some((first == BINARY, header_len, usize::try_from(len).ok()?))
+    Some(UnmaskedHeader {
+        binary: first == BINARY,
+        control: first & 0x8 != 0,
+        len,
+        payload_len: usize::try_from(payload_len).ok()?,
+    })
 }
 
 fn write_header(out: &mut Vec<u8>, first: u8, payload_len: usize) {
