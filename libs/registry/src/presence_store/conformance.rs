@@ -12,8 +12,10 @@ use super::{
 };
 
 mod naive;
+mod words;
 
 pub use naive::{Step, agrees_with_the_naive_truth};
+use words::{connected, disconnected, gateway, joined, left, namespace, socket};
 
 const GRACE: Duration = Duration::from_secs(5);
 const LEASE: Duration = Duration::from_secs(8);
@@ -612,53 +614,4 @@ fn changes(applied: &Applied) -> Vec<(String, u32, Change)> {
     transitions
         .map(|t| (t.user.as_str().to_owned(), t.users_count, t.change.clone()))
         .collect()
-}
-
-fn gateway(n: usize) -> GatewayId {
-    GatewayId::new(&format!("gate-{n}")).unwrap()
-}
-
-fn namespace() -> Namespace {
-    Namespace::new("/chat").unwrap()
-}
-
-fn key(id: &str) -> SocketKey {
-    SocketKey {
-        namespace: namespace(),
-        id: id.into(),
-    }
-}
-
-/// The digits of the id are the time at which it connected.
-fn connected(id: &str, user: &str) -> Delta {
-    Delta::Connected(socket(key(id), user))
-}
-
-fn socket(key: SocketKey, user: &str) -> Socket {
-    Socket {
-        connected_at_ms: key
-            .id
-            .chars()
-            .filter(char::is_ascii_digit)
-            .collect::<String>()
-            .parse()
-            .unwrap_or(0),
-        key,
-        user: UserId::new(user).unwrap(),
-        username: format!("Name of {user}").into(),
-        ip: "203.0.113.7".into(),
-        user_agent: "conformance".into(),
-    }
-}
-
-fn disconnected(id: &str) -> Delta {
-    Delta::Disconnected(key(id))
-}
-
-fn joined(id: &str, room: &str) -> Delta {
-    Delta::Joined(key(id), RoomName::stored(room))
-}
-
-fn left(id: &str, room: &str) -> Delta {
-    Delta::Left(key(id), RoomName::stored(room))
 }
