@@ -1,1 +1,10 @@
-//! Whole-system tests: the harness they share.
+//! Whole-system tests: the harness they share. It starts real servers on free ports, as processes of their own,
+//! keeps what they log, and runs the programs of stock clients against them.
+
+mod clients;
+mod process;
+mod server;
+
+pub use clients::{Mode, chromium, node, python, scenario};
+pub use process::Process;
+pub use server::{JWT_SECRET, ProtocolSuites, Standalone};

@@ -1,0 +1,171 @@
+use std::{
+    fs::{self, File},
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
+
+use anyhow::{Context, Result, ensure};
+
+use crate::{Process, Standalone};
+
+/// Which transports a stock client may use.
+#[derive(Copy, Clone, Debug)]
+pub enum Mode {
+    /// WebSocket alone.
+    Websocket,
+    /// Long-polling alone.
+    Polling,
+    /// Long-polling first, then WebSocket, the clients' default.
+    Upgrade,
+}
+
+impl Mode {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Websocket => "websocket",
+            Self::Polling => "polling",
+            Self::Upgrade => "upgrade",
+        }
+    }
+}
+
+/// How long one client program may run.
+const RUN: Duration = Duration::from_secs(240);
+/// How long installing its packages may take.
+const INSTALL: Duration = Duration::from_secs(600);
+
+/// Runs a test file of `tests/compat` with Node.
+///
+/// # Errors
+/// When Node or its packages cannot be had, or a test in the file fails: all it printed is told.
+pub fn node(file: &str, url: &str, settings: &[(&str, &str)]) -> Result<()> {
+    install_node_packages()?;
+    let mut command = Command::new("node");
+    command
+        .arg(file)
+        .current_dir(compat())
+        .env("FANFARE_URL", url)
+        .envs(settings.iter().copied());
+    run(file, &mut command)
+}
+
+/// Runs the essentials with the stock Python client.
+///
+/// # Errors
+/// When Python or its packages cannot be had, or a scenario fails: all it printed is told.
+pub fn python(server: &Standalone, mode: Mode) -> Result<()> {
+    let mut command = Command::new(install_python_packages()?);
+    command
+        .args(["python/essentials.py", mode.name()])
+        .current_dir(compat());
+    command.env("FANFARE_URL", &server.url).envs(server.settings());
+    run("python/essentials.py", &mut command)
+}
+
+/// Runs one of the scenario files of Node against a server.
+///
+/// # Errors
+/// As [`node`].
+pub fn scenario(server: &Standalone, group: &str, mode: Mode) -> Result<()> {
+    let mut settings: Vec<_> = server.settings().collect();
+    settings.push(("FANFARE_TRANSPORT", mode.name()));
+    node(&format!("node/{group}.test.mjs"), &server.url, &settings)
+}
+
+/// The browser: `CHROMIUM`, or where packages put it.
+///
+/// # Errors
+/// When there is none.
+pub fn chromium() -> Result<PathBuf> {
+    let named = std::env::var_os("CHROMIUM").map(PathBuf::from);
+    let usual = [
+        "/usr/bin/chromium",
+        "/usr/bin/chromium-browser",
+        "/usr/bin/google-chrome",
+    ]
+    .map(PathBuf::from);
+    named
+        .into_iter()
+        .chain(usual)
+        .find(|path| path.exists())
+        .context("no Chromium: install the package `chromium`, or name one in the variable CHROMIUM")
+}
+
+fn run(name: &str, command: &mut Command) -> Result<()> {
+    let mut process = Process::start(name, command)?;
+    let status = process.wait(RUN)?;
+    ensure!(
+        status.success(),
+        "{name} ended with {status}:\n{}",
+        process.output()
+    );
+    Ok(())
+}
+
+fn compat() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("compat")
+}
+
+fn install_node_packages() -> Result<()> {
+    let compat = compat();
+    let modules = compat.join("node_modules");
+    installed(&compat.join("package-lock.json"), &modules, || {
+        let mut npm = Command::new("npm");
+        npm.args(["ci", "--ignore-scripts", "--no-audit", "--no-fund"])
+            .current_dir(&compat);
+        install("npm ci (needs Node 20 or later)", &mut npm)
+    })
+}
+
+/// Answers the interpreter that has them.
+fn install_python_packages() -> Result<PathBuf> {
+    let requirements = compat().join("requirements.txt");
+    let venv = compat().join(".venv");
+    let python = venv.join("bin/python");
+    installed(&requirements, &venv, || {
+        let create = "python3 -m venv (Debian: package python3-venv)";
+        install(
+            create,
+            Command::new("python3").args(["-m", "venv", "--clear"]).arg(&venv),
+        )?;
+        let mut pip = Command::new(&python);
+        pip.args([
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--disable-pip-version-check",
+            "-r",
+        ])
+        .arg(&requirements);
+        install("pip install -r requirements.txt", &mut pip)
+    })?;
+    Ok(python)
+}
+
+fn install(name: &str, command: &mut Command) -> Result<()> {
+    let mut process = Process::start(name, command)?;
+    let status = process.wait(INSTALL)?;
+    ensure!(
+        status.success(),
+        "{name} ended with {status}:\n{}",
+        process.output()
+    );
+    Ok(())
+}
+
+/// Installs unless what is in `place` was installed from this very `list`. Tests run as processes side by side, so
+/// one does it while the others wait for its lock.
+fn installed(list: &Path, place: &Path, install: impl FnOnce() -> Result<()>) -> Result<()> {
+    let wanted = fs::read(list)?;
+    let stamp = place.join(".installed-from");
+    let lock = File::create(list.with_extension("lock"))?;
+    lock.lock()?;
+    if fs::read(&stamp).is_ok_and(|found| found == wanted) {
+        return Ok(());
+    }
+    install()?;
+    fs::write(&stamp, wanted)?;
+    Ok(())
+}

@@ -1,0 +1,199 @@
+use std::{
+    io::{Read, Write},
+    net::{TcpListener, TcpStream},
+    path::PathBuf,
+    process::Command,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::Process;
+
+/// The secret servers under test check tokens with.
+pub const JWT_SECRET: &str = "a secret for tests that nothing else uses, 32 bytes and more";
+
+const START: Duration = Duration::from_secs(30);
+
+/// A private `fanfare standalone` on free ports. Dropping it kills it; `stop` also looks at how it ended.
+pub struct Standalone {
+    process: Process,
+    /// `http://127.0.0.1:PORT` of clients.
+    pub url: String,
+    /// `http://127.0.0.1:PORT` of `/livez`, `/readyz`, `/metrics`.
+    pub admin: String,
+    settings: Vec<(String, String)>,
+}
+
+impl Standalone {
+    /// Starts it, without limits on events and with a short grace, and waits until it is ready. `settings` are
+    /// environment variables on top.
+    ///
+    /// # Errors
+    /// When the binary is missing, ends, or is not ready within 30 s.
+    pub fn start(settings: &[(&str, &str)]) -> Result<Self> {
+        let defaults = [
+            ("FANFARE_GATEWAY__LISTEN", "127.0.0.1:0"),
+            ("FANFARE_ADMIN__LISTEN", "127.0.0.1:0"),
+            ("FANFARE_FANOUT__GRPC_LISTEN", "127.0.0.1:0"),
+            ("FANFARE_FANOUT__HTTP_LISTEN", "127.0.0.1:0"),
+            ("FANFARE_PRESENCE__GRACE_SECONDS", "2"),
+            ("FANFARE_LIMITS__EVENTS", "0"),
+            ("JWT_SECRET", JWT_SECRET),
+            ("RUST_LOG", "info"),
+            ("NO_COLOR", "1"),
+        ];
+        let given = defaults
+            .iter()
+            .filter(|(name, _)| settings.iter().all(|(other, _)| other != name))
+            .chain(settings);
+        let settings: Vec<_> = given
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+            .collect();
+
+        let mut command = Command::new(built("fanfare", "cargo build -p fanfare")?);
+        command
+            .arg("standalone")
+            .envs(settings.iter().map(|(name, value)| (name, value)));
+        let process = Process::start("fanfare standalone", &mut command)?;
+        let address = |prefix: &'static str| {
+            process.line(prefix, START, |line| {
+                Some(line.strip_prefix(prefix)?.trim().to_owned())
+            })
+        };
+        let url = address("fanfare listening on ")?;
+        let admin = address("fanfare admin on ")?;
+        until_ready(&admin)?;
+        Ok(Self {
+            process,
+            url,
+            admin,
+            settings,
+        })
+    }
+
+    /// The environment it was started with, for the client programs to know.
+    pub fn settings(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.settings
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_str()))
+    }
+
+    /// All it has written.
+    #[must_use]
+    pub fn output(&self) -> String {
+        self.process.output()
+    }
+
+    /// Stops it as an operator would.
+    ///
+    /// # Errors
+    /// When it does not end well within 30 s, or has logged an error.
+    pub fn stop(self) -> Result<()> {
+        self.process.stop()
+    }
+}
+
+/// The gateway's example `protocol_suites` on a free port.
+pub struct ProtocolSuites {
+    process: Process,
+    /// Its URL.
+    pub url: String,
+}
+
+impl ProtocolSuites {
+    /// Starts it and waits until it listens.
+    ///
+    /// # Errors
+    /// When the binary is missing, ends, or does not listen within 30 s.
+    pub fn start() -> Result<Self> {
+        let binary = built(
+            "examples/protocol_suites",
+            "cargo build -p gateway --example protocol_suites",
+        )?;
+        // The port is free when asked for; should somebody else take it meanwhile, there is another.
+        let mut last = None;
+        for _ in 0..3 {
+            let port = TcpListener::bind(("localhost", 0))?.local_addr()?.port();
+            let mut process = Process::start(
+                "protocol_suites",
+                Command::new(&binary).args(["--port", &port.to_string()]),
+            )?;
+            let until = Instant::now() + START;
+            while process.is_running()? && Instant::now() < until {
+                if TcpStream::connect(("localhost", port)).is_ok() {
+                    return Ok(Self {
+                        process,
+                        url: format!("http://localhost:{port}"),
+                    });
+                }
+                pause();
+            }
+            last = Some(process.output());
+        }
+        bail!(
+            "protocol_suites does not listen; it wrote:\n{}",
+            last.unwrap_or_default()
+        )
+    }
+
+    /// Whether it has logged nothing bad; ends it.
+    ///
+    /// # Errors
+    /// When it has ended by itself, panicked or logged an error.
+    pub fn stop(mut self) -> Result<()> {
+        ensure!(
+            self.process.is_running()?,
+            "protocol_suites has ended; it wrote:\n{}",
+            self.process.output()
+        );
+        self.process.no_errors()
+    }
+}
+
+/// A binary of this build: it lies beside the directory of the running test.
+fn built(name: &str, how: &str) -> Result<PathBuf> {
+    let test = std::env::current_exe()?;
+    let profile = test
+        .parent()
+        .and_then(|deps| deps.parent())
+        .context("a test lies in target/<profile>/deps")?;
+    let binary = profile.join(name);
+    ensure!(
+        binary.exists(),
+        "{} is missing: build it first with `{how}`, or use `make test`",
+        binary.display()
+    );
+    Ok(binary)
+}
+
+fn until_ready(admin: &str) -> Result<()> {
+    let address = admin
+        .strip_prefix("http://")
+        .context("the admin address is an http URL")?;
+    let until = Instant::now() + START;
+    let mut answer = String::new();
+    while Instant::now() < until {
+        answer.clear();
+        let asked = TcpStream::connect(address).and_then(|mut stream| {
+            stream.set_read_timeout(Some(START))?;
+            stream.write_all(
+                format!("GET /readyz HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n").as_bytes(),
+            )?;
+            stream.read_to_string(&mut answer)
+        });
+        if asked.is_ok() && answer.starts_with("HTTP/1.1 200") {
+            return Ok(());
+        }
+        pause();
+    }
+    bail!("{admin}/readyz does not say ready: {answer}")
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the harness has no runtime that this could block"
+)]
+fn pause() {
+    std::thread::sleep(Duration::from_millis(20));
+}

@@ -1,0 +1,74 @@
+//! Stock clients, as they come from their package registries, against a server of this build. The programs lie in
+//! `tests/compat`; one test here runs one of them against a server of its own.
+
+use anyhow::Result;
+use tests::{Mode, ProtocolSuites, Standalone, chromium, node, python, scenario};
+
+fn with_server(run: impl FnOnce(&Standalone) -> Result<()>) -> Result<()> {
+    let server = Standalone::start(&[])?;
+    if let Err(error) = run(&server) {
+        // nextest shows it with the failure; what the server saw is half the story.
+        return Err(error.context(format!("the server wrote:\n{}", server.output())));
+    }
+    server.stop()
+}
+
+/// `socket.io-client` in Node: one test a scenario file and transport.
+macro_rules! socket_io_client {
+    ($($name:ident: $mode:expr),*) => {$(
+        mod $name {
+            use super::*;
+
+            #[test]
+            fn connect() -> Result<()> {
+                with_server(|server| scenario(server, "connect", $mode))
+            }
+
+            #[test]
+            fn rooms() -> Result<()> {
+                with_server(|server| scenario(server, "rooms", $mode))
+            }
+
+            #[test]
+            fn messages() -> Result<()> {
+                with_server(|server| scenario(server, "messages", $mode))
+            }
+
+            #[test]
+            fn history() -> Result<()> {
+                with_server(|server| scenario(server, "history", $mode))
+            }
+
+            #[test]
+            fn errors() -> Result<()> {
+                with_server(|server| scenario(server, "errors", $mode))
+            }
+
+            #[test]
+            fn transport() -> Result<()> {
+                with_server(|server| scenario(server, "transport", $mode))
+            }
+
+            #[test]
+            fn python_socketio() -> Result<()> {
+                with_server(|server| python(server, $mode))
+            }
+        }
+    )*};
+}
+
+socket_io_client!(websocket: Mode::Websocket, polling: Mode::Polling, upgrade: Mode::Upgrade);
+
+#[test]
+fn demo_page_in_a_browser() -> Result<()> {
+    let browser = chromium()?;
+    let browser = browser.to_string_lossy();
+    with_server(|server| node("browser/demo.test.mjs", &server.url, &[("CHROMIUM", &browser)]))
+}
+
+#[test]
+fn same_as_the_reference_server() -> Result<()> {
+    let server = ProtocolSuites::start()?;
+    node("differential/compare.test.mjs", &server.url, &[])?;
+    server.stop()
+}
