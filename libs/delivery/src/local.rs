@@ -1,1 +1,180 @@
-//! The link within one process: a bounded queue.
+//! The link within one process: a queue bounded in batches and bytes.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+};
+
+use parking_lot::{Mutex, RwLock};
+use tokio::sync::Notify;
+
+use crate::{Arrival, Batch, GatewayLink, LinkError, VolatileEvent};
+
+/// Bounds of a local link.
+#[derive(Copy, Clone, Debug)]
+pub struct LinkLimits {
+    /// Batches that may wait.
+    pub batches: usize,
+    /// Bytes of records that may wait. One batch is taken into an empty queue whatever its size.
+    pub bytes: usize,
+}
+
+impl Default for LinkLimits {
+    fn default() -> Self {
+        Self { batches: 4096, bytes: 64 << 20 }
+    }
+}
+
+/// Both ends of a link within one process, for a log of `partitions` partitions.
+#[must_use]
+pub fn pair(partitions: u16, limits: LinkLimits) -> (LocalLink, LocalReceiver) {
+    let shared = Arc::new(Shared {
+        limits,
+        queue: Mutex::default(),
+        arrived: Notify::new(),
+        closed: AtomicBool::new(false),
+        acknowledged: (0..partitions).map(|_| AtomicU64::new(0)).collect(),
+    });
+    (LocalLink { shared: Arc::clone(&shared) }, LocalReceiver { shared })
+}
+
+struct Shared {
+    limits: LinkLimits,
+    queue: Mutex<Queue>,
+    arrived: Notify,
+    closed: AtomicBool,
+    acknowledged: Vec<AtomicU64>,
+}
+
+#[derive(Default)]
+struct Queue {
+    arrivals: Vec<Arrival>,
+    batches: usize,
+    bytes: usize,
+}
+
+/// The worker's end.
+pub struct LocalLink {
+    shared: Arc<Shared>,
+}
+
+/// The gateway's end; dropping it closes the link.
+pub struct LocalReceiver {
+    shared: Arc<Shared>,
+}
+
+impl GatewayLink for LocalLink {
+    fn deliver(&self, batch: Batch) -> Result<(), LinkError> {
+        if self.shared.closed.load(Ordering::Acquire) {
+            return Err(LinkError::Closed);
+        }
+        let bytes: usize = batch.deliveries.iter().map(|delivery| delivery.record.len()).sum();
+        let LinkLimits { batches: max_batches, bytes: max_bytes } = self.shared.limits;
+        {
+            let mut queue = self.shared.queue.lock();
+            let full = queue.batches >= max_batches || queue.bytes + bytes > max_bytes;
+            if full && queue.batches > 0 {
+                return Err(LinkError::Full);
+            }
+            queue.batches += 1;
+            queue.bytes += bytes;
+            queue.arrivals.push(Arrival::Batch(batch));
+        }
+        self.shared.arrived.notify_one();
+        Ok(())
+    }
+
+    fn signal(&self, signal: VolatileEvent) {
+        {
+            let LinkLimits { batches, bytes } = self.shared.limits;
+            let mut queue = self.shared.queue.lock();
+            // Signals never take the room of what must not be lost.
+            if queue.arrivals.len() >= batches / 2 || queue.bytes + signal.record.len() > bytes / 2 {
+                return;
+            }
+            queue.bytes += signal.record.len();
+            queue.arrivals.push(Arrival::Signal(signal));
+        }
+        self.shared.arrived.notify_one();
+    }
+
+    fn acknowledged(&self, partition: u16) -> u64 {
+        let position = self.shared.acknowledged.get(usize::from(partition));
+        position.map_or(0, |position| position.load(Ordering::Acquire))
+    }
+}
+
+impl LocalReceiver {
+    /// Waits for arrivals and swaps all there are into `arrivals`, which must be empty. `false` once
+    /// the worker's end is gone and nothing is left. Cancellation safe.
+    pub async fn recv_many(&mut self, arrivals: &mut Vec<Arrival>) -> bool {
+        loop {
+            {
+                let mut queue = self.shared.queue.lock();
+                if !queue.arrivals.is_empty() {
+                    queue.batches = 0;
+                    queue.bytes = 0;
+                    std::mem::swap(&mut queue.arrivals, arrivals);
+                    return true;
+                }
+            }
+            if Arc::strong_count(&self.shared) == 1 {
+                return false;
+            }
+            self.shared.arrived.notified().await;
+        }
+    }
+
+    /// The gateway has everything of the partition up to `seq`.
+    pub fn acknowledge(&self, partition: u16, seq: u64) {
+        if let Some(position) = self.shared.acknowledged.get(usize::from(partition)) {
+            position.fetch_max(seq, Ordering::AcqRel);
+        }
+    }
+}
+
+impl Drop for LocalLink {
+    fn drop(&mut self) {
+        self.shared.arrived.notify_one();
+    }
+}
+
+impl Drop for LocalReceiver {
+    fn drop(&mut self) {
+        self.shared.closed.store(true, Ordering::Release);
+    }
+}
+
+/// Links to the gateways of this process, by gateway.
+#[derive(Clone, Default)]
+pub struct LocalLinks {
+    links: Arc<RwLock<HashMap<String, Arc<LocalLink>>>>,
+}
+
+impl LocalLinks {
+    /// No gateway is known.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Makes a gateway reachable.
+    pub fn register(&self, gateway: &str, link: LocalLink) {
+        self.links.write().insert(gateway.to_owned(), Arc::new(link));
+    }
+
+    /// Forgets a gateway; its receiver ends once what was queued is taken.
+    pub fn remove(&self, gateway: &str) {
+        self.links.write().remove(gateway);
+    }
+
+    /// The link to a gateway.
+    #[must_use]
+    pub fn get(&self, gateway: &str) -> Option<Arc<dyn GatewayLink>> {
+        let link = self.links.read().get(gateway).cloned()?;
+        Some(link)
+    }
+}
