@@ -112,7 +112,7 @@ function avatar(username) {
 
 function drawMe() {
   const claimed = chat.claims(me.token);
-  const shown = me.token ? claimed.username ?? claimed.sub ?? "?" : me.name;
+  const shown = me.token ? claimed.username ?? claimed.sub ?? "Unknown" : me.name;
   $("me").textContent = shown;
   $("me-kind").textContent = me.token ? claimed.role ?? "user" : "guest";
   $("me-avatar").replaceWith(Object.assign(avatar(shown), { id: "me-avatar" }));
