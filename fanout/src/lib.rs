@@ -1,1 +1,12 @@
-//! Workers: read a partition in order, deliver to the gateways that care.
+//! Workers: read a partition in order, deliver to the gateways that care. Knows nothing of Socket.IO
+//! and never looks into an event.
+
+mod dispatch;
+mod gateways;
+mod interest;
+pub mod metrics;
+mod ownership;
+mod partition;
+mod worker;
+
+pub use worker::{Deps, Settings, Worker};

@@ -15,6 +15,15 @@ pub struct GatewayHeartbeat {
     #[prost(bool, tag = "5")]
     pub leaving: bool,
 }
+/// Sent by each worker at start, every half second, and when it leaves.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct WorkerHeartbeat {
+    #[prost(string, tag = "1")]
+    pub worker: ::prost::alloc::string::String,
+    /// The worker gives up its partitions for good.
+    #[prost(bool, tag = "2")]
+    pub leaving: bool,
+}
 /// One gateway's changes since its batch before. The service applies a batch whole, and only if its
 /// number follows the last one applied.
 #[derive(Clone, PartialEq, ::prost::Message)]

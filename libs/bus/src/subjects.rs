@@ -31,6 +31,9 @@ pub fn signal_token(subject: &str) -> Option<RoomToken> {
 /// Heartbeats of gateways, payload `GatewayHeartbeat`.
 pub const GATEWAY_HEARTBEAT: &str = "fanfare.gateway.heartbeat";
 
+/// Heartbeats of workers, payload `WorkerHeartbeat`.
+pub const WORKER_HEARTBEAT: &str = "fanfare.worker.heartbeat";
+
 /// A gateway's batches for the presence service, a request: `PresenceBatch` → `PresenceReply`.
 pub const PRESENCE_BATCH: &str = "fanfare.presence.batch";
 

@@ -6,6 +6,9 @@
 //! whatever reason (a queue dropped, a worker replaced, a cut): a batch whose `after` lies beyond what
 //! it has seen is a gap, and it reads the gap from the log by itself before it goes on.
 
+use std::sync::Arc;
+
+use async_trait::async_trait;
 use bytes::Bytes;
 use model::RoomToken;
 
@@ -14,8 +17,8 @@ pub mod local;
 
 /// The worker's end of the link to one gateway.
 pub trait GatewayLink: Send + Sync + 'static {
-    /// Queues a batch, in order per partition. Never waits: with a full queue the batch is refused
-    /// and the next one of that partition, keeping the older `after`, shows the gateway its gap.
+    /// Queues a batch, in order per partition. Never waits: with a full queue the batch is refused, and
+    /// the next one of that partition, which begins behind it, shows the gateway its gap.
     ///
     /// # Errors
     /// [`LinkError::Full`] or [`LinkError::Closed`].
@@ -28,6 +31,16 @@ pub trait GatewayLink: Send + Sync + 'static {
     /// The highest sequence of the partition up to which the gateway said that it has everything
     /// (cumulative), 0 at first.
     fn acknowledged(&self, partition: u16) -> u64;
+}
+
+/// Makes links to gateways.
+#[async_trait]
+pub trait Connector: Send + Sync + 'static {
+    /// A link to the gateway of that id, reachable at `address` (`host:port`; empty within one process).
+    ///
+    /// # Errors
+    /// [`LinkError::Closed`] when it cannot be reached; trying again later may help.
+    async fn connect(&self, gateway: &str, address: &str) -> Result<Arc<dyn GatewayLink>, LinkError>;
 }
 
 /// Everything of `(after, through]` of one partition that a gateway has interest in.

@@ -8,10 +8,11 @@ use std::{
     },
 };
 
+use async_trait::async_trait;
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::Notify;
 
-use crate::{Arrival, Batch, GatewayLink, LinkError, VolatileEvent};
+use crate::{Arrival, Batch, Connector, GatewayLink, LinkError, VolatileEvent};
 
 /// Bounds of a local link.
 #[derive(Copy, Clone, Debug)]
@@ -170,11 +171,12 @@ impl LocalLinks {
     pub fn remove(&self, gateway: &str) {
         self.links.write().remove(gateway);
     }
+}
 
-    /// The link to a gateway.
-    #[must_use]
-    pub fn get(&self, gateway: &str) -> Option<Arc<dyn GatewayLink>> {
-        let link = self.links.read().get(gateway).cloned()?;
-        Some(link)
+#[async_trait]
+impl Connector for LocalLinks {
+    async fn connect(&self, gateway: &str, _address: &str) -> Result<Arc<dyn GatewayLink>, LinkError> {
+        let link = self.links.read().get(gateway).cloned().ok_or(LinkError::Closed)?;
+        Ok(link)
     }
 }

@@ -1,0 +1,167 @@
+//! Which partitions are this worker's: rendezvous hashing over the workers that are alive, and a
+//! lease for each partition so that two never own one at a time.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+    time::Duration,
+};
+
+use bus::{Signals, Subscription, subjects};
+use lifecycle::Tasks;
+use prost::Message;
+use proto::v1::WorkerHeartbeat;
+use registry::leases::{Lease, LeaseStore};
+use tokio::{
+    sync::oneshot,
+    time::{Instant, interval},
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::partition::{Context, Partition};
+
+/// Heartbeats of workers and renewals of leases.
+const BEAT: Duration = Duration::from_millis(500);
+/// A worker that says nothing for so long is dead; its partitions go to others when its leases end.
+const SILENCE: Duration = Duration::from_secs(2);
+
+pub(crate) struct Ownership {
+    pub(crate) worker: String,
+    pub(crate) lease: Duration,
+    pub(crate) leases: Arc<dyn LeaseStore>,
+    pub(crate) signals: Arc<dyn Signals>,
+    pub(crate) context: Arc<Context>,
+    pub(crate) tasks: Tasks,
+}
+
+/// A partition that is ours.
+struct Owned {
+    lease: Lease,
+    renewed: Instant,
+    stop: CancellationToken,
+    stopped: oneshot::Receiver<()>,
+}
+
+impl Ownership {
+    /// Owns what is this worker's share until `stop`, then hands everything over.
+    pub(crate) async fn run(self, mut heartbeats: Box<dyn Subscription>, stop: CancellationToken) {
+        let mut alive = BTreeMap::from([(self.worker.clone(), Instant::now())]);
+        let mut owned: HashMap<u16, Owned> = HashMap::new();
+        let mut beat = interval(BEAT);
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => break,
+                _ = beat.tick() => {
+                    self.beat(false);
+                    alive.insert(self.worker.clone(), Instant::now());
+                }
+                signal = heartbeats.next() => match signal.map(|signal| WorkerHeartbeat::decode(signal.payload)) {
+                    Some(Ok(heartbeat)) if heartbeat.worker == self.worker => continue,
+                    Some(Ok(heartbeat)) if heartbeat.leaving => drop(alive.remove(&heartbeat.worker)),
+                    Some(Ok(heartbeat)) => {
+                        let news = alive.insert(heartbeat.worker, Instant::now()).is_none();
+                        if !news {
+                            continue;
+                        }
+                    }
+                    Some(Err(error)) => {
+                        tracing::warn!(%error, "a worker's heartbeat cannot be read");
+                        continue;
+                    }
+                    None => break,
+                },
+            }
+            alive.retain(|_, heard| heard.elapsed() <= SILENCE);
+            self.balance(&alive, &mut owned).await;
+        }
+        for (_, partition) in owned {
+            self.hand_over(partition).await;
+        }
+        self.beat(true);
+    }
+
+    async fn balance(&self, alive: &BTreeMap<String, Instant>, owned: &mut HashMap<u16, Owned>) {
+        for number in 0..self.context.log.partitions() {
+            let owner = model::rendezvous(&number.to_string(), alive.keys().map(String::as_str));
+            let ours = owner == Some(self.worker.as_str());
+            match (ours, owned.remove(&number)) {
+                (true, Some(mut partition)) => {
+                    if self.renew(number, &mut partition).await {
+                        owned.insert(number, partition);
+                    } else {
+                        partition.stop.cancel();
+                    }
+                }
+                (false, Some(partition)) => self.hand_over(partition).await,
+                (true, None) => {
+                    if let Some(partition) = self.acquire(number).await {
+                        owned.insert(number, partition);
+                    }
+                }
+                (false, None) => {}
+            }
+        }
+    }
+
+    async fn acquire(&self, number: u16) -> Option<Owned> {
+        match self.leases.acquire(&lease_name(number), &self.worker, self.lease).await {
+            Ok(Some(lease)) => {
+                let stop = CancellationToken::new();
+                let (done, stopped) = oneshot::channel();
+                let partition = Partition::take_over(number, &lease, Arc::clone(&self.context)).await;
+                let until = stop.clone();
+                self.tasks.spawn("partition", async move {
+                    partition.run(until).await;
+                    // Nobody waits when the lease was lost.
+                    let _ = done.send(());
+                });
+                Some(Owned { lease, renewed: Instant::now(), stop, stopped })
+            }
+            Ok(None) => None,
+            Err(error) => {
+                tracing::warn!(%error, partition = number, "the lease cannot be taken");
+                None
+            }
+        }
+    }
+
+    /// `false` when the partition is no longer ours.
+    async fn renew(&self, number: u16, partition: &mut Owned) -> bool {
+        match self.leases.renew(&partition.lease, self.lease).await {
+            Ok(true) => {
+                partition.renewed = Instant::now();
+                true
+            }
+            Ok(false) => {
+                tracing::warn!(partition = number, "the lease was lost");
+                false
+            }
+            // The gateways drop what comes from an older epoch, so going on until the lease has surely
+            // ended harms nobody.
+            Err(error) => {
+                tracing::warn!(%error, partition = number, "the lease cannot be renewed");
+                partition.renewed.elapsed() < self.lease
+            }
+        }
+    }
+
+    async fn hand_over(&self, partition: Owned) {
+        partition.stop.cancel();
+        // An error says that it has ended already.
+        let _ = partition.stopped.await;
+        if let Err(error) = self.leases.release(&partition.lease).await {
+            tracing::warn!(%error, lease = partition.lease.name, "the lease could not be released");
+        }
+    }
+
+    fn beat(&self, leaving: bool) {
+        let beat = WorkerHeartbeat { worker: self.worker.clone(), leaving };
+        if let Err(error) = self.signals.publish(subjects::WORKER_HEARTBEAT, beat.encode_to_vec().into()) {
+            tracing::debug!(%error, "a heartbeat was not sent");
+        }
+    }
+}
+
+fn lease_name(partition: u16) -> String {
+    format!("partition-{partition}")
+}
