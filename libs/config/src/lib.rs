@@ -1,1 +1,171 @@
-//! Typed configuration: file, environment, flags, validated in one run.
+//! Typed configuration: defaults, then a TOML file, then the environment, then flags; validated in one
+//! run that reports every mistake.
+
+mod load;
+mod secret;
+pub mod settings;
+mod show;
+
+use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
+
+pub use load::{Errors, Loaded, Problem};
+pub use secret::Secret;
+
+/// What a process is.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// All roles in one process, in memory.
+    Standalone,
+    /// Terminates clients.
+    Gateway,
+    /// Delivers.
+    Fanout,
+    /// Knows who is where.
+    Presence,
+}
+
+/// The effective configuration of a process.
+#[derive(Clone, Debug)]
+#[expect(missing_docs, reason = "settings::SETTINGS documents every field by its key")]
+pub struct Config {
+    pub role: Role,
+    pub environment: String,
+    pub gateway: Gateway,
+    pub fanout: Fanout,
+    pub presence: Presence,
+    pub admin: Admin,
+    pub bus: Bus,
+    pub redis: Redis,
+    pub auth: Auth,
+    pub rooms: Rooms,
+    pub namespaces: Vec<Namespace>,
+    pub cors: Cors,
+    pub api: Api,
+    pub limits: Limits,
+    pub app: App,
+    pub log: Log,
+}
+
+macro_rules! sections {
+    ($($(#[$meta:meta])* $name:ident { $($field:ident: $type:ty,)* })*) => {
+        $(
+            $(#[$meta])*
+            #[derive(Clone, Debug)]
+            #[expect(missing_docs, reason = "settings::SETTINGS documents every field by its key")]
+            pub struct $name { $(pub $field: $type,)* }
+        )*
+    };
+}
+
+sections! {
+    /// Section `gateway`. Durations and sizes drop the unit from the key's name.
+    Gateway {
+        listen: SocketAddr,
+        grpc_listen: SocketAddr,
+        advertise: Option<String>,
+        path: String,
+        recovery: Duration,
+        drain: Duration,
+        ping_interval: Duration,
+        ping_timeout: Duration,
+        upgrade_timeout: Duration,
+        connect_timeout: Duration,
+        max_payload: usize,
+        max_connections: usize,
+        allow_eio3: bool,
+        send_queue: usize,
+        handshake_timeout: Duration,
+        max_header_bytes: usize,
+        interest_linger: Duration,
+    }
+    /// Section `fanout`.
+    Fanout { grpc_listen: SocketAddr, http_listen: SocketAddr, }
+    /// Section `presence`.
+    Presence { grpc_listen: SocketAddr, grace: Duration, }
+    /// Section `admin`.
+    Admin { listen: SocketAddr, }
+    /// Section `bus`.
+    Bus { partitions: u16, replicas: u8, max_age: Duration, max_messages_per_room: u32, url: Option<Secret>, }
+    /// Section `redis`.
+    Redis { url: Option<Secret>, }
+    /// Section `auth`.
+    Auth {
+        mode: AuthMode,
+        jwt_secret: Option<Secret>,
+        jwks_url: Option<String>,
+        issuer: Option<String>,
+        audience: Option<String>,
+        session_url: Option<String>,
+    }
+    /// Section `rooms`.
+    Rooms { public: Vec<String>, }
+    /// Section `cors`.
+    Cors { origins: Vec<String>, }
+    /// Section `api`.
+    Api { key: Option<Secret>, }
+    /// Section `limits`.
+    Limits {
+        events: u32,
+        window: Duration,
+        connections_per_ip: u32,
+        connections_per_user: u32,
+        handshakes_per_second: u32,
+        auth_failures_per_ip: u32,
+    }
+    /// Section `app`.
+    App {
+        webhook_url: Option<String>,
+        webhook_secret: Option<Secret>,
+        timeout: Duration,
+        authorize_url: Option<String>,
+    }
+    /// Section `log`.
+    Log { filter: String, format: LogFormat, }
+}
+
+/// One entry of `[[namespaces]]`.
+#[derive(Clone, Debug, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Namespace {
+    /// Name or pattern, e.g. `/chat` or `/tenant-*`. Of several that match the first counts.
+    pub pattern: String,
+    /// Roles that may connect; all when empty.
+    #[serde(default)]
+    pub connect_roles: Vec<String>,
+    /// Roles that may send an event, by name or pattern of the event; events not named are free to all.
+    #[serde(default)]
+    pub emit_roles: BTreeMap<String, Vec<String>>,
+}
+
+/// How clients say who they are.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum AuthMode {
+    /// A token is optional.
+    Guest,
+    /// A JWT is needed.
+    Jwt,
+    /// A token that the application's session endpoint knows.
+    Session,
+}
+
+/// How log lines look.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// For machines, one object a line.
+    Json,
+}
+
+impl Role {
+    /// The role as on the command line.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Standalone => "standalone",
+            Self::Gateway => "gateway",
+            Self::Fanout => "fanout",
+            Self::Presence => "presence",
+        }
+    }
+}

@@ -15,7 +15,7 @@ pub fn stop_signal(tasks: &Tasks) -> io::Result<CancellationToken> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let stop = CancellationToken::new();
     let cancels = stop.clone();
-    tasks.spawn("signals", async move {
+    tasks.background("signals", async move {
         loop {
             tokio::select! {
                 _ = terminate.recv() => {}

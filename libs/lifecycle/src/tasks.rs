@@ -1,7 +1,7 @@
 use std::{panic::AssertUnwindSafe, time::Duration};
 
 use futures_util::FutureExt;
-use tokio_util::task::TaskTracker;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 /// Named, tracked tasks: the one place where tasks are spawned. Cheap to clone; clones share the
 /// tasks.
@@ -11,6 +11,7 @@ use tokio_util::task::TaskTracker;
 #[derive(Clone, Debug, Default)]
 pub struct Tasks {
     tracker: TaskTracker,
+    stopping: CancellationToken,
 }
 
 impl Tasks {
@@ -33,6 +34,17 @@ impl Tasks {
         });
     }
 
+    /// Runs `future`, which needs no ending of its own, until [`Tasks::shutdown`].
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub fn background(&self, name: &'static str, future: impl Future<Output = ()> + Send + 'static) {
+        let stopping = self.stopping.clone();
+        self.spawn(name, async move {
+            stopping.run_until_cancelled(future).await;
+        });
+    }
+
     /// How many tasks run.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -45,9 +57,10 @@ impl Tasks {
         self.tracker.is_empty()
     }
 
-    /// Waits for the tasks to end, at most `budget`. Those that are late end with the runtime; their
+    /// Ends the background tasks and waits for the others to end, at most `budget`. Those that are late end with the runtime; their
     /// number is the answer.
     pub async fn shutdown(&self, budget: Duration) -> usize {
+        self.stopping.cancel();
         self.tracker.close();
         // Late ones are counted, not waited for.
         let _ = tokio::time::timeout(budget, self.tracker.wait()).await;
@@ -75,6 +88,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn late_tasks_are_counted() {
         let tasks = Tasks::new();
+        tasks.background("ends when told", std::future::pending());
         tasks.spawn("never ends", std::future::pending());
         assert_eq!(tasks.shutdown(Duration::from_secs(5)).await, 1);
     }

@@ -1,0 +1,419 @@
+//! From layers of texts to a typed configuration.
+
+use std::{fmt, fmt::Display, net::SocketAddr, path::Path, str::FromStr, time::Duration};
+
+use figment::{
+    Figment, Profile,
+    providers::{Format, Serialized, Toml},
+    value::Value,
+};
+
+use crate::{
+    Admin, Api, App, Auth, AuthMode, Bus, Config, Cors, Fanout, Gateway, Limits, Log, LogFormat, Namespace,
+    Presence, Redis, Role, Rooms, Secret,
+    settings::{self, SETTINGS},
+};
+
+const PREFIX: &str = "FANFARE_";
+const ROLES: [&str; 4] = ["guest", "user", "moderator", "admin"];
+
+/// A configuration that holds, and what is odd about where it came from.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    /// The configuration.
+    pub config: Config,
+    /// For the log.
+    pub warnings: Vec<String>,
+}
+
+/// Everything that is wrong, at least one thing.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub struct Errors(pub Vec<Problem>);
+
+/// One thing that is wrong.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// The key, or the file.
+    pub key: String,
+    /// What is wrong with it. Never shows a secret's value.
+    pub problem: String,
+}
+
+impl Display for Errors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, Problem { key, problem }) in self.0.iter().enumerate() {
+            if index > 0 {
+                writeln!(f)?;
+            }
+            write!(f, "{key}: {problem}")?;
+            if let Some(setting) = settings::find(key) {
+                write!(f, " ({})", setting.variable())?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Config {
+    /// Loads and validates: defaults, then `file`, then `env`, then `overrides` (keys as in the file).
+    ///
+    /// # Errors
+    /// Every mistake there is.
+    pub fn load(
+        role: Role,
+        file: Option<&Path>,
+        env: impl IntoIterator<Item = (String, String)>,
+        overrides: impl IntoIterator<Item = (String, String)>,
+    ) -> Result<Loaded, Errors> {
+        let mut problems = Vec::new();
+        let mut warnings = Vec::new();
+        let mut layers = Figment::new();
+        if let Some(path) = file {
+            match std::fs::read_to_string(path) {
+                Ok(text) => {
+                    let toml = Figment::new().merge(Toml::string(&text));
+                    match toml.extract::<figment::value::Dict>() {
+                        Ok(dict) => unknown_keys("", &dict, &mut problems),
+                        Err(error) => problems.push(problem(&path.display(), error)),
+                    }
+                    layers = layers.merge(toml);
+                }
+                Err(error) => problems.push(problem(&path.display(), error)),
+            }
+        }
+        for (variable, value) in env {
+            match key_of(&variable, &value, role) {
+                Variable::Sets(key, value) => layers = layers.merge(text(key, &value)),
+                Variable::Unknown => warnings.push(format!("{variable} is no setting; see --help")),
+                Variable::Other => {}
+            }
+        }
+        for (key, value) in overrides {
+            match settings::find(&key) {
+                Some(setting) => layers = layers.merge(text(setting.key, &value)),
+                None => problems.push(problem(&key, "is no setting; see --help")),
+            }
+        }
+        let mut reader = Reader { role, layers, problems };
+        let config = reader.config();
+        if reader.problems.is_empty() {
+            Ok(Loaded { config, warnings })
+        } else {
+            Err(Errors(reader.problems))
+        }
+    }
+
+    /// The defaults of a role for tests: on loopback, on ports of the system's choice.
+    #[must_use]
+    pub fn for_tests(role: Role) -> Self {
+        let mut reader = Reader { role, layers: Figment::new(), problems: Vec::new() };
+        let mut config = reader.config();
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        config.gateway.listen = any;
+        config.gateway.grpc_listen = any;
+        config.fanout.grpc_listen = any;
+        config.fanout.http_listen = any;
+        config.presence.grpc_listen = any;
+        config.admin.listen = any;
+        config
+    }
+}
+
+fn problem(key: &impl ToString, problem: impl Display) -> Problem {
+    Problem { key: key.to_string(), problem: problem.to_string() }
+}
+
+/// A text as a layer of its own; numbers and lists are read from it when they are asked for.
+fn text(key: &str, value: &str) -> impl figment::Provider {
+    Serialized::from(value, Profile::Default).key(key)
+}
+
+fn unknown_keys(prefix: &str, dict: &figment::value::Dict, problems: &mut Vec<Problem>) {
+    for (name, value) in dict {
+        let key = if prefix.is_empty() { name.clone() } else { format!("{prefix}.{name}") };
+        if key == "namespaces" || settings::find(&key).is_some() {
+            continue;
+        }
+        let is_section = SETTINGS.iter().any(|setting| setting.key.starts_with(&format!("{key}.")));
+        match value {
+            Value::Dict(_, inner) if is_section => unknown_keys(&key, inner, problems),
+            _ => problems.push(problem(&key, "is no setting; see --help")),
+        }
+    }
+}
+
+enum Variable {
+    Sets(&'static str, String),
+    /// Looks like ours and is not.
+    Unknown,
+    Other,
+}
+
+fn key_of(variable: &str, value: &str, role: Role) -> Variable {
+    if variable == "WEBSOCKET_PORT" {
+        let listen = settings::find("gateway.listen").map(|setting| setting.default_in(role)).unwrap_or_default();
+        let host = listen.rsplit_once(':').map_or("0.0.0.0", |(host, _)| host);
+        return Variable::Sets("gateway.listen", format!("{host}:{value}"));
+    }
+    let found = SETTINGS.iter().find(|setting| setting.legacy == Some(variable) || setting.variable() == variable);
+    match found {
+        Some(setting) => Variable::Sets(setting.key, value.to_owned()),
+        None if variable.starts_with(PREFIX) => Variable::Unknown,
+        None => Variable::Other,
+    }
+}
+
+struct Reader {
+    role: Role,
+    layers: Figment,
+    problems: Vec<Problem>,
+}
+
+impl Reader {
+    fn config(&mut self) -> Config {
+        Config {
+            role: self.role,
+            environment: self.string("environment"),
+            gateway: Gateway {
+                listen: self.address("gateway.listen"),
+                grpc_listen: self.address("gateway.grpc_listen"),
+                advertise: self.optional("gateway.advertise"),
+                path: self.path("gateway.path"),
+                recovery: self.seconds("gateway.recovery_seconds", 0, 86_400),
+                drain: self.seconds("gateway.drain_seconds", 0, 3600),
+                ping_interval: self.millis("gateway.ping_interval_ms", 100),
+                ping_timeout: self.millis("gateway.ping_timeout_ms", 100),
+                upgrade_timeout: self.millis("gateway.upgrade_timeout_ms", 100),
+                connect_timeout: self.millis("gateway.connect_timeout_ms", 100),
+                max_payload: self.number("gateway.max_payload_bytes", 1024, 128 << 20),
+                max_connections: self.number("gateway.max_connections", 0, usize::MAX),
+                allow_eio3: self.one_of("gateway.allow_eio3", &[("false", false), ("true", true)]),
+                send_queue: self.number("gateway.send_queue_bytes", 65_536, usize::MAX),
+                handshake_timeout: self.millis("gateway.handshake_timeout_ms", 100),
+                max_header_bytes: self.number("gateway.max_header_bytes", 8192, 1 << 20),
+                interest_linger: self.seconds("gateway.interest_linger_seconds", 0, 3600),
+            },
+            fanout: Fanout {
+                grpc_listen: self.address("fanout.grpc_listen"),
+                http_listen: self.address("fanout.http_listen"),
+            },
+            presence: Presence {
+                grpc_listen: self.address("presence.grpc_listen"),
+                grace: self.seconds("presence.grace_seconds", 0, 600),
+            },
+            admin: Admin { listen: self.address("admin.listen") },
+            bus: Bus {
+                partitions: self.number("bus.partitions", 1, 1024),
+                replicas: self.number("bus.replicas", 1, 5),
+                max_age: self.hours("bus.max_age_hours", 1, 8760),
+                max_messages_per_room: self.number("bus.max_messages_per_room", 1, 1_000_000),
+                url: self.required_secret("bus.url", &[Role::Gateway, Role::Fanout, Role::Presence]),
+            },
+            redis: Redis { url: self.required_secret("redis.url", &[Role::Fanout, Role::Presence]) },
+            auth: self.auth(),
+            rooms: Rooms { public: self.list("rooms.public") },
+            namespaces: self.namespaces(),
+            cors: Cors { origins: self.origins("cors.origins") },
+            api: Api { key: self.optional("api.key").map(Secret::from) },
+            limits: Limits {
+                events: self.number("limits.events", 0, u32::MAX),
+                window: self.seconds("limits.window_seconds", 1, 86_400),
+                connections_per_ip: self.number("limits.connections_per_ip", 0, u32::MAX),
+                connections_per_user: self.number("limits.connections_per_user", 0, u32::MAX),
+                handshakes_per_second: self.number("limits.handshakes_per_second", 0, u32::MAX),
+                auth_failures_per_ip: self.number("limits.auth_failures_per_ip", 0, u32::MAX),
+            },
+            app: App {
+                webhook_url: self.optional("app.webhook_url"),
+                webhook_secret: self.optional("app.webhook_secret").map(Secret::from),
+                timeout: self.millis("app.timeout_ms", 1),
+                authorize_url: self.optional("app.authorize_url"),
+            },
+            log: Log {
+                filter: self.string("log.filter"),
+                format: self.one_of("log.format", &[("text", LogFormat::Text), ("json", LogFormat::Json)]),
+            },
+        }
+    }
+
+    fn auth(&mut self) -> Auth {
+        let modes = [("guest", AuthMode::Guest), ("jwt", AuthMode::Jwt), ("session", AuthMode::Session)];
+        let needed = matches!(self.role, Role::Standalone | Role::Gateway);
+        let mode = if needed || !self.string("auth.mode").is_empty() {
+            self.one_of("auth.mode", &modes)
+        } else {
+            AuthMode::Jwt
+        };
+        let auth = Auth {
+            mode,
+            jwt_secret: self.optional("auth.jwt_secret").map(Secret::from),
+            jwks_url: self.optional("auth.jwks_url"),
+            issuer: self.optional("auth.issuer"),
+            audience: self.optional("auth.audience"),
+            session_url: self.optional("auth.session_url"),
+        };
+        if needed && mode == AuthMode::Jwt && auth.jwt_secret.is_none() && auth.jwks_url.is_none() {
+            self.wrong("auth.jwt_secret", "mode jwt needs a secret (JWT_SECRET)");
+        }
+        if needed && mode == AuthMode::Session && auth.session_url.is_none() {
+            self.wrong("auth.session_url", "mode session needs it");
+        }
+        auth
+    }
+
+    fn wrong(&mut self, key: &str, what: impl Display) {
+        self.problems.push(problem(&key, what));
+    }
+
+    /// The value as text, lists joined by commas; the default when it is set nowhere.
+    fn string(&mut self, key: &str) -> String {
+        let default = settings::find(key).map(|setting| setting.default_in(self.role)).unwrap_or_default();
+        match self.layers.find_value(key) {
+            Err(_) => default.to_owned(),
+            Ok(value) => as_text(&value).unwrap_or_else(|| {
+                self.wrong(key, "must be a single value");
+                default.to_owned()
+            }),
+        }
+    }
+
+    fn optional(&mut self, key: &str) -> Option<String> {
+        Some(self.string(key)).filter(|text| !text.is_empty())
+    }
+
+    fn required_secret(&mut self, key: &str, roles: &[Role]) -> Option<Secret> {
+        let value = self.optional(key);
+        if value.is_none() && roles.contains(&self.role) {
+            self.wrong(key, format!("is required in {}", self.role.as_str()));
+        }
+        value.map(Secret::from)
+    }
+
+    fn list(&mut self, key: &str) -> Vec<String> {
+        let text = self.string(key);
+        text.split(',').map(|item| item.trim().to_owned()).filter(|item| !item.is_empty()).collect()
+    }
+
+    fn origins(&mut self, key: &str) -> Vec<String> {
+        let origins = self.list(key);
+        for origin in origins.iter().filter(|origin| *origin != "*") {
+            let rest = origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://"));
+            if rest.is_none_or(|rest| rest.is_empty() || rest.trim_end_matches('/').contains('/')) {
+                self.wrong(key, format!("{origin:?} is no origin, e.g. https://app.example.com"));
+            }
+        }
+        origins
+    }
+
+    fn parse<T: FromStr>(&mut self, key: &str, what: &str) -> Option<T> {
+        let text = self.string(key);
+        let parsed = text.parse().ok();
+        if parsed.is_none() {
+            self.wrong(key, format!("{text:?} is {what}"));
+        }
+        parsed
+    }
+
+    fn address(&mut self, key: &str) -> SocketAddr {
+        self.parse(key, "no address, e.g. 0.0.0.0:3001").unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 0)))
+    }
+
+    fn number<T: FromStr + PartialOrd + Display + Copy>(&mut self, key: &str, min: T, max: T) -> T {
+        match self.parse::<T>(key, "no whole number in range") {
+            Some(number) if number < min || number > max => {
+                self.wrong(key, format!("{number} is not from {min} to {max}"));
+                min
+            }
+            Some(number) => number,
+            None => min,
+        }
+    }
+
+    fn millis(&mut self, key: &str, min: u64) -> Duration {
+        Duration::from_millis(self.number(key, min, 86_400_000))
+    }
+
+    fn seconds(&mut self, key: &str, min: u64, max: u64) -> Duration {
+        Duration::from_secs(self.number(key, min, max))
+    }
+
+    fn hours(&mut self, key: &str, min: u64, max: u64) -> Duration {
+        Duration::from_secs(self.number(key, min, max) * 3600)
+    }
+
+    fn one_of<T: Copy>(&mut self, key: &str, words: &[(&str, T)]) -> T {
+        let text = self.string(key);
+        if let Some((_, value)) = words.iter().find(|(word, _)| *word == text) {
+            return *value;
+        }
+        let all = words.iter().map(|(word, _)| *word).collect::<Vec<_>>().join(", ");
+        self.wrong(key, format!("{text:?} is none of {all}"));
+        words[0].1
+    }
+
+    fn path(&mut self, key: &str) -> String {
+        let path = self.string(key);
+        if path.len() < 2 || !path.starts_with('/') || !path.ends_with('/') || path.contains(['?', '#', ' ']) {
+            self.wrong(key, format!("{path:?} must be a path with a slash at both ends"));
+        }
+        path
+    }
+
+    fn namespaces(&mut self) -> Vec<Namespace> {
+        let defaults = ["/", "/chat", "/notifications"].map(|pattern| Namespace {
+            pattern: pattern.to_owned(),
+            connect_roles: Vec::new(),
+            emit_roles: Default::default(),
+        });
+        if !self.layers.contains("namespaces") {
+            return defaults.to_vec();
+        }
+        let namespaces: Vec<Namespace> = match self.layers.extract_inner("namespaces") {
+            Ok(namespaces) => namespaces,
+            Err(error) => {
+                self.wrong("namespaces", error);
+                return Vec::new();
+            }
+        };
+        for (index, namespace) in namespaces.iter().enumerate() {
+            let key = format!("namespaces.{index}");
+            if !namespace.pattern.starts_with('/') {
+                self.wrong(&key, format!("{:?} does not begin with '/'", namespace.pattern));
+            }
+            let roles = namespace.connect_roles.iter().chain(namespace.emit_roles.values().flatten());
+            for role in roles.filter(|role| !ROLES.contains(&role.as_str())) {
+                self.wrong(&key, format!("{role:?} is none of {}", ROLES.join(", ")));
+            }
+        }
+        namespaces
+    }
+}
+
+fn as_text(value: &Value) -> Option<String> {
+    match value {
+        Value::String(_, text) => Some(text.clone()),
+        Value::Char(_, char) => Some(char.to_string()),
+        Value::Bool(_, flag) => Some(flag.to_string()),
+        Value::Num(_, number) => number
+            .to_i128()
+            .map(|number| number.to_string())
+            .or_else(|| number.to_u128().map(|number| number.to_string()))
+            .or_else(|| number.to_f64().map(|number| number.to_string())),
+        Value::Array(_, items) => {
+            let items: Option<Vec<_>> = items.iter().map(as_text).collect();
+            items.map(|items| items.join(","))
+        }
+        Value::Empty(..) | Value::Dict(..) => None,
+    }
+}
+
+impl Loaded {
+    /// A configuration from the process's own environment.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn from_process(role: Role, file: Option<&Path>, overrides: Vec<(String, String)>) -> Result<Self, Errors> {
+        let env = std::env::vars_os().filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?)));
+        Config::load(role, file, env, overrides)
+    }
+}

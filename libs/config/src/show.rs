@@ -1,0 +1,116 @@
+//! The effective configuration as TOML, secrets masked.
+
+use toml::{Table, Value};
+
+use crate::{AuthMode, Config, LogFormat, Secret, settings::SETTINGS};
+
+impl Config {
+    /// What is in force, as a TOML file that would say the same, but for the secrets.
+    #[must_use]
+    pub fn to_toml_masked(&self) -> String {
+        let mut root = Table::new();
+        for setting in SETTINGS {
+            let value = self.value(setting.key);
+            match setting.key.split_once('.') {
+                None => drop(root.insert(setting.key.to_owned(), value)),
+                Some((section, key)) => {
+                    let section = root.entry(section).or_insert_with(|| Value::Table(Table::new()));
+                    if let Value::Table(section) = section {
+                        section.insert(key.to_owned(), value);
+                    }
+                }
+            }
+        }
+        let namespaces = self.namespaces.iter().map(|namespace| {
+            let mut table = Table::new();
+            table.insert("pattern".to_owned(), namespace.pattern.clone().into());
+            table.insert("connect_roles".to_owned(), list(&namespace.connect_roles));
+            let roles = namespace.emit_roles.iter().map(|(event, roles)| (event.clone(), list(roles)));
+            table.insert("emit_roles".to_owned(), Value::Table(roles.collect()));
+            Value::Table(table)
+        });
+        root.insert("namespaces".to_owned(), Value::Array(namespaces.collect()));
+        root.to_string()
+    }
+
+    /// The value in force of a key of [`SETTINGS`]; empty text for none.
+    fn value(&self, key: &str) -> Value {
+        let Self { gateway, fanout, presence, bus, auth, limits, app, log, .. } = self;
+        match key {
+            "environment" => self.environment.clone().into(),
+            "gateway.listen" => gateway.listen.to_string().into(),
+            "gateway.grpc_listen" => gateway.grpc_listen.to_string().into(),
+            "gateway.advertise" => text(gateway.advertise.as_deref()),
+            "gateway.path" => gateway.path.clone().into(),
+            "gateway.recovery_seconds" => number(gateway.recovery.as_secs()),
+            "gateway.drain_seconds" => number(gateway.drain.as_secs()),
+            "gateway.ping_interval_ms" => number(gateway.ping_interval.as_millis()),
+            "gateway.ping_timeout_ms" => number(gateway.ping_timeout.as_millis()),
+            "gateway.upgrade_timeout_ms" => number(gateway.upgrade_timeout.as_millis()),
+            "gateway.connect_timeout_ms" => number(gateway.connect_timeout.as_millis()),
+            "gateway.max_payload_bytes" => number(gateway.max_payload),
+            "gateway.max_connections" => number(gateway.max_connections),
+            "gateway.allow_eio3" => gateway.allow_eio3.into(),
+            "gateway.send_queue_bytes" => number(gateway.send_queue),
+            "gateway.handshake_timeout_ms" => number(gateway.handshake_timeout.as_millis()),
+            "gateway.max_header_bytes" => number(gateway.max_header_bytes),
+            "gateway.interest_linger_seconds" => number(gateway.interest_linger.as_secs()),
+            "fanout.grpc_listen" => fanout.grpc_listen.to_string().into(),
+            "fanout.http_listen" => fanout.http_listen.to_string().into(),
+            "presence.grpc_listen" => presence.grpc_listen.to_string().into(),
+            "presence.grace_seconds" => number(presence.grace.as_secs()),
+            "admin.listen" => self.admin.listen.to_string().into(),
+            "bus.partitions" => number(bus.partitions),
+            "bus.replicas" => number(bus.replicas),
+            "bus.max_age_hours" => number(bus.max_age.as_secs() / 3600),
+            "bus.max_messages_per_room" => number(bus.max_messages_per_room),
+            "bus.url" => secret(bus.url.as_ref()),
+            "redis.url" => secret(self.redis.url.as_ref()),
+            "auth.mode" => match auth.mode {
+                AuthMode::Guest => "guest".into(),
+                AuthMode::Jwt => "jwt".into(),
+                AuthMode::Session => "session".into(),
+            },
+            "auth.jwt_secret" => secret(auth.jwt_secret.as_ref()),
+            "auth.jwks_url" => text(auth.jwks_url.as_deref()),
+            "auth.issuer" => text(auth.issuer.as_deref()),
+            "auth.audience" => text(auth.audience.as_deref()),
+            "auth.session_url" => text(auth.session_url.as_deref()),
+            "rooms.public" => list(&self.rooms.public),
+            "cors.origins" => list(&self.cors.origins),
+            "api.key" => secret(self.api.key.as_ref()),
+            "limits.events" => number(limits.events),
+            "limits.window_seconds" => number(limits.window.as_secs()),
+            "limits.connections_per_ip" => number(limits.connections_per_ip),
+            "limits.connections_per_user" => number(limits.connections_per_user),
+            "limits.handshakes_per_second" => number(limits.handshakes_per_second),
+            "limits.auth_failures_per_ip" => number(limits.auth_failures_per_ip),
+            "app.webhook_url" => text(app.webhook_url.as_deref()),
+            "app.webhook_secret" => secret(app.webhook_secret.as_ref()),
+            "app.timeout_ms" => number(app.timeout.as_millis()),
+            "app.authorize_url" => text(app.authorize_url.as_deref()),
+            "log.filter" => log.filter.clone().into(),
+            "log.format" => match log.format {
+                LogFormat::Text => "text".into(),
+                LogFormat::Json => "json".into(),
+            },
+            _ => "".into(),
+        }
+    }
+}
+
+fn number(number: impl TryInto<i64>) -> Value {
+    Value::Integer(number.try_into().unwrap_or(i64::MAX))
+}
+
+fn text(text: Option<&str>) -> Value {
+    text.unwrap_or_default().into()
+}
+
+fn secret(secret: Option<&Secret>) -> Value {
+    secret.map(ToString::to_string).unwrap_or_default().into()
+}
+
+fn list(items: &[String]) -> Value {
+    Value::Array(items.iter().map(|item| item.clone().into()).collect())
+}
