@@ -1,3 +1,30 @@
 //! One binary, a subcommand a role.
 
-fn main() {}
+mod assembly;
+mod cli;
+mod config_cmd;
+mod demo;
+mod standalone;
+mod token;
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory, FromArgMatches};
+use cli::{Cli, Command, ConfigCommand};
+
+fn main() -> ExitCode {
+    let matches = Cli::command().after_long_help(cli::settings_help()).get_matches();
+    let cli = match Cli::from_arg_matches(&matches) {
+        Ok(cli) => cli,
+        Err(error) => error.exit(),
+    };
+    match cli.command {
+        None | Some(Command::Standalone) => match cli.settings.load(config::Role::Standalone) {
+            Ok(loaded) => standalone::main(loaded),
+            Err(code) => code,
+        },
+        Some(Command::Config(ConfigCommand::Check { role })) => config_cmd::check(&cli.settings, role),
+        Some(Command::Config(ConfigCommand::Show { role })) => config_cmd::show(&cli.settings, role),
+        Some(Command::Token(token)) => token::print(&token),
+    }
+}

@@ -36,13 +36,24 @@ impl Dispatch {
         gateways: Arc<Gateways>,
         metrics: Arc<Metrics>,
     ) -> Self {
-        Self { partition, epoch, gateways, metrics, start, states: HashMap::new() }
+        Self {
+            partition,
+            epoch,
+            gateways,
+            metrics,
+            start,
+            states: HashMap::new(),
+        }
     }
 
     /// An event for `receivers`, to go with the next [`Dispatch::flush`].
     pub(crate) fn collect(&mut self, receivers: &[u32], seq: u64, room: RoomToken, record: &Bytes) {
         for gateway in receivers {
-            let delivery = Delivery { seq, room, record: record.clone() };
+            let delivery = Delivery {
+                seq,
+                room,
+                record: record.clone(),
+            };
             self.states.entry(*gateway).or_default().pending.push(delivery);
         }
     }
@@ -71,8 +82,13 @@ impl Dispatch {
     pub(crate) fn tell_gaps(&mut self, through: u64) {
         for (gateway, state) in self.states.iter_mut().filter(|(_, state)| state.behind) {
             let after = state.tried.unwrap_or(self.start);
-            let batch =
-                Batch { partition: self.partition, epoch: self.epoch, after, through, deliveries: Vec::new() };
+            let batch = Batch {
+                partition: self.partition,
+                epoch: self.epoch,
+                after,
+                through,
+                deliveries: Vec::new(),
+            };
             Self::send(&self.gateways, &self.metrics, *gateway, state, batch);
         }
     }
@@ -85,7 +101,10 @@ impl Dispatch {
     pub(crate) fn signal(&self, receivers: &[u32], room: RoomToken, record: &Bytes) {
         for gateway in receivers {
             if let Some(link) = self.gateways.link(*gateway) {
-                link.signal(VolatileEvent { room, record: record.clone() });
+                link.signal(VolatileEvent {
+                    room,
+                    record: record.clone(),
+                });
             }
         }
     }
@@ -96,7 +115,9 @@ impl Dispatch {
 
     fn send(gateways: &Gateways, metrics: &Metrics, gateway: u32, state: &mut State, batch: Batch) {
         state.tried = Some(batch.through);
-        let sent = gateways.link(gateway).map_or(Err(LinkError::Closed), |link| link.deliver(batch));
+        let sent = gateways
+            .link(gateway)
+            .map_or(Err(LinkError::Closed), |link| link.deliver(batch));
         match sent {
             Ok(()) => {
                 metrics.batches.inc();

@@ -1,10 +1,6 @@
 //! Which gateways there are, by their heartbeats, and the links to them.
 
-use std::{
-    collections::HashMap,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use bus::{Signals, SignalsError, Subscription, subjects};
 use delivery::{Connector, GatewayLink};
@@ -40,7 +36,10 @@ struct Gateway {
 
 impl Gateways {
     pub(crate) fn new(connector: Arc<dyn Connector>) -> Arc<Self> {
-        Arc::new(Self { connector, known: RwLock::default() })
+        Arc::new(Self {
+            connector,
+            known: RwLock::default(),
+        })
     }
 
     /// The number of a gateway, which may not have been heard of yet.
@@ -55,12 +54,21 @@ impl Gateways {
         let number = u32::try_from(known.gateways.len()).unwrap_or(u32::MAX);
         let id: Arc<str> = id.into();
         known.numbers.insert(Arc::clone(&id), number);
-        known.gateways.push(Gateway { id, link: None, heard: None, expected_until: Instant::now() + SILENCE });
+        known.gateways.push(Gateway {
+            id,
+            link: None,
+            heard: None,
+            expected_until: Instant::now() + SILENCE,
+        });
         number
     }
 
     pub(crate) fn id(&self, number: u32) -> Option<Arc<str>> {
-        self.known.read().gateways.get(number as usize).map(|gateway| Arc::clone(&gateway.id))
+        self.known
+            .read()
+            .gateways
+            .get(number as usize)
+            .map(|gateway| Arc::clone(&gateway.id))
     }
 
     pub(crate) fn link(&self, number: u32) -> Option<Arc<dyn GatewayLink>> {
@@ -71,10 +79,13 @@ impl Gateways {
     pub(crate) fn is_gone(&self, number: u32) -> bool {
         let now = Instant::now();
         let known = self.known.read();
-        known.gateways.get(number as usize).is_none_or(|gateway| match gateway.heard {
-            Some(heard) => now.duration_since(heard) > SILENCE,
-            None => now > gateway.expected_until,
-        })
+        known
+            .gateways
+            .get(number as usize)
+            .is_none_or(|gateway| match gateway.heard {
+                Some(heard) => now.duration_since(heard) > SILENCE,
+                None => now > gateway.expected_until,
+            })
     }
 
     pub(crate) async fn subscribe(signals: &dyn Signals) -> Result<Box<dyn Subscription>, SignalsError> {
@@ -95,7 +106,9 @@ impl Gateways {
         let number = self.number(&heartbeat.gateway) as usize;
         let linked = {
             let mut known = self.known.write();
-            let Some(gateway) = known.gateways.get_mut(number) else { return };
+            let Some(gateway) = known.gateways.get_mut(number) else {
+                return;
+            };
             if heartbeat.leaving {
                 gateway.heard = None;
                 gateway.expected_until = Instant::now();
@@ -109,7 +122,11 @@ impl Gateways {
         if linked {
             return;
         }
-        match self.connector.connect(&heartbeat.gateway, &heartbeat.address).await {
+        match self
+            .connector
+            .connect(&heartbeat.gateway, &heartbeat.address)
+            .await
+        {
             Ok(link) => {
                 tracing::info!(gateway = %heartbeat.gateway, address = %heartbeat.address, "gateway connected");
                 if let Some(gateway) = self.known.write().gateways.get_mut(number) {

@@ -25,7 +25,11 @@ impl Interest {
     }
 
     pub(crate) fn end(&mut self, gateway: u32, room: RoomToken) {
-        if self.gateways.get_mut(&gateway).is_some_and(|rooms| rooms.remove(&room)) {
+        if self
+            .gateways
+            .get_mut(&gateway)
+            .is_some_and(|rooms| rooms.remove(&room))
+        {
             self.forget(gateway, room);
         }
     }
@@ -66,7 +70,9 @@ impl Interest {
         let mut bytes = Vec::new();
         for (gateway, rooms) in &self.gateways {
             let Some(id) = name(*gateway) else { continue };
-            let (Ok(length), Ok(count)) = (u8::try_from(id.len()), u32::try_from(rooms.len())) else { continue };
+            let (Ok(length), Ok(count)) = (u8::try_from(id.len()), u32::try_from(rooms.len())) else {
+                continue;
+            };
             bytes.put_u8(length);
             bytes.put_slice(id.as_bytes());
             bytes.put_u32(count);

@@ -28,21 +28,33 @@ impl Metrics {
                 &["partition"],
             )?,
             position: IntGaugeVec::new(
-                opts!("fanfare_partition_position", "Last sequence read of the partitions owned"),
+                opts!(
+                    "fanfare_partition_position",
+                    "Last sequence read of the partitions owned"
+                ),
                 &["partition"],
             )?,
             interest: IntGaugeVec::new(
                 opts!("fanfare_interest_rooms", "Rooms that some gateway has members of"),
                 &["partition"],
             )?,
-            deliveries: IntCounter::new("fanfare_deliveries_total", "Events handed to gateways, one a gateway")?,
-            batches: IntCounter::new("fanfare_delivery_batches_total", "Batches that links to gateways took")?,
+            deliveries: IntCounter::new(
+                "fanfare_deliveries_total",
+                "Events handed to gateways, one a gateway",
+            )?,
+            batches: IntCounter::new(
+                "fanfare_delivery_batches_total",
+                "Batches that links to gateways took",
+            )?,
             refused_batches: IntCounter::new(
                 "fanfare_delivery_batches_refused_total",
                 "Batches that links did not take; the gateways read them from the log",
             )?,
             signals: IntCounter::new("fanfare_signals_total", "Volatile events handed on")?,
-            take_overs: IntCounter::new("fanfare_take_overs_total", "Partitions this worker has taken over")?,
+            take_overs: IntCounter::new(
+                "fanfare_take_overs_total",
+                "Partitions this worker has taken over",
+            )?,
         };
         registry.register(Box::new(metrics.owned.clone()))?;
         registry.register(Box::new(metrics.epoch.clone()))?;

@@ -104,7 +104,11 @@ impl Ownership {
     }
 
     async fn acquire(&self, number: u16) -> Option<Owned> {
-        match self.leases.acquire(&lease_name(number), &self.worker, self.lease).await {
+        match self
+            .leases
+            .acquire(&lease_name(number), &self.worker, self.lease)
+            .await
+        {
             Ok(Some(lease)) => {
                 let stop = CancellationToken::new();
                 let (done, stopped) = oneshot::channel();
@@ -115,7 +119,12 @@ impl Ownership {
                     // Nobody waits when the lease was lost.
                     let _ = done.send(());
                 });
-                Some(Owned { lease, renewed: Instant::now(), stop, stopped })
+                Some(Owned {
+                    lease,
+                    renewed: Instant::now(),
+                    stop,
+                    stopped,
+                })
             }
             Ok(None) => None,
             Err(error) => {
@@ -155,8 +164,14 @@ impl Ownership {
     }
 
     fn beat(&self, leaving: bool) {
-        let beat = WorkerHeartbeat { worker: self.worker.clone(), leaving };
-        if let Err(error) = self.signals.publish(subjects::WORKER_HEARTBEAT, beat.encode_to_vec().into()) {
+        let beat = WorkerHeartbeat {
+            worker: self.worker.clone(),
+            leaving,
+        };
+        if let Err(error) = self
+            .signals
+            .publish(subjects::WORKER_HEARTBEAT, beat.encode_to_vec().into())
+        {
             tracing::debug!(%error, "a heartbeat was not sent");
         }
     }

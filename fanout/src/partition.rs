@@ -55,9 +55,26 @@ impl Partition {
         context.metrics.owned.inc();
         let label = number.to_string();
         // Epochs are far below 2^63.
-        context.metrics.epoch.with_label_values(&[&label]).set(i64::try_from(lease.epoch).unwrap_or(i64::MAX));
-        tracing::info!(partition = number, epoch = lease.epoch, position, "partition taken over");
-        Self { number, epoch: lease.epoch, context, interest, dispatch, position, saved: position }
+        context
+            .metrics
+            .epoch
+            .with_label_values(&[&label])
+            .set(i64::try_from(lease.epoch).unwrap_or(i64::MAX));
+        tracing::debug!(
+            partition = number,
+            epoch = lease.epoch,
+            position,
+            "partition taken over"
+        );
+        Self {
+            number,
+            epoch: lease.epoch,
+            context,
+            interest,
+            dispatch,
+            position,
+            saved: position,
+        }
     }
 
     /// The interest table and the sequence it stands for. Without a snapshot: an empty table before the
@@ -109,7 +126,12 @@ impl Partition {
         }
         self.save().await;
         self.context.metrics.released(self.number);
-        tracing::info!(partition = self.number, epoch = self.epoch, position = self.position, "partition released");
+        tracing::debug!(
+            partition = self.number,
+            epoch = self.epoch,
+            position = self.position,
+            "partition released"
+        );
     }
 
     async fn open(&self, stop: &CancellationToken) -> Option<Box<dyn Tail>> {
@@ -167,29 +189,46 @@ impl Partition {
         for room in change.end.iter().filter_map(|token| RoomToken::from_bytes(token)) {
             self.interest.end(gateway, room);
         }
-        for room in change.begin.iter().filter_map(|token| RoomToken::from_bytes(token)) {
+        for room in change
+            .begin
+            .iter()
+            .filter_map(|token| RoomToken::from_bytes(token))
+        {
             self.interest.begin(gateway, room);
         }
     }
 
     fn signal(&mut self, signal: &Signal) {
-        let Some(room) = subjects::signal_token(&signal.subject) else { return };
+        let Some(room) = subjects::signal_token(&signal.subject) else {
+            return;
+        };
         self.context.metrics.signals.inc();
-        self.dispatch.signal(self.interest.of(room), room, &signal.payload);
+        self.dispatch
+            .signal(self.interest.of(room), room, &signal.payload);
     }
 
     async fn upkeep(&mut self) {
         for gateway in self.interest.gateways() {
             if self.context.gateways.is_gone(gateway) {
-                tracing::info!(partition = self.number, gateway, "gateway is gone: its interest ends");
+                tracing::info!(
+                    partition = self.number,
+                    gateway,
+                    "gateway is gone: its interest ends"
+                );
                 self.interest.end_gateway(gateway);
                 self.dispatch.forget(gateway);
             }
         }
         let label = self.number.to_string();
         let metrics = &self.context.metrics;
-        metrics.position.with_label_values(&[&label]).set(i64::try_from(self.position).unwrap_or(i64::MAX));
-        metrics.interest.with_label_values(&[&label]).set(i64::try_from(self.interest.len()).unwrap_or(i64::MAX));
+        metrics
+            .position
+            .with_label_values(&[&label])
+            .set(i64::try_from(self.position).unwrap_or(i64::MAX));
+        metrics
+            .interest
+            .with_label_values(&[&label])
+            .set(i64::try_from(self.interest.len()).unwrap_or(i64::MAX));
         if self.position > self.saved {
             self.save().await;
         }
@@ -201,8 +240,14 @@ impl Partition {
         let table = Bytes::from(self.interest.encode(|gateway| gateways.id(gateway)));
         let (number, epoch, position) = (self.number, self.epoch, self.position);
         let saved = async {
-            let newest = self.context.snapshots.save(number, epoch, position, table).await?;
-            Ok::<_, registry::RegistryError>(newest && self.context.checkpoints.save(number, epoch, position).await?)
+            let newest = self
+                .context
+                .snapshots
+                .save(number, epoch, position, table)
+                .await?;
+            Ok::<_, registry::RegistryError>(
+                newest && self.context.checkpoints.save(number, epoch, position).await?,
+            )
         };
         match saved.await {
             Ok(true) => self.saved = position,

@@ -8,12 +8,7 @@ use lifecycle::Tasks;
 use registry::{checkpoints::Checkpoints, leases::LeaseStore, snapshots::InterestSnapshots};
 use tokio_util::sync::CancellationToken;
 
-use crate::{
-    gateways::Gateways,
-    metrics::Metrics,
-    ownership::Ownership,
-    partition::Context,
-};
+use crate::{gateways::Gateways, metrics::Metrics, ownership::Ownership, partition::Context};
 
 /// Settings of a worker.
 #[derive(Clone, Debug)]
@@ -56,11 +51,20 @@ impl Worker {
     /// # Errors
     /// When the bus does not answer.
     pub async fn build(settings: Settings, deps: Deps) -> Result<Self, SignalsError> {
-        let Deps { log, signals, leases, checkpoints, snapshots, connector, tasks, metrics } = deps;
+        let Deps {
+            log,
+            signals,
+            leases,
+            checkpoints,
+            snapshots,
+            connector,
+            tasks,
+            metrics,
+        } = deps;
         let gateways = Gateways::new(connector);
         let heartbeats = Gateways::subscribe(&*signals).await?;
         let follows = Arc::clone(&gateways);
-        tasks.spawn("gateways", async move { follows.follow(heartbeats).await });
+        tasks.background("gateways", async move { follows.follow(heartbeats).await });
         let workers = signals.subscribe(subjects::WORKER_HEARTBEAT, None).await?;
         let context = Arc::new(Context {
             log,
@@ -71,7 +75,17 @@ impl Worker {
             metrics,
         });
         let Settings { id: worker, lease } = settings;
-        Ok(Self { ownership: Ownership { worker, lease, leases, signals, context, tasks }, workers })
+        Ok(Self {
+            ownership: Ownership {
+                worker,
+                lease,
+                leases,
+                signals,
+                context,
+                tasks,
+            },
+            workers,
+        })
     }
 
     /// Works until `stop`, then hands its partitions over and returns.

@@ -1,1 +1,292 @@
-//! The edge: terminates Socket.IO clients.
+//! The edge: terminates Socket.IO clients. The only crate that speaks Socket.IO.
+//!
+//! [`Gateway::build`] wires it, [`Gateway::serve`] runs it until it is told to stop.
+
+mod deliver;
+mod events;
+mod http;
+mod interest;
+pub mod metrics;
+mod presence_feed;
+mod publish;
+mod rooms;
+pub mod session;
+pub mod transport;
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use axum::Router;
+use bus::{Documents, EventLog, LogError, Signals, subjects};
+use config::Config;
+use delivery::{Arrival, local::LocalReceiver};
+use lifecycle::Tasks;
+use model::GatewayId;
+use prost::Message;
+use sio::{
+    engine::{CloseReason, Timing},
+    packet::Limits,
+};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    deliver::Deliverer,
+    events::{Core, Vocabulary},
+    interest::Interest,
+    metrics::Metrics,
+    presence_feed::PresenceFeed,
+    publish::Publisher,
+    session::{Authenticator, SocketServer},
+    transport::{EngineOptions, EngineServer},
+};
+pub use crate::{
+    http::{HttpOptions, Mount, health, serve},
+    rooms::{Room, Rooms},
+};
+
+const HEARTBEAT: Duration = Duration::from_secs(1);
+const SWEEP: Duration = Duration::from_secs(1);
+
+/// What a gateway is wired to.
+pub struct Deps {
+    /// The partition logs.
+    pub log: Arc<dyn EventLog>,
+    /// Volatile messages.
+    pub signals: Arc<dyn Signals>,
+    /// State that survives.
+    pub documents: Arc<dyn Documents>,
+    /// What the workers send.
+    pub deliveries: LocalReceiver,
+    /// Runs its tasks.
+    pub tasks: Tasks,
+    /// Takes its metrics.
+    pub registry: prometheus::Registry,
+}
+
+/// A running gateway.
+pub struct Gateway {
+    id: GatewayId,
+    engine: Arc<EngineServer>,
+    rooms: Arc<Rooms>,
+    metrics: Arc<Metrics>,
+    signals: Arc<dyn Signals>,
+    path: String,
+    http: HttpOptions,
+    tasks: Tasks,
+}
+
+/// Why a gateway could not be built.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    /// The log does not answer.
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// Two parts of the process use one metric name.
+    #[error(transparent)]
+    Metrics(#[from] prometheus::Error),
+}
+
+impl Gateway {
+    /// Wires a gateway. `id` must be new for each run.
+    ///
+    /// # Errors
+    /// When the log does not answer or a metric name is taken.
+    pub async fn build(config: &Config, id: GatewayId, deps: Deps) -> Result<Self, BuildError> {
+        let Deps {
+            log,
+            signals,
+            documents,
+            deliveries,
+            tasks,
+            registry,
+        } = deps;
+        let metrics = Arc::new(Metrics::new(&registry)?);
+        let interest = Interest::new(id.clone(), Arc::clone(&log), tasks.clone());
+        let rooms = Rooms::new(log.partitions(), interest, config.gateway.interest_linger);
+        let mut positions = Vec::with_capacity(usize::from(log.partitions()));
+        for partition in 0..log.partitions() {
+            positions.push(log.last_seq(partition).await?);
+        }
+        let deliverer = Deliverer::new(
+            Arc::clone(&rooms),
+            Arc::clone(&log),
+            tasks.clone(),
+            Arc::clone(&metrics),
+            &positions,
+        );
+
+        let truth_of: Arc<std::sync::OnceLock<std::sync::Weak<EngineServer>>> = Arc::default();
+        let truth = Arc::clone(&truth_of);
+        let presence = PresenceFeed::start(
+            id.clone(),
+            Arc::clone(&signals),
+            Arc::new(move || {
+                let engine = truth.get().and_then(std::sync::Weak::upgrade);
+                let conns = engine.map(|engine| engine.all()).unwrap_or_default();
+                conns
+                    .iter()
+                    .flat_map(|conn| conn.sockets.lock().iter().cloned().collect::<Vec<_>>())
+                    .collect()
+            }),
+            &tasks,
+        );
+        let core = Arc::new(Core {
+            rooms: Arc::clone(&rooms),
+            publisher: Arc::new(Publisher::new(log, Arc::clone(&signals))),
+            presence,
+            documents,
+            signals: Arc::clone(&signals),
+            access: events::Access::new(config),
+            typing: events::Typing::new(tasks.clone()),
+            metrics: Arc::clone(&metrics),
+        });
+        let vocabulary = Arc::new(Vocabulary::new(core, Authenticator::new(&config.auth)));
+        let sockets = SocketServer::new(vocabulary, Limits::default(), Arc::clone(&metrics));
+        let settings = &config.gateway;
+        let options = EngineOptions {
+            gateway: id.clone(),
+            timing: Timing {
+                ping_interval: settings.ping_interval,
+                ping_timeout: settings.ping_timeout,
+                upgrade_timeout: settings.upgrade_timeout,
+            },
+            connect_timeout: Some(settings.connect_timeout),
+            max_payload: settings.max_payload,
+            send_queue: settings.send_queue,
+            max_connections: settings.max_connections,
+            origins: config.cors.origins.clone(),
+        };
+        let engine = EngineServer::new(options, sockets, tasks.clone(), Arc::clone(&metrics));
+        // Set once, right here.
+        let _ = truth_of.set(Arc::downgrade(&engine));
+
+        let http = HttpOptions {
+            handshake_timeout: settings.handshake_timeout,
+            max_header_bytes: settings.max_header_bytes,
+        };
+        let path = settings.path.clone();
+        let gateway = Self {
+            id,
+            engine,
+            rooms,
+            metrics,
+            signals,
+            path,
+            http,
+            tasks,
+        };
+        gateway.start(deliverer, deliveries);
+        Ok(gateway)
+    }
+
+    fn start(&self, deliverer: Arc<Deliverer>, mut deliveries: LocalReceiver) {
+        self.tasks.background("deliver", async move {
+            let mut arrivals: Vec<Arrival> = Vec::new();
+            while deliveries.recv_many(&mut arrivals).await {
+                for arrival in arrivals.drain(..) {
+                    if let Some(position) = deliverer.arrive(arrival) {
+                        deliveries.acknowledge(position.partition, position.seq);
+                    }
+                }
+            }
+        });
+        let rooms = Arc::clone(&self.rooms);
+        self.tasks.background("sweep rooms", async move {
+            loop {
+                tokio::time::sleep(SWEEP).await;
+                rooms.sweep(Instant::now());
+            }
+        });
+        let heartbeat = self.heartbeat();
+        self.tasks.background("heartbeat", async move {
+            loop {
+                heartbeat(false);
+                tokio::time::sleep(HEARTBEAT).await;
+            }
+        });
+    }
+
+    fn heartbeat(&self) -> impl Fn(bool) + Send + Sync + 'static {
+        let (id, signals, engine) = (
+            self.id.to_string(),
+            Arc::clone(&self.signals),
+            Arc::clone(&self.engine),
+        );
+        move |leaving| {
+            let beat = proto::v1::GatewayHeartbeat {
+                gateway: id.clone(),
+                address: String::new(),
+                connections: engine.connections() as u64,
+                draining: leaving,
+                leaving,
+            };
+            if let Err(error) = signals.publish(subjects::GATEWAY_HEARTBEAT, beat.encode_to_vec().into()) {
+                tracing::debug!(%error, "a heartbeat was not sent");
+            }
+        }
+    }
+
+    /// Engine.IO sessions there are now.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        self.engine.connections()
+    }
+
+    /// Rooms known here, those of users and sockets included.
+    #[must_use]
+    pub fn rooms(&self) -> usize {
+        self.rooms.len()
+    }
+
+    /// Its metrics.
+    #[must_use]
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    /// Accepts clients until `stop`, then returns; connections go on. `others` answers what is not
+    /// under the Socket.IO path.
+    pub async fn serve(&self, listener: TcpListener, others: Router, stop: CancellationToken) {
+        let mount = Mount {
+            path: self.path.clone(),
+            engine: Arc::clone(&self.engine),
+        };
+        serve(
+            listener,
+            vec![mount],
+            self.http.clone(),
+            others,
+            &self.tasks,
+            stop,
+        )
+        .await;
+    }
+
+    /// Ends every connection at engine level, so that clients come back elsewhere, and says goodbye to
+    /// the workers. Returns when all are gone; the budget is the caller's.
+    pub async fn close(&self) {
+        self.engine.close_all(CloseReason::ServerShuttingDown).await;
+        self.heartbeat()(true);
+    }
+}
+
+/// A new gateway id, random.
+#[must_use]
+pub fn new_id() -> GatewayId {
+    loop {
+        let mut id = String::with_capacity(GatewayId::LEN);
+        transport::server::push_random(&mut id, GatewayId::LEN);
+        if let Ok(id) = GatewayId::new(&id) {
+            return id;
+        }
+    }
+}
+
+/// Unix milliseconds.
+pub(crate) fn now_ms() -> u64 {
+    let elapsed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX)
+}

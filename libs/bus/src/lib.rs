@@ -8,5 +8,7 @@ pub mod signals;
 pub mod subjects;
 
 pub use documents::{Document, Documents, DocumentsError};
-pub use event_log::{Append, Appended, Entry, EventLog, LogError, LogSubject, NewEntry, Page, PageQuery, Tail};
+pub use event_log::{
+    Append, Appended, Entry, EventLog, LogError, LogSubject, NewEntry, Page, PageQuery, Tail,
+};
 pub use signals::{Signal, Signals, SignalsError, Subscription};

@@ -24,7 +24,11 @@ pub trait Signals: Send + Sync + 'static {
     ///
     /// # Errors
     /// [`SignalsError::Unavailable`] when the bus does not answer.
-    async fn subscribe(&self, subject: &str, queue: Option<&str>) -> Result<Box<dyn Subscription>, SignalsError>;
+    async fn subscribe(
+        &self,
+        subject: &str,
+        queue: Option<&str>,
+    ) -> Result<Box<dyn Subscription>, SignalsError>;
 
     /// Sends and waits for one answer.
     ///

@@ -50,10 +50,18 @@ mod tests {
     #[test]
     fn golden_subjects() {
         let token = RoomToken::from_bytes(&[0xab; 16]).unwrap();
-        assert_eq!(signal(3, token), "fanfare.signal.3.abababababababababababababababab");
+        assert_eq!(
+            signal(3, token),
+            "fanfare.signal.3.abababababababababababababababab"
+        );
         assert_eq!(signals_of_partition(3), "fanfare.signal.3.*");
         assert_eq!(signal_token(&signal(3, token)), Some(token));
-        for bad in ["", "x", "fanfare.signal.3.ab", "fanfare.signal.3.zzababababababababababababababab"] {
+        for bad in [
+            "",
+            "x",
+            "fanfare.signal.3.ab",
+            "fanfare.signal.3.zzababababababababababababababab",
+        ] {
             assert_eq!(signal_token(bad), None);
         }
     }

@@ -94,7 +94,11 @@ impl Config {
                 None => problems.push(problem(&key, "is no setting; see --help")),
             }
         }
-        let mut reader = Reader { role, layers, problems };
+        let mut reader = Reader {
+            role,
+            layers,
+            problems,
+        };
         let config = reader.config();
         if reader.problems.is_empty() {
             Ok(Loaded { config, warnings })
@@ -106,7 +110,11 @@ impl Config {
     /// The defaults of a role for tests: on loopback, on ports of the system's choice.
     #[must_use]
     pub fn for_tests(role: Role) -> Self {
-        let mut reader = Reader { role, layers: Figment::new(), problems: Vec::new() };
+        let mut reader = Reader {
+            role,
+            layers: Figment::new(),
+            problems: Vec::new(),
+        };
         let mut config = reader.config();
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
         config.gateway.listen = any;
@@ -120,7 +128,10 @@ impl Config {
 }
 
 fn problem(key: &impl ToString, problem: impl Display) -> Problem {
-    Problem { key: key.to_string(), problem: problem.to_string() }
+    Problem {
+        key: key.to_string(),
+        problem: problem.to_string(),
+    }
 }
 
 /// A text as a layer of its own; numbers and lists are read from it when they are asked for.
@@ -130,11 +141,17 @@ fn text(key: &str, value: &str) -> impl figment::Provider {
 
 fn unknown_keys(prefix: &str, dict: &figment::value::Dict, problems: &mut Vec<Problem>) {
     for (name, value) in dict {
-        let key = if prefix.is_empty() { name.clone() } else { format!("{prefix}.{name}") };
+        let key = if prefix.is_empty() {
+            name.clone()
+        } else {
+            format!("{prefix}.{name}")
+        };
         if key == "namespaces" || settings::find(&key).is_some() {
             continue;
         }
-        let is_section = SETTINGS.iter().any(|setting| setting.key.starts_with(&format!("{key}.")));
+        let is_section = SETTINGS
+            .iter()
+            .any(|setting| setting.key.starts_with(&format!("{key}.")));
         match value {
             Value::Dict(_, inner) if is_section => unknown_keys(&key, inner, problems),
             _ => problems.push(problem(&key, "is no setting; see --help")),
@@ -151,11 +168,15 @@ enum Variable {
 
 fn key_of(variable: &str, value: &str, role: Role) -> Variable {
     if variable == "WEBSOCKET_PORT" {
-        let listen = settings::find("gateway.listen").map(|setting| setting.default_in(role)).unwrap_or_default();
+        let listen = settings::find("gateway.listen")
+            .map(|setting| setting.default_in(role))
+            .unwrap_or_default();
         let host = listen.rsplit_once(':').map_or("0.0.0.0", |(host, _)| host);
         return Variable::Sets("gateway.listen", format!("{host}:{value}"));
     }
-    let found = SETTINGS.iter().find(|setting| setting.legacy == Some(variable) || setting.variable() == variable);
+    let found = SETTINGS
+        .iter()
+        .find(|setting| setting.legacy == Some(variable) || setting.variable() == variable);
     match found {
         Some(setting) => Variable::Sets(setting.key, value.to_owned()),
         None if variable.starts_with(PREFIX) => Variable::Unknown,
@@ -201,7 +222,9 @@ impl Reader {
                 grpc_listen: self.address("presence.grpc_listen"),
                 grace: self.seconds("presence.grace_seconds", 0, 600),
             },
-            admin: Admin { listen: self.address("admin.listen") },
+            admin: Admin {
+                listen: self.address("admin.listen"),
+            },
             bus: Bus {
                 partitions: self.number("bus.partitions", 1, 1024),
                 replicas: self.number("bus.replicas", 1, 5),
@@ -209,12 +232,20 @@ impl Reader {
                 max_messages_per_room: self.number("bus.max_messages_per_room", 1, 1_000_000),
                 url: self.required_secret("bus.url", &[Role::Gateway, Role::Fanout, Role::Presence]),
             },
-            redis: Redis { url: self.required_secret("redis.url", &[Role::Fanout, Role::Presence]) },
+            redis: Redis {
+                url: self.required_secret("redis.url", &[Role::Fanout, Role::Presence]),
+            },
             auth: self.auth(),
-            rooms: Rooms { public: self.list("rooms.public") },
+            rooms: Rooms {
+                public: self.list("rooms.public"),
+            },
             namespaces: self.namespaces(),
-            cors: Cors { origins: self.origins("cors.origins") },
-            api: Api { key: self.optional("api.key").map(Secret::from) },
+            cors: Cors {
+                origins: self.origins("cors.origins"),
+            },
+            api: Api {
+                key: self.optional("api.key").map(Secret::from),
+            },
             limits: Limits {
                 events: self.number("limits.events", 0, u32::MAX),
                 window: self.seconds("limits.window_seconds", 1, 86_400),
@@ -231,13 +262,20 @@ impl Reader {
             },
             log: Log {
                 filter: self.string("log.filter"),
-                format: self.one_of("log.format", &[("text", LogFormat::Text), ("json", LogFormat::Json)]),
+                format: self.one_of(
+                    "log.format",
+                    &[("text", LogFormat::Text), ("json", LogFormat::Json)],
+                ),
             },
         }
     }
 
     fn auth(&mut self) -> Auth {
-        let modes = [("guest", AuthMode::Guest), ("jwt", AuthMode::Jwt), ("session", AuthMode::Session)];
+        let modes = [
+            ("guest", AuthMode::Guest),
+            ("jwt", AuthMode::Jwt),
+            ("session", AuthMode::Session),
+        ];
         let needed = matches!(self.role, Role::Standalone | Role::Gateway);
         let mode = if needed || !self.string("auth.mode").is_empty() {
             self.one_of("auth.mode", &modes)
@@ -267,7 +305,9 @@ impl Reader {
 
     /// The value as text, lists joined by commas; the default when it is set nowhere.
     fn string(&mut self, key: &str) -> String {
-        let default = settings::find(key).map(|setting| setting.default_in(self.role)).unwrap_or_default();
+        let default = settings::find(key)
+            .map(|setting| setting.default_in(self.role))
+            .unwrap_or_default();
         match self.layers.find_value(key) {
             Err(_) => default.to_owned(),
             Ok(value) => as_text(&value).unwrap_or_else(|| {
@@ -291,15 +331,23 @@ impl Reader {
 
     fn list(&mut self, key: &str) -> Vec<String> {
         let text = self.string(key);
-        text.split(',').map(|item| item.trim().to_owned()).filter(|item| !item.is_empty()).collect()
+        text.split(',')
+            .map(|item| item.trim().to_owned())
+            .filter(|item| !item.is_empty())
+            .collect()
     }
 
     fn origins(&mut self, key: &str) -> Vec<String> {
         let origins = self.list(key);
         for origin in origins.iter().filter(|origin| *origin != "*") {
-            let rest = origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://"));
+            let rest = origin
+                .strip_prefix("http://")
+                .or_else(|| origin.strip_prefix("https://"));
             if rest.is_none_or(|rest| rest.is_empty() || rest.trim_end_matches('/').contains('/')) {
-                self.wrong(key, format!("{origin:?} is no origin, e.g. https://app.example.com"));
+                self.wrong(
+                    key,
+                    format!("{origin:?} is no origin, e.g. https://app.example.com"),
+                );
             }
         }
         origins
@@ -315,7 +363,8 @@ impl Reader {
     }
 
     fn address(&mut self, key: &str) -> SocketAddr {
-        self.parse(key, "no address, e.g. 0.0.0.0:3001").unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 0)))
+        self.parse(key, "no address, e.g. 0.0.0.0:3001")
+            .unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 0)))
     }
 
     fn number<T: FromStr + PartialOrd + Display + Copy>(&mut self, key: &str, min: T, max: T) -> T {
@@ -353,7 +402,8 @@ impl Reader {
 
     fn path(&mut self, key: &str) -> String {
         let path = self.string(key);
-        if path.len() < 2 || !path.starts_with('/') || !path.ends_with('/') || path.contains(['?', '#', ' ']) {
+        if path.len() < 2 || !path.starts_with('/') || !path.ends_with('/') || path.contains(['?', '#', ' '])
+        {
             self.wrong(key, format!("{path:?} must be a path with a slash at both ends"));
         }
         path
@@ -380,7 +430,10 @@ impl Reader {
             if !namespace.pattern.starts_with('/') {
                 self.wrong(&key, format!("{:?} does not begin with '/'", namespace.pattern));
             }
-            let roles = namespace.connect_roles.iter().chain(namespace.emit_roles.values().flatten());
+            let roles = namespace
+                .connect_roles
+                .iter()
+                .chain(namespace.emit_roles.values().flatten());
             for role in roles.filter(|role| !ROLES.contains(&role.as_str())) {
                 self.wrong(&key, format!("{role:?} is none of {}", ROLES.join(", ")));
             }
@@ -412,8 +465,13 @@ impl Loaded {
     ///
     /// # Errors
     /// As [`Config::load`].
-    pub fn from_process(role: Role, file: Option<&Path>, overrides: Vec<(String, String)>) -> Result<Self, Errors> {
-        let env = std::env::vars_os().filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?)));
+    pub fn from_process(
+        role: Role,
+        file: Option<&Path>,
+        overrides: Vec<(String, String)>,
+    ) -> Result<Self, Errors> {
+        let env = std::env::vars_os()
+            .filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?)));
         Config::load(role, file, env, overrides)
     }
 }

@@ -45,65 +45,248 @@ impl Setting {
 }
 
 const fn setting(key: &'static str, default: &'static str, doc: &'static str) -> Setting {
-    Setting { key, default, standalone: None, legacy: None, secret: false, effective: true, doc }
+    Setting {
+        key,
+        default,
+        standalone: None,
+        legacy: None,
+        secret: false,
+        effective: true,
+        doc,
+    }
 }
 
 /// A setting that the contract names and nothing depends on yet.
 const fn reserved(key: &'static str, default: &'static str, doc: &'static str) -> Setting {
-    Setting { effective: false, ..setting(key, default, doc) }
+    Setting {
+        effective: false,
+        ..setting(key, default, doc)
+    }
 }
 
 /// Every setting but `namespaces`, which is a list of tables.
 pub const SETTINGS: &[Setting] = &[
-    Setting { legacy: Some("ENVIRONMENT"), ..setting("environment", "development", "Label on every metric") },
-    Setting { legacy: Some("WEBSOCKET_PORT"), ..setting("gateway.listen", "0.0.0.0:3001", "Public address; WEBSOCKET_PORT changes its port") },
+    Setting {
+        legacy: Some("ENVIRONMENT"),
+        ..setting("environment", "development", "Label on every metric")
+    },
+    Setting {
+        legacy: Some("WEBSOCKET_PORT"),
+        ..setting(
+            "gateway.listen",
+            "0.0.0.0:3001",
+            "Public address; WEBSOCKET_PORT changes its port",
+        )
+    },
     reserved("gateway.grpc_listen", "0.0.0.0:7001", "Internal gRPC"),
-    reserved("gateway.advertise", "", "The host:port other roles reach the internal gRPC at; found when empty"),
-    setting("gateway.path", "/socket.io/", "Path of the Socket.IO endpoint, with a slash at both ends"),
-    reserved("gateway.recovery_seconds", "120", "Recovery window in seconds, 0 to 86400; 0 turns recovery off"),
-    reserved("gateway.drain_seconds", "20", "How long a drain takes, in seconds, 0 to 3600"),
-    setting("gateway.ping_interval_ms", "25000", "Heartbeat interval in milliseconds, at least 100"),
-    setting("gateway.ping_timeout_ms", "20000", "How long a client may take to answer a heartbeat, in milliseconds, at least 100"),
-    setting("gateway.upgrade_timeout_ms", "10000", "How long an upgrade to WebSocket may take, in milliseconds, at least 100"),
-    setting("gateway.connect_timeout_ms", "45000", "How long a connection may stay without a namespace, in milliseconds, at least 100"),
-    setting("gateway.max_payload_bytes", "1000000", "Bytes of the largest message, 1024 to 134217728"),
-    setting("gateway.max_connections", "0", "Connections at a time; 0 for no limit"),
-    reserved("gateway.allow_eio3", "false", "Accept Engine.IO v3 clients (Socket.IO v2)"),
-    setting("gateway.send_queue_bytes", "1048576", "Bytes that may wait for one client before it is closed as too slow, at least 65536"),
-    setting("gateway.handshake_timeout_ms", "10000", "How long a client may take to send the head of a request, in milliseconds, at least 100"),
-    setting("gateway.max_header_bytes", "16384", "Bytes of the head of a request, 8192 to 1048576"),
-    setting("gateway.interest_linger_seconds", "5", "How long an empty room's interest is kept, in seconds, 0 to 3600"),
+    reserved(
+        "gateway.advertise",
+        "",
+        "The host:port other roles reach the internal gRPC at; found when empty",
+    ),
+    setting(
+        "gateway.path",
+        "/socket.io/",
+        "Path of the Socket.IO endpoint, with a slash at both ends",
+    ),
+    reserved(
+        "gateway.recovery_seconds",
+        "120",
+        "Recovery window in seconds, 0 to 86400; 0 turns recovery off",
+    ),
+    reserved(
+        "gateway.drain_seconds",
+        "20",
+        "How long a drain takes, in seconds, 0 to 3600",
+    ),
+    setting(
+        "gateway.ping_interval_ms",
+        "25000",
+        "Heartbeat interval in milliseconds, at least 100",
+    ),
+    setting(
+        "gateway.ping_timeout_ms",
+        "20000",
+        "How long a client may take to answer a heartbeat, in milliseconds, at least 100",
+    ),
+    setting(
+        "gateway.upgrade_timeout_ms",
+        "10000",
+        "How long an upgrade to WebSocket may take, in milliseconds, at least 100",
+    ),
+    setting(
+        "gateway.connect_timeout_ms",
+        "45000",
+        "How long a connection may stay without a namespace, in milliseconds, at least 100",
+    ),
+    setting(
+        "gateway.max_payload_bytes",
+        "1000000",
+        "Bytes of the largest message, 1024 to 134217728",
+    ),
+    setting(
+        "gateway.max_connections",
+        "0",
+        "Connections at a time; 0 for no limit",
+    ),
+    reserved(
+        "gateway.allow_eio3",
+        "false",
+        "Accept Engine.IO v3 clients (Socket.IO v2)",
+    ),
+    setting(
+        "gateway.send_queue_bytes",
+        "1048576",
+        "Bytes that may wait for one client before it is closed as too slow, at least 65536",
+    ),
+    setting(
+        "gateway.handshake_timeout_ms",
+        "10000",
+        "How long a client may take to send the head of a request, in milliseconds, at least 100",
+    ),
+    setting(
+        "gateway.max_header_bytes",
+        "16384",
+        "Bytes of the head of a request, 8192 to 1048576",
+    ),
+    setting(
+        "gateway.interest_linger_seconds",
+        "5",
+        "How long an empty room's interest is kept, in seconds, 0 to 3600",
+    ),
     reserved("fanout.grpc_listen", "0.0.0.0:7002", "Publisher API, gRPC"),
-    reserved("fanout.http_listen", "0.0.0.0:7003", "Publisher API, HTTP and JSON"),
+    reserved(
+        "fanout.http_listen",
+        "0.0.0.0:7003",
+        "Publisher API, HTTP and JSON",
+    ),
     reserved("presence.grpc_listen", "0.0.0.0:7004", "Presence API, gRPC"),
-    setting("presence.grace_seconds", "5", "Grace before a lost user is announced as left, in seconds, 0 to 600"),
-    Setting { standalone: Some("0.0.0.0:9090"), ..setting("admin.listen", "0.0.0.0:9090", "Admin HTTP: /livez, /readyz, /metrics; 9090 in standalone, 9091 gateway, 9092 fanout, 9093 presence") },
-    setting("bus.partitions", "16", "Partitions of the log, 1 to 1024; cannot be changed later"),
+    setting(
+        "presence.grace_seconds",
+        "5",
+        "Grace before a lost user is announced as left, in seconds, 0 to 600",
+    ),
+    Setting {
+        standalone: Some("0.0.0.0:9090"),
+        ..setting(
+            "admin.listen",
+            "0.0.0.0:9090",
+            "Admin HTTP: /livez, /readyz, /metrics; 9090 in standalone, 9091 gateway, 9092 fanout, 9093 presence",
+        )
+    },
+    setting(
+        "bus.partitions",
+        "16",
+        "Partitions of the log, 1 to 1024; cannot be changed later",
+    ),
     reserved("bus.replicas", "1", "Copies of each partition, 1 to 5"),
-    setting("bus.max_age_hours", "24", "How long the log keeps events, in hours, 1 to 8760"),
-    setting("bus.max_messages_per_room", "1000", "How many events of a room the log keeps, 1 to 1000000"),
-    Setting { legacy: Some("NATS_URL"), secret: true, ..reserved("bus.url", "", "NATS servers, comma-separated; required in the cluster roles") },
-    Setting { legacy: Some("REDIS_URL"), secret: true, ..reserved("redis.url", "", "Redis; required in fanout and presence") },
-    Setting { standalone: Some("guest"), ..setting("auth.mode", "", "jwt, session or guest (token optional); required in the cluster roles") },
-    Setting { legacy: Some("JWT_SECRET"), secret: true, ..setting("auth.jwt_secret", "", "Secret of HS256 tokens") },
+    setting(
+        "bus.max_age_hours",
+        "24",
+        "How long the log keeps events, in hours, 1 to 8760",
+    ),
+    setting(
+        "bus.max_messages_per_room",
+        "1000",
+        "How many events of a room the log keeps, 1 to 1000000",
+    ),
+    Setting {
+        legacy: Some("NATS_URL"),
+        secret: true,
+        ..reserved(
+            "bus.url",
+            "",
+            "NATS servers, comma-separated; required in the cluster roles",
+        )
+    },
+    Setting {
+        legacy: Some("REDIS_URL"),
+        secret: true,
+        ..reserved("redis.url", "", "Redis; required in fanout and presence")
+    },
+    Setting {
+        standalone: Some("guest"),
+        ..setting(
+            "auth.mode",
+            "",
+            "jwt, session or guest (token optional); required in the cluster roles",
+        )
+    },
+    Setting {
+        legacy: Some("JWT_SECRET"),
+        secret: true,
+        ..setting("auth.jwt_secret", "", "Secret of HS256 tokens")
+    },
     reserved("auth.jwks_url", "", "JWKS with the keys of tokens"),
     setting("auth.issuer", "", "Issuer that tokens must name; any when empty"),
-    setting("auth.audience", "", "Audience that tokens must name; any when empty"),
+    setting(
+        "auth.audience",
+        "",
+        "Audience that tokens must name; any when empty",
+    ),
     reserved("auth.session_url", "", "Checks tokens that are no JWT"),
-    Setting { standalone: Some("*"), ..setting("rooms.public", "", "Patterns of rooms that anyone signed in may join, comma-separated") },
-    Setting { standalone: Some("*"), legacy: Some("CORS_ORIGIN"), ..setting("cors.origins", "", "Origins that may connect, comma-separated; * for any, without credentials; the server's own always may") },
-    Setting { secret: true, ..reserved("api.key", "", "Key of the Publisher and Presence APIs") },
-    reserved("limits.events", "100", "Events a user may send per window, across the cluster; 0 for no limit"),
+    Setting {
+        standalone: Some("*"),
+        ..setting(
+            "rooms.public",
+            "",
+            "Patterns of rooms that anyone signed in may join, comma-separated",
+        )
+    },
+    Setting {
+        standalone: Some("*"),
+        legacy: Some("CORS_ORIGIN"),
+        ..setting(
+            "cors.origins",
+            "",
+            "Origins that may connect, comma-separated; * for any, without credentials; the server's own always may",
+        )
+    },
+    Setting {
+        secret: true,
+        ..reserved("api.key", "", "Key of the Publisher and Presence APIs")
+    },
+    reserved(
+        "limits.events",
+        "100",
+        "Events a user may send per window, across the cluster; 0 for no limit",
+    ),
     reserved("limits.window_seconds", "60", "The window in seconds, 1 to 86400"),
-    reserved("limits.connections_per_ip", "0", "Connections an address may have; 0 for no limit"),
-    reserved("limits.connections_per_user", "0", "Connections a user may have; 0 for no limit"),
-    reserved("limits.handshakes_per_second", "0", "Handshakes a gateway admits a second; 0 for no limit"),
-    reserved("limits.auth_failures_per_ip", "60", "Failed authentications of an address a minute; 0 for no limit"),
+    reserved(
+        "limits.connections_per_ip",
+        "0",
+        "Connections an address may have; 0 for no limit",
+    ),
+    reserved(
+        "limits.connections_per_user",
+        "0",
+        "Connections a user may have; 0 for no limit",
+    ),
+    reserved(
+        "limits.handshakes_per_second",
+        "0",
+        "Handshakes a gateway admits a second; 0 for no limit",
+    ),
+    reserved(
+        "limits.auth_failures_per_ip",
+        "60",
+        "Failed authentications of an address a minute; 0 for no limit",
+    ),
     reserved("app.webhook_url", "", "Where custom events go"),
-    Setting { secret: true, ..reserved("app.webhook_secret", "", "Signs the webhooks") },
-    reserved("app.timeout_ms", "5000", "How long the application may take, in milliseconds, at least 1"),
+    Setting {
+        secret: true,
+        ..reserved("app.webhook_secret", "", "Signs the webhooks")
+    },
+    reserved(
+        "app.timeout_ms",
+        "5000",
+        "How long the application may take, in milliseconds, at least 1",
+    ),
     reserved("app.authorize_url", "", "Asked who may do what"),
-    Setting { legacy: Some("RUST_LOG"), ..setting("log.filter", "info", "What is logged, as in RUST_LOG") },
+    Setting {
+        legacy: Some("RUST_LOG"),
+        ..setting("log.filter", "info", "What is logged, as in RUST_LOG")
+    },
     setting("log.format", "text", "text or json"),
 ];
 

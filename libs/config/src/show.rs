@@ -25,7 +25,10 @@ impl Config {
             let mut table = Table::new();
             table.insert("pattern".to_owned(), namespace.pattern.clone().into());
             table.insert("connect_roles".to_owned(), list(&namespace.connect_roles));
-            let roles = namespace.emit_roles.iter().map(|(event, roles)| (event.clone(), list(roles)));
+            let roles = namespace
+                .emit_roles
+                .iter()
+                .map(|(event, roles)| (event.clone(), list(roles)));
             table.insert("emit_roles".to_owned(), Value::Table(roles.collect()));
             Value::Table(table)
         });
@@ -35,7 +38,17 @@ impl Config {
 
     /// The value in force of a key of [`SETTINGS`]; empty text for none.
     fn value(&self, key: &str) -> Value {
-        let Self { gateway, fanout, presence, bus, auth, limits, app, log, .. } = self;
+        let Self {
+            gateway,
+            fanout,
+            presence,
+            bus,
+            auth,
+            limits,
+            app,
+            log,
+            ..
+        } = self;
         match key {
             "environment" => self.environment.clone().into(),
             "gateway.listen" => gateway.listen.to_string().into(),

@@ -8,7 +8,10 @@ fn load(role: Role, file: &str, env: &[(&str, &str)], flags: &[(&str, &str)]) ->
     let mut toml = tempfile::NamedTempFile::new().unwrap();
     toml.write_all(file.as_bytes()).unwrap();
     let own = |pairs: &[(&str, &str)]| -> Vec<(String, String)> {
-        pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+        pairs
+            .iter()
+            .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+            .collect()
     };
     Config::load(role, Some(toml.path()), own(env), own(flags))
 }
@@ -20,8 +23,13 @@ fn keys(errors: &Errors) -> Vec<&str> {
 #[test]
 fn later_layers_win() {
     let file = "[gateway]\nping_interval_ms = 1000\nping_timeout_ms = 1000\nmax_connections = 5\n[bus]\npartitions = 4";
-    let env = [("FANFARE_GATEWAY__PING_TIMEOUT_MS", "2000"), ("FANFARE_GATEWAY__MAX_CONNECTIONS", "6")];
-    let config = load(Role::Standalone, file, &env, &[("gateway.max_connections", "7")]).unwrap().config;
+    let env = [
+        ("FANFARE_GATEWAY__PING_TIMEOUT_MS", "2000"),
+        ("FANFARE_GATEWAY__MAX_CONNECTIONS", "6"),
+    ];
+    let config = load(Role::Standalone, file, &env, &[("gateway.max_connections", "7")])
+        .unwrap()
+        .config;
     assert_eq!(config.gateway.ping_interval.as_millis(), 1000);
     assert_eq!(config.gateway.ping_timeout.as_millis(), 2000);
     assert_eq!(config.gateway.max_connections, 7);
@@ -52,7 +60,13 @@ fn the_seeds_variables_keep_working() {
 #[test]
 fn every_mistake_is_reported_at_once() {
     let file = "colour = 1\n[gateway]\nlisten = \"here\"\nping_interval_ms = -1\nspeed = 9\n[[namespaces]]\npattern = \"chat\"\nconnect_roles = [\"king\"]";
-    let errors = load(Role::Standalone, file, &[("FANFARE_BUS__PARTITIONS", "many")], &[("x.y", "1")]).unwrap_err();
+    let errors = load(
+        Role::Standalone,
+        file,
+        &[("FANFARE_BUS__PARTITIONS", "many")],
+        &[("x.y", "1")],
+    )
+    .unwrap_err();
     let mut keys = keys(&errors);
     keys.sort_unstable();
     let expected = [
@@ -71,7 +85,13 @@ fn every_mistake_is_reported_at_once() {
 
 #[test]
 fn an_unknown_variable_is_a_warning() {
-    let loaded = load(Role::Standalone, "", &[("FANFARE_GATEWAY__LISTN", "x"), ("HOME", "/")], &[]).unwrap();
+    let loaded = load(
+        Role::Standalone,
+        "",
+        &[("FANFARE_GATEWAY__LISTN", "x"), ("HOME", "/")],
+        &[],
+    )
+    .unwrap();
     assert_eq!(loaded.warnings.len(), 1);
     assert!(loaded.warnings[0].contains("FANFARE_GATEWAY__LISTN"));
 }
@@ -89,7 +109,11 @@ fn cluster_roles_say_what_they_need() {
 
 #[test]
 fn what_is_shown_loads_again_and_shows_no_secret() {
-    let env = [("JWT_SECRET", "hush"), ("NATS_URL", "nats://u:hush@n"), ("FANFARE_APP__WEBHOOK_SECRET", "hush")];
+    let env = [
+        ("JWT_SECRET", "hush"),
+        ("NATS_URL", "nats://u:hush@n"),
+        ("FANFARE_APP__WEBHOOK_SECRET", "hush"),
+    ];
     let config = load(Role::Standalone, "", &env, &[]).unwrap().config;
     let shown = config.to_toml_masked();
     assert!(!shown.contains("hush"), "{shown}");
@@ -100,14 +124,23 @@ fn what_is_shown_loads_again_and_shows_no_secret() {
 
 #[test]
 fn the_table_is_what_is_shown() {
-    let shown: toml::Table = Config::for_tests(Role::Standalone).to_toml_masked().parse().unwrap();
+    let shown: toml::Table = Config::for_tests(Role::Standalone)
+        .to_toml_masked()
+        .parse()
+        .unwrap();
     for setting in SETTINGS {
         let value = match setting.key.split_once('.') {
             Some((section, key)) => &shown[section][key],
             None => &shown[setting.key],
         };
         let is_number = setting.default.parse::<i64>().is_ok();
-        assert_eq!(value.is_integer(), is_number, "{}: {value:?} is shown for {:?}", setting.key, setting.default);
+        assert_eq!(
+            value.is_integer(),
+            is_number,
+            "{}: {value:?} is shown for {:?}",
+            setting.key,
+            setting.default
+        );
     }
 }
 

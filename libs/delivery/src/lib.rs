@@ -12,7 +12,6 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use model::RoomToken;
 
-
 pub mod local;
 
 /// The worker's end of the link to one gateway.

@@ -4,7 +4,7 @@ use std::{
     collections::HashMap,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
 };
 
@@ -25,7 +25,10 @@ pub struct LinkLimits {
 
 impl Default for LinkLimits {
     fn default() -> Self {
-        Self { batches: 4096, bytes: 64 << 20 }
+        Self {
+            batches: 4096,
+            bytes: 64 << 20,
+        }
     }
 }
 
@@ -36,17 +39,20 @@ pub fn pair(partitions: u16, limits: LinkLimits) -> (LocalLink, LocalReceiver) {
         limits,
         queue: Mutex::default(),
         arrived: Notify::new(),
-        closed: AtomicBool::new(false),
         acknowledged: (0..partitions).map(|_| AtomicU64::new(0)).collect(),
     });
-    (LocalLink { shared: Arc::clone(&shared) }, LocalReceiver { shared })
+    (
+        LocalLink {
+            shared: Arc::clone(&shared),
+        },
+        LocalReceiver { shared },
+    )
 }
 
 struct Shared {
     limits: LinkLimits,
     queue: Mutex<Queue>,
     arrived: Notify,
-    closed: AtomicBool,
     acknowledged: Vec<AtomicU64>,
 }
 
@@ -55,6 +61,10 @@ struct Queue {
     arrivals: Vec<Arrival>,
     batches: usize,
     bytes: usize,
+    /// The receiver is gone.
+    closed: bool,
+    /// The link is gone.
+    ended: bool,
 }
 
 /// The worker's end.
@@ -69,13 +79,20 @@ pub struct LocalReceiver {
 
 impl GatewayLink for LocalLink {
     fn deliver(&self, batch: Batch) -> Result<(), LinkError> {
-        if self.shared.closed.load(Ordering::Acquire) {
-            return Err(LinkError::Closed);
-        }
-        let bytes: usize = batch.deliveries.iter().map(|delivery| delivery.record.len()).sum();
-        let LinkLimits { batches: max_batches, bytes: max_bytes } = self.shared.limits;
+        let bytes: usize = batch
+            .deliveries
+            .iter()
+            .map(|delivery| delivery.record.len())
+            .sum();
+        let LinkLimits {
+            batches: max_batches,
+            bytes: max_bytes,
+        } = self.shared.limits;
         {
             let mut queue = self.shared.queue.lock();
+            if queue.closed {
+                return Err(LinkError::Closed);
+            }
             let full = queue.batches >= max_batches || queue.bytes + bytes > max_bytes;
             if full && queue.batches > 0 {
                 return Err(LinkError::Full);
@@ -93,7 +110,10 @@ impl GatewayLink for LocalLink {
             let LinkLimits { batches, bytes } = self.shared.limits;
             let mut queue = self.shared.queue.lock();
             // Signals never take the room of what must not be lost.
-            if queue.arrivals.len() >= batches / 2 || queue.bytes + signal.record.len() > bytes / 2 {
+            if queue.closed
+                || queue.arrivals.len() >= batches / 2
+                || queue.bytes + signal.record.len() > bytes / 2
+            {
                 return;
             }
             queue.bytes += signal.record.len();
@@ -121,9 +141,9 @@ impl LocalReceiver {
                     std::mem::swap(&mut queue.arrivals, arrivals);
                     return true;
                 }
-            }
-            if Arc::strong_count(&self.shared) == 1 {
-                return false;
+                if queue.ended {
+                    return false;
+                }
             }
             self.shared.arrived.notified().await;
         }
@@ -139,13 +159,19 @@ impl LocalReceiver {
 
 impl Drop for LocalLink {
     fn drop(&mut self) {
+        self.shared.queue.lock().ended = true;
         self.shared.arrived.notify_one();
     }
 }
 
 impl Drop for LocalReceiver {
     fn drop(&mut self) {
-        self.shared.closed.store(true, Ordering::Release);
+        let mut queue = self.shared.queue.lock();
+        *queue = Queue {
+            closed: true,
+            ended: queue.ended,
+            ..Queue::default()
+        };
     }
 }
 
@@ -163,6 +189,8 @@ impl LocalLinks {
     }
 
     /// Makes a gateway reachable.
+    ///
+    /// Gateways have a new id for each run, so a link that is replaced is one that nobody reads any more.
     pub fn register(&self, gateway: &str, link: LocalLink) {
         self.links.write().insert(gateway.to_owned(), Arc::new(link));
     }
@@ -177,6 +205,9 @@ impl LocalLinks {
 impl Connector for LocalLinks {
     async fn connect(&self, gateway: &str, _address: &str) -> Result<Arc<dyn GatewayLink>, LinkError> {
         let link = self.links.read().get(gateway).cloned().ok_or(LinkError::Closed)?;
+        if link.shared.queue.lock().closed {
+            return Err(LinkError::Closed);
+        }
         Ok(link)
     }
 }

@@ -27,7 +27,9 @@ pub async fn serve(
     stop: CancellationToken,
 ) -> io::Result<()> {
     let router = router(readiness, metrics);
-    axum::serve(listener, router).with_graceful_shutdown(async move { stop.cancelled().await }).await
+    axum::serve(listener, router)
+        .with_graceful_shutdown(async move { stop.cancelled().await })
+        .await
 }
 
 /// The routes alone.
@@ -51,5 +53,8 @@ fn ready(readiness: &Readiness) -> impl IntoResponse + use<> {
     } else {
         (StatusCode::SERVICE_UNAVAILABLE, "not ready")
     };
-    (status, Json(serde_json::json!({ "status": word, "missing": missing })))
+    (
+        status,
+        Json(serde_json::json!({ "status": word, "missing": missing })),
+    )
 }

@@ -23,6 +23,9 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_late_phase_is_given_up() {
         assert_eq!(phase("quick", Duration::from_secs(1), async { 1 }).await, Some(1));
-        assert_eq!(phase("slow", Duration::from_secs(1), std::future::pending::<()>()).await, None);
+        assert_eq!(
+            phase("slow", Duration::from_secs(1), std::future::pending::<()>()).await,
+            None
+        );
     }
 }

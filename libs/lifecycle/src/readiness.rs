@@ -26,14 +26,20 @@ impl Readiness {
     #[must_use]
     pub fn condition(&self, name: &'static str) -> Condition {
         self.conditions.lock().insert(name, Some("not yet".to_owned()));
-        Condition { readiness: self.clone(), name }
+        Condition {
+            readiness: self.clone(),
+            name,
+        }
     }
 
     /// The conditions that are not met, each with its reason; empty when ready.
     #[must_use]
     pub fn missing(&self) -> BTreeMap<&'static str, String> {
         let conditions = self.conditions.lock();
-        conditions.iter().filter_map(|(name, reason)| Some((*name, reason.clone()?))).collect()
+        conditions
+            .iter()
+            .filter_map(|(name, reason)| Some((*name, reason.clone()?)))
+            .collect()
     }
 }
 
@@ -45,7 +51,10 @@ impl Condition {
 
     /// It is not met, or no more.
     pub fn missing(&self, reason: impl Into<String>) {
-        self.readiness.conditions.lock().insert(self.name, Some(reason.into()));
+        self.readiness
+            .conditions
+            .lock()
+            .insert(self.name, Some(reason.into()));
     }
 }
 

@@ -26,7 +26,10 @@ impl Tasks {
     /// # Panics
     /// Outside a tokio runtime.
     pub fn spawn(&self, name: &'static str, future: impl Future<Output = ()> + Send + 'static) {
-        #[expect(clippy::disallowed_methods, reason = "this is where tasks get their name and owner")]
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "this is where tasks get their name and owner"
+        )]
         self.tracker.spawn(async move {
             if AssertUnwindSafe(future).catch_unwind().await.is_err() {
                 tracing::error!(task = name, "a task has panicked; the others go on");

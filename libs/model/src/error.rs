@@ -89,13 +89,22 @@ impl ClientError {
     /// An error without details.
     #[must_use]
     pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
-        Self { status: "error", code, message: message.into(), details: Vec::new(), retry_after: None }
+        Self {
+            status: "error",
+            code,
+            message: message.into(),
+            details: Vec::new(),
+            retry_after: None,
+        }
     }
 
     /// `VALIDATION_ERROR` with every broken rule.
     #[must_use]
     pub fn invalid(details: Vec<Detail>) -> Self {
-        Self { details, ..Self::new(ErrorCode::ValidationError, "Invalid payload") }
+        Self {
+            details,
+            ..Self::new(ErrorCode::ValidationError, "Invalid payload")
+        }
     }
 }
 
@@ -117,7 +126,10 @@ mod tests {
             ErrorCode::Internal,
         ] {
             let json = serde_json::to_string(&ClientError::new(code, "m")).unwrap();
-            assert_eq!(json, format!(r#"{{"status":"error","code":"{}","message":"m"}}"#, code.as_str()));
+            assert_eq!(
+                json,
+                format!(r#"{{"status":"error","code":"{}","message":"m"}}"#, code.as_str())
+            );
         }
     }
 }

@@ -54,7 +54,10 @@ mod tests {
                 (token.to_string(), partition_of(token, 16))
             })
             .to_vec();
-        assert_eq!(vectors, VECTORS.map(|(token, partition)| (token.to_owned(), partition)));
+        assert_eq!(
+            vectors,
+            VECTORS.map(|(token, partition)| (token.to_owned(), partition))
+        );
     }
 
     const VECTORS: [(&str, u16); 3] = [
@@ -77,14 +80,18 @@ mod tests {
                 assert_eq!(before, after);
             }
         }
-        assert!((2_200..2_800).contains(&moved), "{moved} of 10000 keys were on one of four nodes");
+        assert!(
+            (2_200..2_800).contains(&moved),
+            "{moved} of 10000 keys were on one of four nodes"
+        );
         assert_eq!(rendezvous("x", []), None);
     }
 
     #[test]
     fn test_vectors_of_rendezvous() {
-        let chosen: Vec<_> =
-            ["0", "1", "lobby", "user:ada"].map(|key| rendezvous(key, ["w-1", "w-2", "w-3"]).unwrap()).to_vec();
+        let chosen: Vec<_> = ["0", "1", "lobby", "user:ada"]
+            .map(|key| rendezvous(key, ["w-1", "w-2", "w-3"]).unwrap())
+            .to_vec();
         assert_eq!(chosen, ["w-2", "w-1", "w-2", "w-2"]);
     }
 }

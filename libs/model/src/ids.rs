@@ -13,7 +13,11 @@ pub struct IdError {
 
 impl IdError {
     pub(crate) fn new(what: &'static str, value: &str, problem: &'static str) -> Self {
-        Self { what, value: value.chars().take(64).collect(), problem }
+        Self {
+            what,
+            value: value.chars().take(64).collect(),
+            problem,
+        }
     }
 }
 
@@ -83,7 +87,12 @@ impl FromStr for Offset {
         let plain = |digits: &str| !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
         text.split_once('-')
             .filter(|(partition, seq)| plain(partition) && plain(seq))
-            .and_then(|(partition, seq)| Some(Self { partition: partition.parse().ok()?, seq: seq.parse().ok()? }))
+            .and_then(|(partition, seq)| {
+                Some(Self {
+                    partition: partition.parse().ok()?,
+                    seq: seq.parse().ok()?,
+                })
+            })
             .ok_or_else(|| IdError::new("offset", text, "must be \"<partition>-<sequence>\""))
     }
 }
@@ -100,9 +109,25 @@ mod tests {
 
     #[test]
     fn offset_round_trips_and_refuses_what_it_would_not_print() {
-        let offset = Offset { partition: 15, seq: u64::MAX };
+        let offset = Offset {
+            partition: 15,
+            seq: u64::MAX,
+        };
         assert_eq!(offset.to_string().parse::<Offset>().unwrap(), offset);
-        for bad in ["", "-", "1", "1-", "-1", "+1-2", "1-+2", "1--2", "65536-1", "1-18446744073709551616", "a-1", "1-1 "] {
+        for bad in [
+            "",
+            "-",
+            "1",
+            "1-",
+            "-1",
+            "+1-2",
+            "1-+2",
+            "1--2",
+            "65536-1",
+            "1-18446744073709551616",
+            "a-1",
+            "1-1 ",
+        ] {
             assert!(bad.parse::<Offset>().is_err(), "{bad:?}");
         }
     }

@@ -9,5 +9,8 @@ mod user;
 pub use error::{ClientError, Detail, ErrorCode};
 pub use hash::{partition_of, rendezvous};
 pub use ids::{GatewayId, IdError, Offset};
-pub use room::{ALL_ROOM_PREFIX, Namespace, NamespaceError, RoomError, RoomName, RoomToken, SOCKET_ROOM_PREFIX, USER_ROOM_PREFIX};
+pub use room::{
+    ALL_ROOM_PREFIX, Namespace, NamespaceError, RoomError, RoomName, RoomToken, SOCKET_ROOM_PREFIX,
+    USER_ROOM_PREFIX,
+};
 pub use user::{Role, User, UserId, UserIdError};

@@ -26,7 +26,8 @@ impl Namespace {
     /// # Errors
     /// When it is not so.
     pub fn new(name: &str) -> Result<Self, NamespaceError> {
-        let valid = name.starts_with('/') && name.chars().count() <= 128 && !name.chars().any(char::is_control);
+        let valid =
+            name.starts_with('/') && name.chars().count() <= 128 && !name.chars().any(char::is_control);
         valid.then(|| Self(name.into())).ok_or(NamespaceError)
     }
 
@@ -191,6 +192,9 @@ mod tests {
             RoomToken::new(&Namespace::new(namespace).unwrap(), &RoomName::stored(room))
         };
         assert_ne!(token("/a", "bc"), token("/ab", "c"));
-        assert_eq!(RoomToken::from_bytes(token("/", "x").as_bytes()), Some(token("/", "x")));
+        assert_eq!(
+            RoomToken::from_bytes(token("/", "x").as_bytes()),
+            Some(token("/", "x"))
+        );
     }
 }

@@ -1,1 +1,71 @@
 //! Logs and metrics set-up.
+
+use std::io::IsTerminal;
+
+use prometheus::{Encoder, Registry, TextEncoder};
+use tracing_subscriber::{EnvFilter, filter::ParseError, fmt};
+
+/// Why telemetry could not be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum TelemetryError {
+    /// The filter has an error.
+    #[error("the log filter cannot be read: {0}")]
+    Filter(#[from] ParseError),
+    /// Something in the process logs already.
+    #[error("logs are set up already")]
+    Twice,
+    /// The environment's name cannot be a label.
+    #[error("metrics: {0}")]
+    Metrics(#[from] prometheus::Error),
+}
+
+/// Sends logs to standard error, as text or as one JSON object a line. `filter` is as in `RUST_LOG`.
+///
+/// # Errors
+/// When the filter has an error, or logs are set up already.
+pub fn logs(filter: &str, json: bool) -> Result<(), TelemetryError> {
+    let builder = fmt()
+        .with_env_filter(EnvFilter::try_new(filter)?)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal());
+    let done = if json {
+        builder.json().try_init()
+    } else {
+        builder.try_init()
+    };
+    done.map_err(|_| TelemetryError::Twice)
+}
+
+/// A registry whose metrics all carry the label `environment`.
+///
+/// # Errors
+/// When the label is refused.
+pub fn registry(environment: &str) -> Result<Registry, TelemetryError> {
+    let labels = [("environment".to_owned(), environment.to_owned())].into();
+    Ok(Registry::new_custom(None, Some(labels))?)
+}
+
+/// All metrics in Prometheus' text format.
+#[must_use]
+pub fn render(registry: &Registry) -> String {
+    let mut text = Vec::new();
+    // Writing to memory does not fail; a family that cannot be written is left out.
+    if let Err(error) = TextEncoder::new().encode(&registry.gather(), &mut text) {
+        tracing::error!(%error, "metrics cannot be written");
+    }
+    String::from_utf8(text).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn metrics_carry_the_environment() {
+        let registry = registry("staging").unwrap();
+        let counter = prometheus::IntCounter::new("things_total", "Things").unwrap();
+        registry.register(Box::new(counter.clone())).unwrap();
+        counter.inc();
+        assert!(render(&registry).contains("things_total{environment=\"staging\"} 1"));
+    }
+}

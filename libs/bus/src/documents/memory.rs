@@ -33,7 +33,11 @@ impl Documents for MemoryDocuments {
     async fn get(&self, bucket: &str, key: &str) -> Result<Option<Document>, DocumentsError> {
         check(bucket, key)?;
         let buckets = self.buckets.lock();
-        Ok(buckets.documents.get(bucket).and_then(|documents| documents.get(key)).cloned())
+        Ok(buckets
+            .documents
+            .get(bucket)
+            .and_then(|documents| documents.get(key))
+            .cloned())
     }
 
     async fn put(
@@ -45,7 +49,10 @@ impl Documents for MemoryDocuments {
     ) -> Result<u64, DocumentsError> {
         check(bucket, key)?;
         let mut buckets = self.buckets.lock();
-        let known = buckets.documents.get(bucket).and_then(|documents| documents.get(key));
+        let known = buckets
+            .documents
+            .get(bucket)
+            .and_then(|documents| documents.get(key));
         if known.map(|document| document.revision) != expected {
             return Err(DocumentsError::Conflict(key.to_owned()));
         }
@@ -68,7 +75,9 @@ impl Documents for MemoryDocuments {
 fn check(bucket: &str, key: &str) -> Result<(), DocumentsError> {
     let word = |text: &str, more: &[u8]| {
         !text.is_empty()
-            && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte) || more.contains(&byte))
+            && text
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte) || more.contains(&byte))
     };
     if word(bucket, b"") && key.split('.').all(|token| word(token, b"=")) {
         Ok(())

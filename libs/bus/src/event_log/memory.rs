@@ -2,7 +2,10 @@
 
 use std::{
     collections::{HashMap, VecDeque},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -11,27 +14,34 @@ use model::RoomToken;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use super::{
-    Append, Appended, Entry, EventLog, LogError, LogSubject, NewEntry, Page, PageQuery, Tail,
-};
+use super::{Append, Appended, Entry, EventLog, LogError, LogSubject, NewEntry, Page, PageQuery, Tail};
 
 /// Entries a [`Tail`] hands out at a time.
 const TAIL_BATCH: usize = 1024;
+/// What keeping an entry costs besides its record, roughly: its slot, its place in its room, its share
+/// of tables and allocations.
+const OVERHEAD: usize = 192;
+/// So many holes are not worth moving entries for.
+const FEW_HOLES: usize = 1024;
 
 /// Bounds of a [`MemoryLog`].
+///
+/// Control entries have no bound of their own: they go by age and bytes, as events do. A tail that is
+/// further behind than that sees what is still there.
 #[derive(Clone, Debug)]
 pub struct MemoryLogConfig {
     /// How many partitions, at least 1.
     pub partitions: u16,
-    /// A room keeps its newest entries, so many.
+    /// A room keeps its newest entries, so many, at least 1.
     pub max_messages_per_room: usize,
     /// Entries older than this go.
     pub max_age: Duration,
-    /// A deduplication key is remembered for so long.
+    /// A deduplication key is remembered for so long; the port asks for two minutes at least.
     pub dedup_window: Duration,
     /// Bytes of the largest record.
     pub max_record_bytes: usize,
-    /// Bytes of all records of all partitions, less the overhead of keeping them; the oldest go first.
+    /// Bytes of all entries of all partitions, with an estimate of what keeping them costs. Beyond it the
+    /// partition that holds most loses its oldest entries.
     pub max_bytes: usize,
 }
 
@@ -41,7 +51,7 @@ impl Default for MemoryLogConfig {
             partitions: 16,
             max_messages_per_room: 1000,
             max_age: Duration::from_secs(24 * 3600),
-            dedup_window: Duration::from_secs(10 * 60),
+            dedup_window: Duration::from_secs(2 * 60),
             max_record_bytes: 8 << 20,
             max_bytes: 256 << 20,
         }
@@ -61,27 +71,37 @@ struct Shared {
     config: MemoryLogConfig,
     clock: Clock,
     partitions: Vec<Partition>,
+    /// Bytes of all partitions.
+    bytes: AtomicUsize,
 }
 
 #[derive(Default)]
 struct Partition {
     state: Mutex<State>,
     appended: Notify,
+    /// What `state` holds, to be read without its lock.
+    bytes: AtomicUsize,
 }
 
 #[derive(Default)]
 struct State {
     /// Sequence of the newest entry ever appended.
     last: u64,
-    /// Sequence of `entries[0]`.
-    first: u64,
-    /// A hole where an entry has gone before its time.
-    entries: VecDeque<Option<Entry>>,
+    /// Ascending by sequence.
+    entries: VecDeque<Slot>,
+    /// How many of `entries` are gone.
+    holes: usize,
     bytes: usize,
     rooms: HashMap<RoomToken, VecDeque<u64>>,
-    dedup: HashMap<String, u64>,
+    dedup: HashMap<Arc<str>, u64>,
     /// Keys in the order in which they are forgotten.
-    dedup_order: VecDeque<(u64, String)>,
+    dedup_order: VecDeque<(u64, Arc<str>)>,
+}
+
+struct Slot {
+    entry: Entry,
+    /// Taken out of the middle: its payload is freed, its slot goes later.
+    gone: bool,
 }
 
 impl MemoryLog {
@@ -94,8 +114,17 @@ impl MemoryLog {
     /// An empty log on a clock of the caller's.
     #[must_use]
     pub fn with_clock(config: MemoryLogConfig, clock: Clock) -> Self {
-        let partitions = (0..config.partitions.max(1)).map(|_| Partition::default()).collect();
-        Self { shared: Arc::new(Shared { config, clock, partitions }) }
+        let partitions = (0..config.partitions.max(1))
+            .map(|_| Partition::default())
+            .collect();
+        Self {
+            shared: Arc::new(Shared {
+                config,
+                clock,
+                partitions,
+                bytes: AtomicUsize::new(0),
+            }),
+        }
     }
 
     fn append_now(&self, number: u16, entry: NewEntry) -> Result<Appended, LogError> {
@@ -103,26 +132,71 @@ impl MemoryLog {
         let partition = self.partition(number)?;
         let size = entry.payload.len();
         if size > config.max_record_bytes {
-            return Err(LogError::TooLarge { size, limit: config.max_record_bytes });
+            return Err(LogError::TooLarge {
+                size,
+                limit: config.max_record_bytes,
+            });
         }
-        let now = (self.shared.clock)();
-        let seq = {
-            let mut state = partition.state.lock();
+        let appended = self.with(partition, |state, now| {
             state.forget_keys(now.saturating_sub(millis(config.dedup_window)));
-            if let Some(seq) = entry.dedup.as_ref().and_then(|key| state.dedup.get(key)) {
-                return Ok(Appended { seq: *seq, duplicate: true });
+            state.append(now, entry, config.max_messages_per_room.max(1))
+        });
+        if !appended.duplicate {
+            partition.appended.notify_waiters();
+            self.bound();
+        }
+        Ok(appended)
+    }
+
+    /// Does something with a partition, what is too old removed before; `now` is the time of the log.
+    fn with<T>(&self, partition: &Partition, work: impl FnOnce(&mut State, u64) -> T) -> T {
+        let mut state = partition.state.lock();
+        let now = (self.shared.clock)();
+        state.expire(now.saturating_sub(millis(self.shared.config.max_age)));
+        let result = work(&mut state, now);
+        self.count(partition, &state);
+        result
+    }
+
+    fn count(&self, partition: &Partition, state: &State) {
+        let before = partition.bytes.swap(state.bytes, Ordering::Relaxed);
+        // Wraps around: the sum over all partitions is right.
+        self.shared
+            .bytes
+            .fetch_add(state.bytes.wrapping_sub(before), Ordering::Relaxed);
+    }
+
+    fn bound(&self) {
+        let max = self.shared.config.max_bytes;
+        if self.shared.bytes.load(Ordering::Relaxed) <= max {
+            return;
+        }
+        // A little more than needed, so that this is not done for each entry.
+        let enough = max - max / 64;
+        loop {
+            let excess = self.shared.bytes.load(Ordering::Relaxed).saturating_sub(enough);
+            let largest = self
+                .shared
+                .partitions
+                .iter()
+                .max_by_key(|partition| partition.bytes.load(Ordering::Relaxed));
+            let Some(largest) = largest.filter(|_| excess > 0) else {
+                return;
+            };
+            let mut state = largest.state.lock();
+            let freed = state.free(excess);
+            self.count(largest, &state);
+            if freed == 0 {
+                return;
             }
-            state.append(now, entry, config.max_messages_per_room);
-            let share = config.max_bytes / self.shared.partitions.len();
-            state.trim(now.saturating_sub(millis(config.max_age)), share);
-            state.last
-        };
-        partition.appended.notify_waiters();
-        Ok(Appended { seq, duplicate: false })
+        }
     }
 
     fn partition(&self, number: u16) -> Result<&Partition, LogError> {
-        self.shared.partitions.get(usize::from(number)).ok_or(LogError::NoSuchPartition(number))
+        self.shared
+            .partitions
+            .get(usize::from(number))
+            .ok_or(LogError::NoSuchPartition(number))
     }
 }
 
@@ -142,12 +216,67 @@ impl EventLog for MemoryLog {
 
     async fn tail(&self, partition: u16, after: u64) -> Result<Box<dyn Tail>, LogError> {
         self.partition(partition)?;
-        Ok(Box::new(MemoryTail { log: self.clone(), partition, after }))
+        Ok(Box::new(MemoryTail {
+            log: self.clone(),
+            partition,
+            after,
+        }))
     }
 
     async fn page(&self, partition: u16, room: RoomToken, query: PageQuery) -> Result<Page, LogError> {
-        let state = self.partition(partition)?.state.lock();
-        let Some(seqs) = state.rooms.get(&room) else { return Ok(Page::default()) };
+        Ok(self.with(self.partition(partition)?, |state, _| state.page(room, query)))
+    }
+
+    async fn get(&self, partition: u16, seq: u64) -> Result<Option<Entry>, LogError> {
+        Ok(self.with(self.partition(partition)?, |state, _| state.get(seq).cloned()))
+    }
+}
+
+impl State {
+    fn append(&mut self, now: u64, entry: NewEntry, per_room: usize) -> Appended {
+        if let Some(seq) = entry.dedup.as_deref().and_then(|key| self.dedup.get(key)) {
+            return Appended {
+                seq: *seq,
+                duplicate: true,
+            };
+        }
+        self.last += 1;
+        let seq = self.last;
+        if let Some(key) = entry.dedup {
+            let key: Arc<str> = key.into();
+            self.dedup_order.push_back((now, Arc::clone(&key)));
+            self.dedup.insert(key, seq);
+        }
+        if let LogSubject::Room(room) = entry.subject {
+            let seqs = self.rooms.entry(room).or_default();
+            seqs.push_back(seq);
+            let oldest = if seqs.len() > per_room {
+                seqs.pop_front()
+            } else {
+                None
+            };
+            if let Some(oldest) = oldest {
+                self.punch(oldest);
+            }
+        }
+        self.bytes += entry.payload.len() + OVERHEAD;
+        let entry = Entry {
+            seq,
+            subject: entry.subject,
+            time_ms: now,
+            payload: entry.payload,
+        };
+        self.entries.push_back(Slot { entry, gone: false });
+        Appended {
+            seq,
+            duplicate: false,
+        }
+    }
+
+    fn page(&self, room: RoomToken, query: PageQuery) -> Page {
+        let Some(seqs) = self.rooms.get(&room) else {
+            return Page::default();
+        };
         let (range, has_more) = match query {
             PageQuery::Before { before, limit } => {
                 let end = seqs.partition_point(|seq| *seq < before);
@@ -160,70 +289,88 @@ impl EventLog for MemoryLog {
                 (start..end, end < seqs.len())
             }
         };
-        let entries = seqs.range(range).filter_map(|seq| state.get(*seq).cloned()).collect();
-        Ok(Page { entries, has_more })
+        let entries = seqs
+            .range(range)
+            .filter_map(|seq| self.get(*seq).cloned())
+            .collect();
+        Page { entries, has_more }
     }
 
-    async fn get(&self, partition: u16, seq: u64) -> Result<Option<Entry>, LogError> {
-        Ok(self.partition(partition)?.state.lock().get(seq).cloned())
+    /// Index of the first slot at or behind `seq`.
+    fn index(&self, seq: u64) -> usize {
+        self.entries.partition_point(|slot| slot.entry.seq < seq)
     }
-}
 
-impl State {
     fn get(&self, seq: u64) -> Option<&Entry> {
-        let index = usize::try_from(seq.checked_sub(self.first)?).ok()?;
-        self.entries.get(index)?.as_ref()
+        let slot = self.entries.get(self.index(seq))?;
+        (slot.entry.seq == seq && !slot.gone).then_some(&slot.entry)
     }
 
-    fn append(&mut self, now: u64, entry: NewEntry, per_room: usize) {
-        self.last += 1;
-        let seq = self.last;
-        if self.entries.is_empty() {
-            self.first = seq;
-        }
-        if let LogSubject::Room(room) = entry.subject {
-            let seqs = self.rooms.entry(room).or_default();
-            seqs.push_back(seq);
-            let oldest = if seqs.len() > per_room { seqs.pop_front() } else { None };
-            if let Some(oldest) = oldest {
-                self.punch(oldest);
-            }
-        }
-        if let Some(key) = entry.dedup {
-            self.dedup_order.push_back((now, key.clone()));
-            self.dedup.insert(key, seq);
-        }
-        self.bytes += entry.payload.len();
-        self.entries.push_back(Some(Entry { seq, subject: entry.subject, time_ms: now, payload: entry.payload }));
+    fn after(&self, seq: u64) -> Vec<Entry> {
+        let slots = self.entries.range(self.index(seq.saturating_add(1))..);
+        slots
+            .filter(|slot| !slot.gone)
+            .take(TAIL_BATCH)
+            .map(|slot| slot.entry.clone())
+            .collect()
     }
 
     /// Takes one entry out of the middle; its room has forgotten it already.
     fn punch(&mut self, seq: u64) {
-        let index = seq.checked_sub(self.first).and_then(|index| usize::try_from(index).ok());
-        let entry = index.and_then(|index| self.entries.get_mut(index)).and_then(Option::take);
-        self.bytes -= entry.map_or(0, |entry| entry.payload.len());
+        let index = self.index(seq);
+        let Some(slot) = self
+            .entries
+            .get_mut(index)
+            .filter(|slot| slot.entry.seq == seq && !slot.gone)
+        else {
+            return;
+        };
+        slot.gone = true;
+        self.bytes -= std::mem::take(&mut slot.entry.payload).len() + OVERHEAD;
+        self.holes += 1;
+        // An old entry at the front must not keep the slots of all that have gone behind it.
+        if self.holes > FEW_HOLES && self.holes * 2 > self.entries.len() {
+            self.entries.retain(|slot| !slot.gone);
+            self.holes = 0;
+        }
     }
 
-    /// Takes from the front what is too old or too much, and holes.
-    fn trim(&mut self, oldest: u64, max_bytes: usize) {
-        while let Some(front) = self.entries.front() {
-            match front {
-                Some(entry) if entry.time_ms >= oldest && self.bytes <= max_bytes => return,
-                Some(entry) => {
-                    self.bytes -= entry.payload.len();
-                    if let LogSubject::Room(room) = entry.subject
-                        && let Some(seqs) = self.rooms.get_mut(&room)
-                    {
-                        seqs.pop_front();
-                        if seqs.is_empty() {
-                            self.rooms.remove(&room);
-                        }
-                    }
-                }
-                None => {}
+    /// Takes what is older than `oldest` from the front.
+    fn expire(&mut self, oldest: u64) {
+        while self
+            .entries
+            .front()
+            .is_some_and(|slot| slot.gone || slot.entry.time_ms < oldest)
+        {
+            self.pop();
+        }
+    }
+
+    /// Takes so many bytes from the front, if there are; how many it were.
+    fn free(&mut self, bytes: usize) -> usize {
+        let before = self.bytes;
+        while before - self.bytes < bytes && !self.entries.is_empty() {
+            self.pop();
+        }
+        before - self.bytes
+    }
+
+    fn pop(&mut self) {
+        let Some(Slot { entry, gone }) = self.entries.pop_front() else {
+            return;
+        };
+        if gone {
+            self.holes -= 1;
+            return;
+        }
+        self.bytes -= entry.payload.len() + OVERHEAD;
+        if let LogSubject::Room(room) = entry.subject
+            && let Some(seqs) = self.rooms.get_mut(&room)
+        {
+            seqs.pop_front();
+            if seqs.is_empty() {
+                self.rooms.remove(&room);
             }
-            self.entries.pop_front();
-            self.first += 1;
         }
     }
 
@@ -250,12 +397,7 @@ impl Tail for MemoryTail {
             let appended = partition.appended.notified();
             tokio::pin!(appended);
             appended.as_mut().enable();
-            let batch = {
-                let state = partition.state.lock();
-                let start = (self.after + 1).max(state.first).saturating_sub(state.first);
-                let start = usize::try_from(start).unwrap_or(usize::MAX).min(state.entries.len());
-                state.entries.range(start..).flatten().take(TAIL_BATCH).cloned().collect::<Vec<_>>()
-            };
+            let batch = self.log.with(partition, |state, _| state.after(self.after));
             if let Some(last) = batch.last() {
                 self.after = last.seq;
                 return Ok(batch);

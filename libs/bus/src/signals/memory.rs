@@ -48,18 +48,24 @@ impl MemorySignals {
         Self::default()
     }
 
-    /// Sends; how many got it, a queue counting as one.
-    fn send(&self, signal: &Signal) -> usize {
-        let mut receivers = self.shared.exact.read().get(&signal.subject).cloned().unwrap_or_default();
+    /// Sends; whether anybody listens, be it with a full buffer.
+    fn send(&self, signal: &Signal) -> bool {
+        let mut receivers = self
+            .shared
+            .exact
+            .read()
+            .get(&signal.subject)
+            .cloned()
+            .unwrap_or_default();
         for (pattern, subscriber) in self.shared.wild.read().iter() {
             if matches(pattern, &signal.subject) {
                 receivers.push(subscriber.clone());
             }
         }
         let turn = self.shared.next.fetch_add(1, Ordering::Relaxed);
-        let mut sent = 0;
         for subscriber in receivers.iter().filter(|subscriber| subscriber.queue.is_none()) {
-            sent += usize::from(subscriber.sender.try_send(signal.clone()).is_ok());
+            // A full buffer loses the message, as the port says.
+            let _ = subscriber.sender.try_send(signal.clone());
         }
         let mut queues: HashMap<&str, Vec<&Subscriber>> = HashMap::new();
         for subscriber in &receivers {
@@ -71,44 +77,72 @@ impl MemorySignals {
             // The next in turn; another one when its buffer is full.
             let count = members.len();
             let start = usize::try_from(turn).unwrap_or_default() % count;
-            let taken = (0..count).any(|step| {
-                members[(start + step) % count].sender.try_send(signal.clone()).is_ok()
+            let _taken = (0..count).any(|step| {
+                members[(start + step) % count]
+                    .sender
+                    .try_send(signal.clone())
+                    .is_ok()
             });
-            sent += usize::from(taken);
         }
-        sent
+        !receivers.is_empty()
     }
 
     fn listen(&self, subject: &str, queue: Option<&str>, buffer: usize) -> MemorySubscription {
         let (sender, receiver) = mpsc::channel(buffer);
         let id = self.shared.next.fetch_add(1, Ordering::Relaxed);
-        let subscriber = Subscriber { id, queue: queue.map(str::to_owned), sender };
+        let subscriber = Subscriber {
+            id,
+            queue: queue.map(str::to_owned),
+            sender,
+        };
         if is_wild(subject) {
             let pattern = subject.split('.').map(str::to_owned).collect();
             self.shared.wild.write().push((pattern, subscriber));
         } else {
-            self.shared.exact.write().entry(subject.to_owned()).or_default().push(subscriber);
+            self.shared
+                .exact
+                .write()
+                .entry(subject.to_owned())
+                .or_default()
+                .push(subscriber);
         }
-        MemorySubscription { signals: self.clone(), subject: subject.to_owned(), id, receiver }
+        MemorySubscription {
+            signals: self.clone(),
+            subject: subject.to_owned(),
+            id,
+            receiver,
+        }
     }
 }
 
 #[async_trait]
 impl Signals for MemorySignals {
     fn publish(&self, subject: &str, payload: Bytes) -> Result<(), SignalsError> {
-        self.send(&Signal { subject: subject.to_owned(), payload, reply: None });
+        self.send(&Signal {
+            subject: subject.to_owned(),
+            payload,
+            reply: None,
+        });
         Ok(())
     }
 
-    async fn subscribe(&self, subject: &str, queue: Option<&str>) -> Result<Box<dyn Subscription>, SignalsError> {
+    async fn subscribe(
+        &self,
+        subject: &str,
+        queue: Option<&str>,
+    ) -> Result<Box<dyn Subscription>, SignalsError> {
         Ok(Box::new(self.listen(subject, queue, BUFFER)))
     }
 
     async fn request(&self, subject: &str, payload: Bytes, timeout: Duration) -> Result<Bytes, SignalsError> {
         let inbox = format!("{INBOX}{}", self.shared.next.fetch_add(1, Ordering::Relaxed));
         let mut answers = self.listen(&inbox, None, 1);
-        let request = Signal { subject: subject.to_owned(), payload, reply: Some(inbox) };
-        if self.send(&request) == 0 {
+        let request = Signal {
+            subject: subject.to_owned(),
+            payload,
+            reply: Some(inbox),
+        };
+        if !self.send(&request) {
             return Err(SignalsError::NoResponders(subject.to_owned()));
         }
         match tokio::time::timeout(timeout, answers.next()).await {
@@ -135,7 +169,11 @@ impl Subscription for MemorySubscription {
 impl Drop for MemorySubscription {
     fn drop(&mut self) {
         if is_wild(&self.subject) {
-            self.signals.shared.wild.write().retain(|(_, subscriber)| subscriber.id != self.id);
+            self.signals
+                .shared
+                .wild
+                .write()
+                .retain(|(_, subscriber)| subscriber.id != self.id);
             return;
         }
         let mut exact = self.signals.shared.exact.write();

@@ -42,20 +42,36 @@ impl LeaseStore for MemoryLeases {
             Some(held) => held.epoch + 1,
             None => 1,
         };
-        leases.insert(name.to_owned(), Held { owner: owner.to_owned(), epoch, until: now + ttl });
-        Ok(Some(Lease { name: name.to_owned(), owner: owner.to_owned(), epoch }))
+        leases.insert(
+            name.to_owned(),
+            Held {
+                owner: owner.to_owned(),
+                epoch,
+                until: now + ttl,
+            },
+        );
+        Ok(Some(Lease {
+            name: name.to_owned(),
+            owner: owner.to_owned(),
+            epoch,
+        }))
     }
 
     async fn renew(&self, lease: &Lease, ttl: Duration) -> Result<bool, RegistryError> {
         let now = Instant::now();
         let mut leases = self.leases.lock();
-        let held = leases.get_mut(&lease.name).filter(|held| held.epoch == lease.epoch && held.until > now);
+        let held = leases
+            .get_mut(&lease.name)
+            .filter(|held| held.epoch == lease.epoch && held.until > now);
         Ok(held.map(|held| held.until = now + ttl).is_some())
     }
 
     async fn release(&self, lease: &Lease) -> Result<(), RegistryError> {
         let mut leases = self.leases.lock();
-        if let Some(held) = leases.get_mut(&lease.name).filter(|held| held.epoch == lease.epoch) {
+        if let Some(held) = leases
+            .get_mut(&lease.name)
+            .filter(|held| held.epoch == lease.epoch)
+        {
             held.until = Instant::now();
         }
         Ok(())

@@ -36,6 +36,10 @@ impl InterestSnapshots for MemorySnapshots {
     }
 
     async fn load(&self, partition: u16) -> Result<Option<Snapshot>, RegistryError> {
-        Ok(self.saved.lock().get(&partition).map(|(_, snapshot)| snapshot.clone()))
+        Ok(self
+            .saved
+            .lock()
+            .get(&partition)
+            .map(|(_, snapshot)| snapshot.clone()))
     }
 }

@@ -1,0 +1,142 @@
+//! Wires gateway, worker and presence to in-memory engines: one process, nothing to install.
+
+use std::{sync::Arc, time::Duration};
+
+use anyhow::Context;
+use axum::Router;
+use bus::{
+    documents::memory::MemoryDocuments,
+    event_log::memory::{MemoryLog, MemoryLogConfig},
+    signals::memory::MemorySignals,
+};
+use config::Config;
+use delivery::local::{LinkLimits, LocalLinks, pair};
+use gateway::Gateway;
+use lifecycle::{Tasks, phase};
+use prometheus::Registry;
+use registry::{
+    checkpoints::memory::MemoryCheckpoints, leases::memory::MemoryLeases,
+    presence_store::memory::MemoryPresence, snapshots::memory::MemorySnapshots,
+};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::demo;
+
+/// Records are larger than the payloads they carry by the names and ids around them.
+const RECORD_OVERHEAD: usize = 64 * 1024;
+const CLOSE_BUDGET: Duration = Duration::from_secs(5);
+const STOP_BUDGET: Duration = Duration::from_secs(3);
+
+/// Everything of a standalone server.
+pub(crate) struct Assembly {
+    gateway: Arc<Gateway>,
+    signals: Arc<MemorySignals>,
+    tasks: Tasks,
+    /// Ends worker and presence, after the gateway.
+    behind: CancellationToken,
+}
+
+impl Assembly {
+    /// Starts the services behind the gateway, then the gateway; it accepts nobody yet.
+    pub(crate) async fn start(config: &Config, tasks: &Tasks, registry: &Registry) -> anyhow::Result<Self> {
+        let log = Arc::new(MemoryLog::new(MemoryLogConfig {
+            partitions: config.bus.partitions,
+            max_messages_per_room: config.bus.max_messages_per_room as usize,
+            max_age: config.bus.max_age,
+            max_record_bytes: config.gateway.max_payload + RECORD_OVERHEAD,
+            ..MemoryLogConfig::default()
+        }));
+        let signals = Arc::new(MemorySignals::new());
+        let behind = CancellationToken::new();
+
+        let metrics = presence::Metrics::register(registry)?;
+        let deps = presence::Deps {
+            store: Arc::new(MemoryPresence::new()),
+            signals: signals.clone(),
+            tasks: tasks.clone(),
+            metrics,
+            clock: presence::system_clock(),
+        };
+        let settings = presence::Settings {
+            partitions: config.bus.partitions,
+            grace: config.presence.grace,
+            ..presence::Settings::default()
+        };
+        let presence = presence::Service::build(deps, settings).await?;
+        let stop = behind.clone();
+        tasks.spawn("presence", async move {
+            if let Err(error) = presence.run(stop).await {
+                tracing::error!(%error, "the presence service has ended");
+            }
+        });
+
+        let links = LocalLinks::new();
+        let settings = fanout::Settings {
+            id: "standalone".to_owned(),
+            lease: Duration::from_secs(3),
+        };
+        let deps = fanout::Deps {
+            log: log.clone(),
+            signals: signals.clone(),
+            leases: Arc::new(MemoryLeases::new()),
+            checkpoints: Arc::new(MemoryCheckpoints::new()),
+            snapshots: Arc::new(MemorySnapshots::new()),
+            connector: Arc::new(links.clone()),
+            tasks: tasks.clone(),
+            metrics: Arc::new(fanout::metrics::Metrics::new(registry)?),
+        };
+        let worker = fanout::Worker::build(settings, deps).await?;
+        let stop = behind.clone();
+        tasks.spawn("worker", async move { worker.run(stop).await });
+
+        let id = gateway::new_id();
+        let (link, deliveries) = pair(config.bus.partitions, LinkLimits::default());
+        links.register(id.as_str(), link);
+        let deps = gateway::Deps {
+            log,
+            signals: signals.clone(),
+            documents: Arc::new(MemoryDocuments::new()),
+            deliveries,
+            tasks: tasks.clone(),
+            registry: registry.clone(),
+        };
+        let gateway = Gateway::build(config, id, deps)
+            .await
+            .context("the gateway cannot start")?;
+        Ok(Self {
+            gateway: Arc::new(gateway),
+            signals,
+            tasks: tasks.clone(),
+            behind,
+        })
+    }
+
+    /// Accepts clients on `listener` until `stop`.
+    pub(crate) fn open(
+        &self,
+        config: &Config,
+        listener: TcpListener,
+        stop: CancellationToken,
+    ) -> anyhow::Result<()> {
+        let port = listener.local_addr()?.port();
+        let demo = demo::router(Arc::clone(&self.gateway), self.signals.clone());
+        let others = Router::new()
+            .merge(gateway::health(&config.environment, port, stop.clone()))
+            .merge(demo);
+        let gateway = Arc::clone(&self.gateway);
+        self.tasks.spawn(
+            "accept",
+            async move { gateway.serve(listener, others, stop).await },
+        );
+        Ok(())
+    }
+
+    /// Ends everything, front to back.
+    pub(crate) async fn stop(self) {
+        phase("close connections", CLOSE_BUDGET, self.gateway.close()).await;
+        self.behind.cancel();
+        let late = self.tasks.shutdown(STOP_BUDGET).await;
+        tracing::info!(late, "stopped");
+    }
+}

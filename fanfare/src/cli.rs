@@ -1,0 +1,151 @@
+//! The command line.
+
+use std::{fmt::Write, path::PathBuf, process::ExitCode};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use config::{Loaded, Role, settings::SETTINGS};
+
+/// A realtime edge that speaks the Socket.IO protocol.
+#[derive(Parser)]
+#[command(name = "fanfare", version)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) settings: Settings,
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
+}
+
+#[derive(Args)]
+pub(crate) struct Settings {
+    /// TOML file with settings.
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Sets one setting, over file and environment.
+    #[arg(long, global = true, value_name = "KEY=VALUE", value_parser = pair)]
+    set: Vec<(String, String)>,
+    /// Public address, as --set gateway.listen=ADDRESS.
+    #[arg(long, global = true, value_name = "ADDRESS")]
+    listen: Option<String>,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Command {
+    /// All roles in one process, in memory: nothing to install, nothing kept (the default).
+    Standalone,
+    /// Checks or shows the configuration.
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Mints a development token and prints it.
+    Token(Token),
+}
+
+#[derive(Subcommand)]
+pub(crate) enum ConfigCommand {
+    /// Validates the configuration; exit code 2 and every mistake when it does not hold.
+    Check {
+        /// For which role.
+        #[arg(default_value = "standalone")]
+        role: RoleArg,
+    },
+    /// Prints the effective configuration, secrets masked.
+    Show {
+        /// For which role.
+        #[arg(default_value = "standalone")]
+        role: RoleArg,
+    },
+}
+
+#[derive(Args)]
+pub(crate) struct Token {
+    /// User id.
+    #[arg(long)]
+    pub(crate) sub: String,
+    /// Display name.
+    #[arg(long)]
+    pub(crate) username: Option<String>,
+    /// admin, moderator, user or guest.
+    #[arg(long, default_value = "user", value_parser = ["admin", "moderator", "user", "guest"])]
+    pub(crate) role: String,
+    /// A room, or pattern of rooms, that the user may join; may be given again.
+    #[arg(long = "room")]
+    pub(crate) rooms: Vec<String>,
+    /// A permission; may be given again.
+    #[arg(long = "permission")]
+    pub(crate) permissions: Vec<String>,
+    /// How long it holds, e.g. 30m, 1h, 7d.
+    #[arg(long, default_value = "1h")]
+    pub(crate) ttl: humantime::Duration,
+    /// Signs it (HS256).
+    #[arg(long, env = "JWT_SECRET", hide_env_values = true)]
+    pub(crate) secret: String,
+}
+
+#[derive(Copy, Clone, ValueEnum)]
+pub(crate) enum RoleArg {
+    Standalone,
+    Gateway,
+    Fanout,
+    Presence,
+}
+
+impl From<RoleArg> for Role {
+    fn from(role: RoleArg) -> Self {
+        match role {
+            RoleArg::Standalone => Self::Standalone,
+            RoleArg::Gateway => Self::Gateway,
+            RoleArg::Fanout => Self::Fanout,
+            RoleArg::Presence => Self::Presence,
+        }
+    }
+}
+
+impl Settings {
+    /// The configuration of a role; every mistake is printed, and the exit code is 2 then.
+    #[expect(clippy::print_stderr, reason = "a command line speaks to people")]
+    pub(crate) fn load(&self, role: Role) -> Result<Loaded, ExitCode> {
+        let listen = self
+            .listen
+            .iter()
+            .map(|address| ("gateway.listen".to_owned(), address.clone()));
+        let overrides = self.set.iter().cloned().chain(listen).collect();
+        Loaded::from_process(role, self.config.as_deref(), overrides).map_err(|errors| {
+            eprintln!("{errors}");
+            ExitCode::from(2)
+        })
+    }
+}
+
+fn pair(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or("must be KEY=VALUE")?;
+    Ok((key.to_owned(), value.to_owned()))
+}
+
+/// Every setting with its default and its variable.
+pub(crate) fn settings_help() -> String {
+    let mut help = String::from("Settings (key in the file, variable, default):\n");
+    for setting in SETTINGS {
+        let variable = match setting.legacy {
+            Some(legacy) if legacy != setting.variable() => format!("{}, {legacy}", setting.variable()),
+            _ => setting.variable(),
+        };
+        let default = setting.default_in(Role::Standalone);
+        let default = if default.is_empty() {
+            String::new()
+        } else {
+            format!(" [default: {default}]")
+        };
+        let note = if setting.effective {
+            ""
+        } else {
+            " (no effect in standalone yet)"
+        };
+        // Writing to a String does not fail.
+        let _ = write!(
+            help,
+            "\n  {}\n  {variable}{default}\n          {}{note}\n",
+            setting.key, setting.doc
+        );
+    }
+    help.push_str("\n  [[namespaces]] in the file: pattern, connect_roles, emit_roles\n");
+    help
+}

@@ -1,0 +1,41 @@
+//! `config check` and `config show`.
+
+use std::process::ExitCode;
+
+use crate::cli::{RoleArg, Settings};
+
+#[expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a command line speaks to people"
+)]
+pub(crate) fn check(settings: &Settings, role: RoleArg) -> ExitCode {
+    match settings.load(role.into()) {
+        Ok(loaded) => {
+            for warning in loaded.warnings {
+                eprintln!("warning: {warning}");
+            }
+            println!("the configuration holds");
+            ExitCode::SUCCESS
+        }
+        Err(code) => code,
+    }
+}
+
+#[expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a command line speaks to people"
+)]
+pub(crate) fn show(settings: &Settings, role: RoleArg) -> ExitCode {
+    match settings.load(role.into()) {
+        Ok(loaded) => {
+            for warning in loaded.warnings {
+                eprintln!("warning: {warning}");
+            }
+            print!("{}", loaded.config.to_toml_masked());
+            ExitCode::SUCCESS
+        }
+        Err(code) => code,
+    }
+}

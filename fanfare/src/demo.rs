@@ -1,0 +1,93 @@
+//! The demo page, from the binary itself: page, stock client, the server's counts.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use axum::{
+    Json, Router,
+    http::{HeaderName, StatusCode, header},
+    response::IntoResponse,
+    routing::get,
+};
+use bus::{Signals, subjects};
+use gateway::Gateway;
+use prost::Message;
+use proto::v1::{PresenceStatsQuery, PresenceStatsReply};
+use serde_json::json;
+
+/// Nothing but the page's own files and its own server.
+const POLICY: &str =
+    "default-src 'self'; connect-src 'self' ws: wss:; base-uri 'none'; frame-ancestors 'none'";
+const TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Path, content type, content.
+const FILES: [(&str, &str, &[u8]); 6] = [
+    (
+        "/",
+        "text/html; charset=utf-8",
+        include_bytes!("../../web/index.html"),
+    ),
+    (
+        "/app.js",
+        "text/javascript; charset=utf-8",
+        include_bytes!("../../web/app.js"),
+    ),
+    (
+        "/chat.js",
+        "text/javascript; charset=utf-8",
+        include_bytes!("../../web/chat.js"),
+    ),
+    (
+        "/style.css",
+        "text/css; charset=utf-8",
+        include_bytes!("../../web/style.css"),
+    ),
+    (
+        "/favicon.svg",
+        "image/svg+xml",
+        include_bytes!("../../web/favicon.svg"),
+    ),
+    (
+        "/socket.io/socket.io.min.js",
+        "text/javascript; charset=utf-8",
+        include_bytes!("../../web/vendor/socket.io.min.js"),
+    ),
+];
+
+pub(crate) fn router(gateway: Arc<Gateway>, signals: Arc<dyn Signals>) -> Router {
+    let begun = Instant::now();
+    let mut router = Router::new();
+    for (path, content_type, content) in FILES {
+        router = router.route(path, get(move || async move { file(content_type, content) }));
+    }
+    router.route(
+        "/demo/stats",
+        get(move || async move {
+            let query = PresenceStatsQuery {}.encode_to_vec().into();
+            let answer = signals.request(subjects::PRESENCE_STATS, query, TIMEOUT).await;
+            match answer.map(PresenceStatsReply::decode) {
+                Ok(Ok(stats)) => Json(json!({
+                    "connections": gateway.connections(),
+                    "users": stats.users,
+                    "rooms": stats.rooms,
+                    "messages": gateway.metrics().messages(),
+                    "uptime": begun.elapsed().as_secs(),
+                }))
+                .into_response(),
+                Ok(Err(_)) | Err(_) => StatusCode::SERVICE_UNAVAILABLE.into_response(),
+            }
+        }),
+    )
+}
+
+fn file(content_type: &'static str, content: &'static [u8]) -> impl IntoResponse + use<> {
+    let headers: [(HeaderName, &'static str); 4] = [
+        (header::CONTENT_TYPE, content_type),
+        (header::CONTENT_SECURITY_POLICY, POLICY),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (header::CACHE_CONTROL, "no-cache"),
+    ];
+    (headers, content)
+}

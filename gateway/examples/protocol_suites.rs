@@ -1,0 +1,152 @@
+//! The server that the official protocol suites are run against: a raw Engine.IO echo at
+//! `/engine.io/`, and at `/socket.io/` the behaviour the Socket.IO suite assumes.
+//!
+//! `cargo run --release -p gateway --example protocol_suites -- --port 3000`
+
+use std::{sync::Arc, time::Duration};
+
+use futures_util::future::BoxFuture;
+use gateway::{
+    HttpOptions, Mount,
+    metrics::Metrics,
+    session::{Application, Connect, EventPacket, Refusal, Socket, SocketServer},
+    transport::{Conn, EngineHandler, EngineOptions, EngineServer, Message, Step},
+};
+use lifecycle::Tasks;
+use model::{GatewayId, Role, User, UserId};
+use sio::{
+    engine::{CloseReason, Timing},
+    packet::{Encoded, Limits, encode},
+};
+use tokio_util::sync::CancellationToken;
+
+type Error = Box<dyn std::error::Error + Send + Sync>;
+
+/// Sends every message back.
+struct Echo;
+
+impl EngineHandler for Echo {
+    fn message(&self, conn: &Arc<Conn>, message: Message) -> Result<Step, CloseReason> {
+        match message {
+            Message::Text(text) => conn.send(&encode::engine_text(&text)),
+            Message::Binary(data) => conn.send(&encode::engine_binary(data)),
+        }
+        Ok(Step::Done)
+    }
+
+    fn closed(&self, _: &Arc<Conn>, _: CloseReason) {}
+}
+
+/// Namespaces `/` and `/custom`, as the suite's README describes them.
+struct Suite;
+
+impl Application for Suite {
+    fn connect(&self, request: Connect) -> BoxFuture<'static, Result<Arc<User>, Refusal>> {
+        let known = matches!(request.namespace.as_str(), "/" | "/custom");
+        let user = UserId::new("suite").map(|id| {
+            // The user's name carries the payload from here to `connected`.
+            let username = request.auth.as_deref().unwrap_or("{}").into();
+            let role = Role::Guest;
+            Arc::new(User {
+                id,
+                username,
+                role,
+                permissions: Vec::new(),
+                rooms: Vec::new(),
+                expires_at: None,
+            })
+        });
+        let user = user.map_err(|_| Refusal::Forbidden);
+        let answer = if known {
+            user
+        } else {
+            Err(Refusal::InvalidNamespace)
+        };
+        Box::pin(std::future::ready(answer))
+    }
+
+    fn connected(&self, socket: &Arc<Socket>, reply: Encoded) -> BoxFuture<'static, Result<(), Refusal>> {
+        socket.conn().send(&reply);
+        socket.emit("auth", &socket.user().username, &[]);
+        Box::pin(std::future::ready(Ok(())))
+    }
+
+    fn event(&self, socket: &Arc<Socket>, event: EventPacket) -> Step {
+        let EventPacket {
+            ack,
+            name,
+            args,
+            attachments,
+        } = event;
+        match (name.as_str(), ack) {
+            ("message", _) => socket.emit("message-back", args.as_str(), &attachments),
+            ("message-with-ack", Some(id)) => {
+                let namespace = socket.namespace().as_str();
+                socket
+                    .conn()
+                    .send(&encode::ack(namespace, id, args.as_str(), &attachments));
+            }
+            _ => {}
+        }
+        Step::Done
+    }
+
+    fn disconnected(&self, _: &Arc<Socket>, _: CloseReason) {}
+}
+
+#[tokio::main]
+async fn main() -> Result<(), Error> {
+    let port = port().ok_or("usage: protocol_suites --port N")?;
+    let tasks = Tasks::new();
+    let metrics = Arc::new(Metrics::new(&prometheus::Registry::new())?);
+    let options = EngineOptions {
+        gateway: GatewayId::new("suites")?,
+        timing: Timing {
+            ping_interval: Duration::from_millis(300),
+            ping_timeout: Duration::from_millis(200),
+            upgrade_timeout: Duration::from_secs(10),
+        },
+        connect_timeout: None,
+        max_payload: 1_000_000,
+        send_queue: 16 << 20,
+        max_connections: 0,
+        origins: vec!["*".to_owned()],
+    };
+    let echo = EngineServer::new(
+        options.clone(),
+        Arc::new(Echo),
+        tasks.clone(),
+        Arc::clone(&metrics),
+    );
+    let sockets = SocketServer::new(Arc::new(Suite), Limits::default(), Arc::clone(&metrics));
+    let options = EngineOptions {
+        connect_timeout: Some(Duration::from_secs(1)),
+        ..options
+    };
+    let sockets = EngineServer::new(options, sockets, tasks.clone(), metrics);
+    let mounts = vec![
+        Mount {
+            path: "/engine.io/".to_owned(),
+            engine: echo,
+        },
+        Mount {
+            path: "/socket.io/".to_owned(),
+            engine: sockets,
+        },
+    ];
+    // The suites say "localhost", which may be either address.
+    let listener = tokio::net::TcpListener::bind(("localhost", port)).await?;
+    let http = HttpOptions {
+        handshake_timeout: Duration::from_secs(10),
+        max_header_bytes: 16_384,
+    };
+    let stop = CancellationToken::new();
+    gateway::serve(listener, mounts, http, axum::Router::new(), &tasks, stop).await;
+    Ok(())
+}
+
+fn port() -> Option<u16> {
+    let mut args = std::env::args().skip(1);
+    args.find(|arg| arg == "--port")?;
+    args.next()?.parse().ok()
+}

@@ -1,0 +1,204 @@
+//! The built-in vocabulary (CONTRACT section 4): what each event means, one file a family.
+
+mod access;
+mod input;
+mod messages;
+mod online;
+mod rooms;
+mod typing;
+
+use std::sync::Arc;
+
+use bus::{Documents, Signals};
+use futures_util::future::BoxFuture;
+use model::{ClientError, ErrorCode, Namespace, RoomName, User};
+use serde_json::json;
+use sio::{engine::CloseReason, packet::Encoded};
+
+use self::input::Input;
+pub(crate) use self::{access::Access, typing::Typing};
+use crate::{
+    metrics::Metrics,
+    presence_feed::PresenceFeed,
+    publish::Publisher,
+    rooms::{Joining, Rooms},
+    session::{Application, Authenticator, Connect, EventPacket, Refusal, Socket, reply},
+    transport::Step,
+};
+
+/// What the handlers work with.
+pub(crate) struct Core {
+    pub(crate) rooms: Arc<Rooms>,
+    pub(crate) publisher: Arc<Publisher>,
+    pub(crate) presence: Arc<PresenceFeed>,
+    pub(crate) documents: Arc<dyn Documents>,
+    pub(crate) signals: Arc<dyn Signals>,
+    pub(crate) access: Access,
+    pub(crate) typing: Typing,
+    pub(crate) metrics: Arc<Metrics>,
+}
+
+/// The built-in vocabulary as an application of the Socket.IO layer.
+pub(crate) struct Vocabulary {
+    core: Arc<Core>,
+    authenticator: Authenticator,
+}
+
+/// One event being handled.
+#[derive(Clone)]
+struct Call {
+    core: Arc<Core>,
+    socket: Arc<Socket>,
+    ack: Option<u64>,
+}
+
+impl Vocabulary {
+    pub(crate) fn new(core: Arc<Core>, authenticator: Authenticator) -> Self {
+        Self { core, authenticator }
+    }
+}
+
+impl Application for Vocabulary {
+    fn connect(&self, request: Connect) -> BoxFuture<'static, Result<Arc<User>, Refusal>> {
+        let result = match self.core.access.policy(&request.namespace) {
+            None => Err(Refusal::InvalidNamespace),
+            Some(policy) => self
+                .authenticator
+                .authenticate(
+                    request.auth.as_deref(),
+                    request.conn.handshake().bearer.as_deref(),
+                )
+                .and_then(|user| {
+                    if policy.admits(user.role) {
+                        Ok(user)
+                    } else {
+                        Err(Refusal::Forbidden)
+                    }
+                }),
+        };
+        Box::pin(std::future::ready(result))
+    }
+
+    fn connected(&self, socket: &Arc<Socket>, answer: Encoded) -> BoxFuture<'static, Result<(), Refusal>> {
+        let core = Arc::clone(&self.core);
+        let rooms = [
+            RoomName::all(),
+            RoomName::of_user(socket.user().id.as_str()),
+            RoomName::of_socket(socket.id()),
+        ];
+        let joins = rooms.map(|room| core.rooms.join(socket, room));
+        let socket = Arc::clone(socket);
+        Box::pin(async move {
+            let mut joins = joins;
+            for join in &mut joins {
+                join.confirmed().await.map_err(|error| {
+                    tracing::warn!(%error, "a client cannot be connected");
+                    Refusal::Unavailable
+                })?;
+            }
+            core.presence.connected(&socket);
+            socket.conn().send(&answer);
+            for join in joins {
+                join.release(&[]);
+            }
+            Ok(())
+        })
+    }
+
+    fn event(&self, socket: &Arc<Socket>, event: EventPacket) -> Step {
+        let name = event.name.as_str();
+        self.core
+            .metrics
+            .received(socket.namespace(), name, event.args.as_str().len());
+        let call = Call {
+            core: Arc::clone(&self.core),
+            socket: Arc::clone(socket),
+            ack: event.ack,
+        };
+        let may_emit = self
+            .core
+            .access
+            .policy(socket.namespace())
+            .is_some_and(|policy| policy.may_emit(name, socket.user().role));
+        if !may_emit {
+            return call.fail(ClientError::new(
+                ErrorCode::Forbidden,
+                format!("You may not send {name:?}"),
+            ));
+        }
+        let input = Input::new(event.args.first());
+        match name {
+            "join-room" => rooms::join(call, input),
+            "leave-room" => rooms::leave(call, input),
+            "getOrCreateRoom" => rooms::get_or_create(call, input),
+            "message" | "sendMessage" => messages::send(call, input),
+            "getMessages" => messages::history(call, input),
+            "markMessagesRead" => messages::mark_read(call, input),
+            "typing" => typing::typing(call, input),
+            "getOnlineUsers" => online::users(call, input),
+            "ping" => call.done(&json!({ "time": crate::now_ms() })),
+            _ => call.fail(ClientError::new(
+                ErrorCode::NoHandler,
+                format!("Nobody handles {name:?}"),
+            )),
+        }
+    }
+
+    fn disconnected(&self, socket: &Arc<Socket>, _reason: CloseReason) {
+        self.core.rooms.leave_all(socket);
+        self.core.presence.disconnected(socket);
+    }
+}
+
+impl Call {
+    fn namespace(&self) -> &Namespace {
+        self.socket.namespace()
+    }
+
+    fn reply<T: serde::Serialize>(&self, result: &Result<T, ClientError>) {
+        if let Err(error) = result {
+            self.core.metrics.failed(error.code);
+        }
+        reply(&self.socket, self.ack, result);
+    }
+
+    fn done(&self, value: &impl serde::Serialize) -> Step {
+        self.reply(&Ok::<_, ClientError>(value));
+        Step::Done
+    }
+
+    fn fail(&self, error: ClientError) -> Step {
+        self.reply::<()>(&Err(error));
+        Step::Done
+    }
+
+    /// Runs beside later events and replies with the outcome.
+    fn later<T: serde::Serialize>(
+        self,
+        work: impl Future<Output = Result<T, ClientError>> + Send + 'static,
+    ) -> Step {
+        Step::Later(Box::pin(async move { self.reply(&work.await) }))
+    }
+
+    /// Goes on with `then` if the user may use the room. Later events wait while membership is looked
+    /// up, so that a socket's events keep their order.
+    fn with_access(self, room: RoomName, then: impl FnOnce(Self, RoomName) -> Step + Send + 'static) -> Step {
+        let user = Arc::clone(self.socket.user());
+        match self.core.access.quick(&user, &room) {
+            access::Quick::Allowed => then(self, room),
+            access::Quick::Denied => self.fail(access::denied(&room)),
+            access::Quick::AskMembership => Step::Wait(Box::pin(async move {
+                let asked = access::is_member(&*self.core.documents, &user, self.namespace(), &room).await;
+                match asked {
+                    Ok(true) => then(self, room),
+                    Ok(false) => self.fail(access::denied(&room)),
+                    Err(error) => self.fail(error),
+                }
+            })),
+        }
+    }
+
+    fn join(&self, room: RoomName) -> Joining {
+        self.core.rooms.join(&self.socket, room)
+    }
+}

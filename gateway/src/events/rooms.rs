@@ -1,0 +1,192 @@
+//! `join-room`, `leave-room`, `getOrCreateRoom`.
+
+use std::time::Duration;
+
+use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
+use bus::DocumentsError;
+use model::{ClientError, RoomName, RoomToken};
+use serde::Serialize;
+use serde_json::{json, value::RawValue};
+
+use super::{Call, Input, access, messages};
+use crate::{
+    session::{Success, unavailable},
+    transport::Step,
+};
+
+/// Messages of history with a join, at most.
+const MAX_HISTORY: u64 = 200;
+/// Participants of a room, at most.
+const MAX_PARTICIPANTS: usize = 100;
+/// A join waits so long for the cluster's count of users; then it tells the gateway's own.
+const COUNT_TIMEOUT: Duration = Duration::from_secs(3);
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Joined<'a> {
+    room_id: &'a RoomName,
+    users_count: usize,
+    offset: model::Offset,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    messages: Option<Box<RawValue>>,
+}
+
+pub(super) fn join(call: Call, mut input: Input) -> Step {
+    let room = input.room("roomId");
+    let history = input.optional_number("history", MAX_HISTORY).unwrap_or(0);
+    match (room, input.finish()) {
+        (Some(room), Ok(())) => call.with_access(room, move |call, room| admit(call, room, history)),
+        (_, Err(error)) => call.fail(error),
+        (None, Ok(())) => Step::Done,
+    }
+}
+
+fn admit(call: Call, name: RoomName, history: u64) -> Step {
+    let mut joining = call.join(name.clone());
+    let counted = call.core.presence.joined(&call.socket, &name);
+    Step::Later(Box::pin(async move {
+        let answer = async {
+            let position = joining.confirmed().await.map_err(unavailable)?;
+            let offset = model::Offset {
+                partition: joining.room().partition(),
+                seq: position,
+            };
+            let users_count = match tokio::time::timeout(COUNT_TIMEOUT, counted).await {
+                Ok(Ok(count)) => count as usize,
+                Ok(Err(_)) | Err(_) => joining.room().local_users(),
+            };
+            let messages = match usize::try_from(history).unwrap_or(usize::MAX) {
+                0 => None,
+                limit => Some(
+                    messages::last(&call, joining.room().token(), position, limit)
+                        .await?
+                        .json(),
+                ),
+            };
+            Ok(Joined {
+                room_id: &name,
+                users_count,
+                offset,
+                messages,
+            })
+        }
+        .await;
+        match answer {
+            Ok(joined) => {
+                let mut packets = Vec::with_capacity(2);
+                if let Some(id) = call.ack {
+                    packets.push(call.socket.ack_json(
+                        id,
+                        &Success {
+                            status: "ok",
+                            value: &joined,
+                        },
+                    ));
+                }
+                let namespace = call.namespace().as_str();
+                let args = json!({ "roomId": name }).to_string();
+                packets.push(sio::packet::encode::event(
+                    namespace,
+                    None,
+                    "room-joined",
+                    &args,
+                    &[],
+                    None,
+                ));
+                joining.release(&packets);
+            }
+            Err(error) => {
+                // Only a join that brought the socket into the room is taken back.
+                if joining.is_new() {
+                    call.core.presence.left(&call.socket, &name);
+                }
+                drop(joining);
+                call.reply::<()>(&Err(error));
+            }
+        }
+    }))
+}
+
+pub(super) fn leave(call: Call, mut input: Input) -> Step {
+    let room = input.room("roomId");
+    match (room, input.finish()) {
+        (Some(room), Ok(())) => {
+            let own = room
+                .user()
+                .is_some_and(|user| user == call.socket.user().id.as_str());
+            // The user's own room is part of being connected.
+            if !own
+                && call
+                    .core
+                    .rooms
+                    .leave(&call.socket, RoomToken::new(call.namespace(), &room))
+            {
+                call.core.presence.left(&call.socket, &room);
+            }
+            call.done(&json!({ "roomId": room }))
+        }
+        (_, Err(error)) => call.fail(error),
+        (None, Ok(())) => Step::Done,
+    }
+}
+
+pub(super) fn get_or_create(call: Call, mut input: Input) -> Step {
+    let mut participants = input.user_ids("participants", MAX_PARTICIPANTS);
+    let name = input.optional_text("name", 128);
+    if let Err(error) = input.finish() {
+        return call.fail(error);
+    }
+    participants.push(call.socket.user().id.to_string());
+    participants.sort_unstable();
+    participants.dedup();
+    let membership = access::Membership { participants, name };
+    let work = create(call.clone(), membership);
+    // What is sent to the room right behind this must find the membership.
+    Step::Wait(Box::pin(async move {
+        call.reply(&work.await);
+        Step::Done
+    }))
+}
+
+async fn create(call: Call, membership: access::Membership) -> Result<serde_json::Value, ClientError> {
+    let room = room_of(&membership.participants);
+    let key = RoomToken::new(call.namespace(), &room).to_string();
+    let value = crate::session::json(&membership).into();
+    let created = match call
+        .core
+        .documents
+        .put(access::MEMBERSHIP, &key, value, None)
+        .await
+    {
+        Ok(_) => true,
+        Err(DocumentsError::Conflict(_)) => false,
+        Err(error) => return Err(unavailable(error)),
+    };
+    Ok(json!({ "roomId": room, "participants": membership.participants, "created": created }))
+}
+
+/// The same participants always have the same room: its name is a hash of their sorted ids.
+fn room_of(participants: &[String]) -> RoomName {
+    let mut all = String::new();
+    for id in participants {
+        all.push_str(id);
+        // Ids have no control characters, so this tells them apart.
+        all.push('\0');
+    }
+    let name = uuid::Uuid::new_v5(&uuid::Uuid::NAMESPACE_OID, all.as_bytes());
+    RoomName::stored(&format!("dm-{}", BASE64_URL_SAFE_NO_PAD.encode(name.as_bytes())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rooms_of_participants() {
+        let room = |ids: &[&str]| room_of(&ids.iter().map(|id| (*id).to_owned()).collect::<Vec<_>>());
+        assert_eq!(room(&["a", "b"]), room(&["a", "b"]));
+        assert_ne!(room(&["a", "b"]), room(&["ab"]));
+        assert_ne!(room(&["a", "bc"]), room(&["ab", "c"]));
+        assert!(RoomName::new(room(&["a"]).as_str()).is_ok());
+    }
+}

@@ -1,0 +1,132 @@
+//! The public listener: HTTP/1.1 connections, each request to the Engine.IO server of its path or to
+//! the router for everything else.
+
+use std::{convert::Infallible, net::IpAddr, sync::Arc, time::Duration};
+
+use ::http::{Request, Response};
+use axum::{Router, body::Body};
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use lifecycle::Tasks;
+use tokio::net::{TcpListener, TcpStream};
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt;
+
+use crate::transport::EngineServer;
+
+/// Settings of the public listener.
+#[derive(Clone, Debug)]
+pub struct HttpOptions {
+    /// How long a client may take to send a request's head.
+    pub handshake_timeout: Duration,
+    /// Bytes of a request's head, at most; at least 8192.
+    pub max_header_bytes: usize,
+}
+
+/// An Engine.IO server and the path it answers, e.g. `/socket.io/`.
+#[derive(Clone)]
+pub struct Mount {
+    /// With the trailing slash.
+    pub path: String,
+    /// Answers the path.
+    pub engine: Arc<EngineServer>,
+}
+
+/// Accepts connections until `stop`. Those accepted go on as tasks of `tasks`.
+pub async fn serve(
+    listener: TcpListener,
+    mounts: Vec<Mount>,
+    options: HttpOptions,
+    others: Router,
+    tasks: &Tasks,
+    stop: CancellationToken,
+) {
+    let mounts: Arc<[Mount]> = mounts.into();
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = stop.cancelled() => return,
+        };
+        let (stream, peer) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                // Out of descriptors, most likely: those there are go on, new ones wait.
+                tracing::error!(%error, "cannot accept connections");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                continue;
+            }
+        };
+        // Small packets must not wait for the acknowledgement of those before.
+        if stream.set_nodelay(true).is_err() {
+            continue;
+        }
+        let connection = connection(
+            stream,
+            peer.ip(),
+            Arc::clone(&mounts),
+            options.clone(),
+            others.clone(),
+            stop.clone(),
+        );
+        tasks.spawn("http connection", connection);
+    }
+}
+
+/// `GET /health` (CONTRACT section 5): `draining` once `stop` is told.
+pub fn health(environment: &str, port: u16, stop: CancellationToken) -> Router {
+    let begun = std::time::Instant::now();
+    let environment = environment.to_owned();
+    let answer = move || async move {
+        axum::Json(serde_json::json!({
+            "status": if stop.is_cancelled() { "draining" } else { "ok" },
+            "service": "fanfare",
+            "uptime": begun.elapsed().as_secs(),
+            "port": port,
+            "environment": environment,
+            "version": env!("CARGO_PKG_VERSION"),
+        }))
+    };
+    Router::new().route("/health", axum::routing::get(answer))
+}
+
+async fn connection(
+    stream: TcpStream,
+    ip: IpAddr,
+    mounts: Arc<[Mount]>,
+    options: HttpOptions,
+    others: Router,
+    stop: CancellationToken,
+) {
+    let service = service_fn(move |request: Request<Incoming>| {
+        let mounts = Arc::clone(&mounts);
+        let others = others.clone();
+        async move { Ok::<_, Infallible>(answer(request, ip, &mounts, others).await) }
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(options.handshake_timeout)
+        .max_buf_size(options.max_header_bytes)
+        .serve_connection(TokioIo::new(stream), service)
+        .with_upgrades();
+    tokio::pin!(connection);
+    let result = tokio::select! {
+        result = &mut connection => result,
+        () = stop.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = result {
+        tracing::debug!(%error, %ip, "a connection ended");
+    }
+}
+
+async fn answer(request: Request<Incoming>, ip: IpAddr, mounts: &[Mount], others: Router) -> Response<Body> {
+    match mounts.iter().find(|mount| mount.path == request.uri().path()) {
+        Some(mount) => mount.engine.serve(request, ip).await,
+        None => match others.oneshot(request).await {
+            Ok(response) => response,
+            Err(never) => match never {},
+        },
+    }
+}

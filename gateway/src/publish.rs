@@ -1,0 +1,151 @@
+//! Appends events to the log and sends volatile ones.
+
+use std::sync::Arc;
+
+use bus::{Appended, EventLog, LogError, LogSubject, NewEntry, Signals, subjects};
+use bytes::Bytes;
+use model::{ClientError, ErrorCode, Namespace, RoomName, RoomToken, partition_of};
+use prost::Message;
+use proto::v1::{Except, Publish, Sender};
+use uuid::Uuid;
+
+use crate::session::Socket;
+
+/// Names an event by its sender and the client's own id for it, so that a retry has the same name.
+const RETRY_NAMESPACE: Uuid = Uuid::from_u128(0x6f1c_9d52_7c1e_4a0b_9d0e_2f5a_91c4_73b8);
+
+pub(crate) struct Publisher {
+    log: Arc<dyn EventLog>,
+    signals: Arc<dyn Signals>,
+}
+
+/// An event of one room.
+pub(crate) struct Event<'a> {
+    pub(crate) namespace: &'a Namespace,
+    pub(crate) room: &'a RoomName,
+    pub(crate) name: &'static str,
+    /// Raw JSON of the arguments, without the array's brackets.
+    pub(crate) args: String,
+}
+
+/// Where an event of the log stands.
+#[derive(Copy, Clone)]
+pub(crate) struct Stored {
+    pub(crate) offset: model::Offset,
+    /// It was there before, under the same key.
+    pub(crate) duplicate: bool,
+}
+
+/// What an event is called for good.
+pub(crate) struct EventId {
+    pub(crate) id: String,
+    dedup: Option<String>,
+}
+
+impl EventId {
+    /// A new id; with the client's own id for the event, one that a retry gets again.
+    pub(crate) fn new(user: &str, token: RoomToken, client_id: Option<&str>) -> Self {
+        match client_id {
+            None => Self {
+                id: Uuid::now_v7().to_string(),
+                dedup: None,
+            },
+            Some(client_id) => {
+                let name = format!("{}:{user}:{token}:{client_id}", user.len());
+                let id = Uuid::new_v5(&RETRY_NAMESPACE, name.as_bytes()).to_string();
+                Self {
+                    dedup: Some(id.clone()),
+                    id,
+                }
+            }
+        }
+    }
+}
+
+impl Publisher {
+    pub(crate) fn new(log: Arc<dyn EventLog>, signals: Arc<dyn Signals>) -> Self {
+        Self { log, signals }
+    }
+
+    pub(crate) fn log(&self) -> &Arc<dyn EventLog> {
+        &self.log
+    }
+
+    pub(crate) fn partition(&self, token: RoomToken) -> u16 {
+        partition_of(token, self.log.partitions())
+    }
+
+    /// Appends. The event has its place in the room's order once this returns; the future says which.
+    pub(crate) fn append(
+        &self,
+        socket: &Socket,
+        event: Event<'_>,
+        id: EventId,
+        time_ms: u64,
+    ) -> impl Future<Output = Result<Stored, ClientError>> + Send + 'static {
+        let token = RoomToken::new(event.namespace, event.room);
+        let partition = self.partition(token);
+        let record = Publish {
+            id: id.id,
+            stamp_offset: true,
+            ..record(Some(socket), event, None, time_ms)
+        };
+        let entry = NewEntry {
+            subject: LogSubject::Room(token),
+            payload: record.encode_to_vec().into(),
+            dedup: id.dedup,
+        };
+        let appended = self.log.append(partition, entry);
+        async move {
+            let Appended { seq, duplicate } = appended.await.map_err(log_error)?;
+            Ok(Stored {
+                offset: model::Offset { partition, seq },
+                duplicate,
+            })
+        }
+    }
+
+    /// Sends a volatile event to a room's members, but for `except`. Lost when the bus is.
+    pub(crate) fn signal(&self, sender: Option<&Socket>, event: Event<'_>, except: Option<Except>) {
+        let token = RoomToken::new(event.namespace, event.room);
+        let subject = subjects::signal(self.partition(token), token);
+        let record = Publish {
+            id: Uuid::now_v7().to_string(),
+            ..record(sender, event, except, crate::now_ms())
+        };
+        if let Err(error) = self.signals.publish(&subject, record.encode_to_vec().into()) {
+            tracing::debug!(%error, "a volatile event was not sent");
+        }
+    }
+}
+
+fn record(sender: Option<&Socket>, event: Event<'_>, except: Option<Except>, time_ms: u64) -> Publish {
+    Publish {
+        id: String::new(),
+        namespace: event.namespace.to_string(),
+        room: event.room.to_string(),
+        event: event.name.to_owned(),
+        args: Bytes::from(event.args),
+        attachments: Vec::new(),
+        sender: sender.map(|socket| Sender {
+            user_id: socket.user().id.to_string(),
+            socket_id: socket.id().to_owned(),
+        }),
+        time_ms,
+        except,
+        traceparent: String::new(),
+        stamp_offset: false,
+    }
+}
+
+/// What a client is told when the log fails.
+pub(crate) fn log_error(error: LogError) -> ClientError {
+    match error {
+        LogError::TooLarge { .. } => ClientError::new(ErrorCode::PayloadTooLarge, "The event is too large"),
+        LogError::Unavailable(_) => crate::session::unavailable(error),
+        LogError::NoSuchPartition(_) => {
+            tracing::error!(%error, "the number of partitions does not fit the log");
+            ClientError::new(ErrorCode::Internal, "Internal error")
+        }
+    }
+}

@@ -1,0 +1,207 @@
+//! The Socket.IO layer above the Engine.IO server.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use bytestring::ByteString;
+use futures_util::future::BoxFuture;
+use model::{ClientError, ErrorCode, Namespace, User};
+use sio::{
+    client::Incoming,
+    engine::CloseReason,
+    packet::{EventName, Limits, RawArgs, encode},
+};
+
+use super::{Refusal, Socket};
+use crate::{
+    metrics::Metrics,
+    transport::{Conn, EngineHandler, Message, Step},
+};
+
+/// What stands above the Socket.IO layer.
+pub trait Application: Send + Sync + 'static {
+    /// A client asks to join a namespace. The future ends with the client's identity there.
+    fn connect(&self, request: Connect) -> BoxFuture<'static, Result<Arc<User>, Refusal>>;
+
+    /// The socket is known, its CONNECT not yet answered: joins what it must be in from its first
+    /// moment. The answer goes out through `reply`.
+    fn connected(
+        &self,
+        socket: &Arc<Socket>,
+        reply: sio::packet::Encoded,
+    ) -> BoxFuture<'static, Result<(), Refusal>>;
+
+    /// An event. Must not block.
+    fn event(&self, socket: &Arc<Socket>, event: EventPacket) -> Step;
+
+    /// The socket is gone. Called once for each that was [`Application::connected`].
+    fn disconnected(&self, socket: &Arc<Socket>, reason: CloseReason);
+}
+
+/// A client asks to join a namespace.
+pub struct Connect {
+    /// Its connection.
+    pub conn: Arc<Conn>,
+    /// Which namespace.
+    pub namespace: Namespace,
+    /// The CONNECT packet's payload: a raw JSON object.
+    pub auth: Option<ByteString>,
+}
+
+/// An event from a client.
+pub struct EventPacket {
+    /// The id to acknowledge it with, if the client asked for that.
+    pub ack: Option<u64>,
+    /// Its name.
+    pub name: EventName,
+    /// Its arguments.
+    pub args: RawArgs,
+    /// Binary data, in the order of the placeholders in `args`.
+    pub attachments: Vec<Bytes>,
+}
+
+/// Socket.IO over Engine.IO sessions.
+pub struct SocketServer {
+    application: Arc<dyn Application>,
+    limits: Limits,
+    metrics: Arc<Metrics>,
+}
+
+impl SocketServer {
+    /// A server for `application`.
+    pub fn new(application: Arc<dyn Application>, limits: Limits, metrics: Arc<Metrics>) -> Arc<Self> {
+        Arc::new(Self {
+            application,
+            limits,
+            metrics,
+        })
+    }
+
+    fn connect(&self, conn: &Arc<Conn>, name: ByteString, auth: Option<ByteString>) -> Step {
+        let application = Arc::clone(&self.application);
+        let metrics = Arc::clone(&self.metrics);
+        let conn = Arc::clone(conn);
+        Step::Later(Box::pin(async move {
+            let joined = async {
+                let namespace = Namespace::new(&name).map_err(|_| Refusal::InvalidNamespace)?;
+                let request = Connect {
+                    conn: Arc::clone(&conn),
+                    namespace: namespace.clone(),
+                    auth,
+                };
+                let user = application.connect(request).await?;
+                let socket = Socket::new(Arc::clone(&conn), namespace, user);
+                let reply = encode::connect(&name, socket.id(), None);
+                if !conn.sockets.lock().add(&socket) {
+                    return Ok(());
+                }
+                metrics.socket_connected(socket.namespace());
+                application.connected(&socket, reply).await
+            };
+            if let Err(refusal) = joined.await {
+                metrics.connect_refused(&refusal);
+                let taken = {
+                    let mut sockets = conn.sockets.lock();
+                    sockets.client.rejected(&name);
+                    sockets.client.left(&name);
+                    sockets.take(&name)
+                };
+                if let Some(socket) = taken {
+                    metrics.socket_disconnected(socket.namespace(), CloseReason::ServerNamespaceDisconnect);
+                    application.disconnected(&socket, CloseReason::ServerNamespaceDisconnect);
+                }
+                conn.send(&encode::connect_error(&name, refusal.message(), refusal.data()));
+            }
+        }))
+    }
+
+    fn disconnected(&self, socket: &Arc<Socket>, reason: CloseReason) {
+        self.metrics.socket_disconnected(socket.namespace(), reason);
+        self.application.disconnected(socket, reason);
+    }
+}
+
+impl EngineHandler for SocketServer {
+    fn message(&self, conn: &Arc<Conn>, message: Message) -> Result<Step, CloseReason> {
+        let (incoming, socket) = {
+            let mut sockets = conn.sockets.lock();
+            let incoming = match message {
+                Message::Text(text) => sockets.client.on_text(text, &self.limits),
+                Message::Binary(data) => sockets.client.on_binary(data, &self.limits),
+            }
+            .map_err(|error| {
+                tracing::debug!(%error, ip = %conn.handshake().ip, "client breaks the protocol");
+                error.reason()
+            })?;
+            let socket = match &incoming {
+                Some(Incoming::Event { namespace, .. }) => sockets.find(namespace).cloned(),
+                Some(Incoming::Disconnect { namespace }) => sockets.take(namespace),
+                Some(Incoming::Connect { .. } | Incoming::Ack { .. }) | None => None,
+            };
+            (incoming, socket)
+        };
+        Ok(match (incoming, socket) {
+            (Some(Incoming::Connect { namespace, auth }), _) => self.connect(conn, namespace, auth),
+            (
+                Some(Incoming::Event {
+                    ack,
+                    name,
+                    args,
+                    attachments,
+                    ..
+                }),
+                Some(socket),
+            ) => self.application.event(
+                &socket,
+                EventPacket {
+                    ack,
+                    name,
+                    args,
+                    attachments,
+                },
+            ),
+            (Some(Incoming::Disconnect { .. }), Some(socket)) => {
+                self.disconnected(&socket, CloseReason::ClientNamespaceDisconnect);
+                Step::Done
+            }
+            // Nothing sent so far asks a client for an acknowledgement.
+            (Some(Incoming::Ack { .. } | Incoming::Event { .. } | Incoming::Disconnect { .. }) | None, _) => {
+                Step::Done
+            }
+        })
+    }
+
+    fn closed(&self, conn: &Arc<Conn>, reason: CloseReason) {
+        let sockets = conn.sockets.lock().end();
+        for socket in sockets {
+            self.disconnected(&socket, reason);
+        }
+    }
+}
+
+/// The outcome of an event, as its acknowledgement or, without one, an error as event `error`
+/// (CONTRACT section 4).
+pub(crate) fn reply<T: serde::Serialize>(socket: &Socket, ack: Option<u64>, result: &Result<T, ClientError>) {
+    match (ack, result) {
+        (Some(id), Ok(value)) => socket
+            .conn()
+            .send(&socket.ack_json(id, &Success { status: "ok", value })),
+        (Some(id), Err(error)) => socket.conn().send(&socket.ack_json(id, error)),
+        (None, Ok(_)) => {}
+        (None, Err(error)) => socket.emit_json("error", error),
+    }
+}
+
+/// `{status: "ok", …}`.
+#[derive(serde::Serialize)]
+pub(crate) struct Success<'a, T> {
+    pub(crate) status: &'static str,
+    #[serde(flatten)]
+    pub(crate) value: &'a T,
+}
+
+/// The error for a service behind the edge that does not answer.
+pub(crate) fn unavailable(error: impl std::fmt::Display) -> ClientError {
+    tracing::warn!(%error, "a service behind the edge does not answer");
+    ClientError::new(ErrorCode::Unavailable, "Try again later")
+}

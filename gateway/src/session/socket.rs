@@ -1,0 +1,168 @@
+//! A client in one namespace.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use model::{Namespace, User};
+use parking_lot::Mutex;
+use serde::Serialize;
+use sio::{
+    client::Client,
+    packet::{Encoded, encode},
+};
+use smallvec::SmallVec;
+
+use crate::{rooms::Room, transport::Conn, transport::server::push_random};
+
+/// A room and the member's slot in it.
+pub(crate) type Place = (Arc<Room>, u32);
+
+/// A client in one namespace: what applications call a socket.
+pub struct Socket {
+    id: Box<str>,
+    namespace: Namespace,
+    user: Arc<User>,
+    connected_at_ms: u64,
+    conn: Arc<Conn>,
+    /// Rooms it is in.
+    pub(crate) rooms: Mutex<SmallVec<[Place; 3]>>,
+}
+
+impl Socket {
+    pub(super) fn new(conn: Arc<Conn>, namespace: Namespace, user: Arc<User>) -> Arc<Self> {
+        let mut id = String::with_capacity(20);
+        push_random(&mut id, 20);
+        Arc::new(Self {
+            id: id.into(),
+            namespace,
+            user,
+            connected_at_ms: crate::now_ms(),
+            conn,
+            rooms: Mutex::default(),
+        })
+    }
+
+    /// The public id: 20 URL-safe characters, not the `sid`.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// Its namespace.
+    #[must_use]
+    pub fn namespace(&self) -> &Namespace {
+        &self.namespace
+    }
+
+    /// Who is behind it.
+    #[must_use]
+    pub fn user(&self) -> &Arc<User> {
+        &self.user
+    }
+
+    /// Unix milliseconds.
+    #[must_use]
+    pub fn connected_at_ms(&self) -> u64 {
+        self.connected_at_ms
+    }
+
+    /// The connection it shares with the client's other namespaces.
+    #[must_use]
+    pub fn conn(&self) -> &Arc<Conn> {
+        &self.conn
+    }
+
+    /// Sends an event to this socket alone. `args` is raw JSON without the array's brackets.
+    pub fn emit(&self, name: &str, args: &str, attachments: &[Bytes]) {
+        self.conn.send(&encode::event(
+            self.namespace.as_str(),
+            None,
+            name,
+            args,
+            attachments,
+            None,
+        ));
+    }
+
+    /// [`Socket::emit`] with one argument.
+    pub fn emit_json(&self, name: &str, argument: &impl Serialize) {
+        self.emit(name, &json(argument), &[]);
+    }
+
+    /// The acknowledgement of the client's event `id` with one argument.
+    #[must_use]
+    pub fn ack_json(&self, id: u64, argument: &impl Serialize) -> Encoded {
+        encode::ack(self.namespace.as_str(), id, &json(argument), &[])
+    }
+}
+
+/// What our own types serialize to. They have neither maps with odd keys nor failing serializers, so
+/// this cannot fail; `null` stands for the impossible.
+pub(crate) fn json(value: &impl Serialize) -> String {
+    serde_json::to_string(value).unwrap_or_else(|_| "null".to_owned())
+}
+
+/// The Socket.IO state of a connection.
+pub struct Sockets {
+    pub(super) client: Client,
+    connected: SmallVec<[Arc<Socket>; 1]>,
+    /// The connection has ended: nothing may be added any more.
+    ended: bool,
+    waits_for_namespace: bool,
+}
+
+impl Sockets {
+    pub(crate) fn new(now: Instant, connect_timeout: Option<Duration>) -> Self {
+        Self {
+            client: Client::new(now, connect_timeout.unwrap_or(Duration::MAX)),
+            connected: SmallVec::new(),
+            ended: false,
+            waits_for_namespace: connect_timeout.is_some(),
+        }
+    }
+
+    /// When the connection must have joined a namespace.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        self.client.deadline().filter(|_| self.waits_for_namespace)
+    }
+
+    pub(crate) fn timed_out(&self, now: Instant) -> bool {
+        self.waits_for_namespace && self.client.timed_out(now)
+    }
+
+    pub(crate) fn find(&self, namespace: &str) -> Option<&Arc<Socket>> {
+        self.connected
+            .iter()
+            .find(|socket| socket.namespace.as_str() == namespace)
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Arc<Socket>> {
+        self.connected.iter()
+    }
+
+    /// Adds a socket whose CONNECT is being answered; `false` when the connection has ended meanwhile.
+    pub(super) fn add(&mut self, socket: &Arc<Socket>) -> bool {
+        if self.ended {
+            return false;
+        }
+        self.client.accepted(socket.namespace.as_str());
+        self.connected.push(Arc::clone(socket));
+        true
+    }
+
+    pub(super) fn take(&mut self, namespace: &str) -> Option<Arc<Socket>> {
+        let index = self
+            .connected
+            .iter()
+            .position(|socket| socket.namespace.as_str() == namespace)?;
+        Some(self.connected.remove(index))
+    }
+
+    pub(super) fn end(&mut self) -> SmallVec<[Arc<Socket>; 1]> {
+        self.ended = true;
+        std::mem::take(&mut self.connected)
+    }
+}

@@ -1,0 +1,172 @@
+//! One Engine.IO session.
+
+use std::{
+    net::IpAddr,
+    sync::{Arc, OnceLock},
+    time::Instant,
+};
+
+use parking_lot::Mutex;
+use sio::{
+    engine::{CloseReason, Session},
+    packet::Encoded,
+    ws,
+};
+use tokio::{net::TcpStream, sync::Notify};
+
+use super::{
+    driver::Message,
+    outbound::{Mode, Outbound, Pushed},
+};
+use crate::session::Sockets;
+
+/// What a connection's handshake request said; namespaces look at it when they are joined.
+#[derive(Debug)]
+pub struct Handshake {
+    /// Address of the client.
+    pub ip: IpAddr,
+    /// Header `User-Agent`, at most 256 bytes.
+    pub user_agent: Box<str>,
+    /// Token of header `Authorization: Bearer`.
+    pub bearer: Option<Box<str>>,
+}
+
+/// One Engine.IO session, whatever its transport. Shared by its driver, by requests in flight and
+/// by the rooms it is in.
+///
+/// Locks are taken in the order `engine`, `out`; neither is held while application code runs.
+pub struct Conn {
+    sid: Box<str>,
+    handshake: Handshake,
+    send_queue: usize,
+    pub(super) engine: Mutex<Engine>,
+    pub(super) out: Mutex<Outbound>,
+    pub(super) stream: OnceLock<TcpStream>,
+    /// Wakes the driver.
+    pub(super) wake: Notify,
+    /// Wakes the pending GET.
+    pub(super) poll_wake: Notify,
+    pub(crate) sockets: Mutex<Sockets>,
+}
+
+/// The part of a session that changes with what comes in.
+pub(super) struct Engine {
+    pub(super) session: Session,
+    pub(super) closing: Option<CloseReason>,
+    /// What requests hand to the driver; absent on a plain WebSocket.
+    pub(super) handover: Option<Box<Handover>>,
+}
+
+/// What polling requests and the upgrading WebSocket leave for the driver.
+#[derive(Default)]
+pub(super) struct Handover {
+    pub(super) inbox: Vec<Message>,
+    /// Of the WebSocket that took over.
+    pub(super) decoder: Option<ws::Decoder>,
+}
+
+impl Handover {
+    /// So many messages may wait for the driver before a POST is answered.
+    const ROOM: usize = 256;
+
+    /// Gives the message back when there is no room.
+    pub(super) fn put(&mut self, message: Message) -> Result<(), Message> {
+        if self.inbox.len() >= Self::ROOM {
+            return Err(message);
+        }
+        self.inbox.push(message);
+        Ok(())
+    }
+}
+
+impl Conn {
+    pub(super) fn new(
+        sid: Box<str>,
+        handshake: Handshake,
+        session: Session,
+        mode: Mode,
+        send_queue: usize,
+        sockets: Sockets,
+    ) -> Arc<Self> {
+        let handover = (mode == Mode::Polling).then(Box::default);
+        Arc::new(Self {
+            sid,
+            handshake,
+            send_queue,
+            engine: Mutex::new(Engine {
+                session,
+                closing: None,
+                handover,
+            }),
+            out: Mutex::new(Outbound::new(mode)),
+            stream: OnceLock::new(),
+            wake: Notify::new(),
+            poll_wake: Notify::new(),
+            sockets: Mutex::new(sockets),
+        })
+    }
+
+    /// The Engine.IO session id: a secret of the client.
+    #[must_use]
+    pub fn sid(&self) -> &str {
+        &self.sid
+    }
+
+    /// What the handshake request said.
+    #[must_use]
+    pub fn handshake(&self) -> &Handshake {
+        &self.handshake
+    }
+
+    /// Sends a packet. Never waits; a connection whose queue runs over is closed as a slow consumer.
+    pub fn send(&self, packet: &Encoded) {
+        self.push(packet, false);
+    }
+
+    /// Sends a packet that may be dropped when the transport does not take it at once.
+    pub fn send_volatile(&self, packet: &Encoded) {
+        self.push(packet, true);
+    }
+
+    fn push(&self, packet: &Encoded, volatile: bool) {
+        let (pushed, mode) = {
+            let mut out = self.out.lock();
+            let mode = out.mode();
+            (
+                out.push(self.stream.get(), packet, volatile, self.send_queue),
+                mode,
+            )
+        };
+        match pushed {
+            Pushed::Done => {}
+            Pushed::Queued if mode == Mode::Polling => self.poll_wake.notify_waiters(),
+            Pushed::Queued => self.wake.notify_one(),
+            Pushed::Overflow => self.close(CloseReason::SlowConsumer),
+            Pushed::Broken => self.close(CloseReason::TransportError),
+        }
+    }
+
+    /// Asks the driver to end the session; the first reason counts. Returns at once.
+    pub fn close(&self, reason: CloseReason) {
+        {
+            let mut engine = self.engine.lock();
+            if engine.closing.is_none() {
+                engine.closing = Some(reason);
+            }
+            engine.session.close();
+        }
+        self.wake.notify_one();
+    }
+
+    /// Why the session ends, once that is decided.
+    #[must_use]
+    pub fn closing(&self) -> Option<CloseReason> {
+        self.engine.lock().closing
+    }
+
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        let engine = self.engine.lock().session.deadline();
+        let client = self.sockets.lock().deadline();
+        [engine, client].into_iter().flatten().min()
+    }
+}

@@ -1,0 +1,228 @@
+//! HTTP long-polling: GET fetches packets, POST brings them.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use axum::body::Body;
+use http::{Method, Request, Response, StatusCode, header};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use hyper::body::Incoming;
+use sio::{
+    engine::{CloseReason, HandshakeError, Packet, Received, TransportKind, open_payload, payload},
+    packet::encode,
+};
+
+use super::{Conn, EngineServer, Handshake, driver::Message, outbound::Mode, reply};
+
+/// A `1` that overtook the client's own GET waits so long for it, so that the GET is still answered.
+const CLOSE_GRACE: Duration = Duration::from_millis(20);
+/// A client gets so long to send the body of a POST.
+const BODY_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Opens a session: the answer is its open packet.
+pub(super) fn open(server: &Arc<EngineServer>, handshake: Handshake) -> Response<Body> {
+    let conn = server.admit(handshake, TransportKind::Polling);
+    let options = server.options();
+    let open = open_payload(conn.sid(), true, &options.timing, options.max_payload);
+    server
+        .tasks()
+        .spawn("polling connection", server.drive(&conn).polling());
+    reply::packets(payload::encode(encode::engine_open(&open).frames()))
+}
+
+/// A request of a session that is there.
+pub(super) async fn serve(
+    server: &Arc<EngineServer>,
+    conn: Arc<Conn>,
+    request: Request<Incoming>,
+) -> Result<Response<Body>, HandshakeError> {
+    match *request.method() {
+        Method::GET => get(server, conn).await,
+        Method::POST => post(server, conn, request).await,
+        _ => Err(HandshakeError::BadRequest),
+    }
+}
+
+async fn get(server: &EngineServer, conn: Arc<Conn>) -> Result<Response<Body>, HandshakeError> {
+    {
+        let mut engine = conn.engine.lock();
+        if engine.session.transport() != TransportKind::Polling {
+            return Err(HandshakeError::BadRequest);
+        }
+        let begun = if engine.session.is_closed() {
+            Ok(())
+        } else {
+            engine.session.begin_poll()
+        };
+        drop(engine);
+        if let Err(reason) = begun {
+            conn.close(reason);
+            return Err(HandshakeError::BadRequest);
+        }
+    }
+    conn.out.lock().polled = true;
+    let mut poll = PendingPoll {
+        conn: &conn,
+        answered: false,
+    };
+    loop {
+        let notified = conn.poll_wake.notified();
+        tokio::pin!(notified);
+        notified.as_mut().enable();
+        if let Some(body) = poll.body(server.options().max_payload) {
+            poll.answered = true;
+            return Ok(reply::packets(body));
+        }
+        notified.await;
+    }
+}
+
+/// A GET that waits. Dropped unanswered, the client has hung up: it would miss whatever comes next,
+/// so the session ends.
+struct PendingPoll<'a> {
+    conn: &'a Arc<Conn>,
+    answered: bool,
+}
+
+impl PendingPoll<'_> {
+    fn body(&self, max_body: usize) -> Option<Vec<u8>> {
+        let closing = self.conn.closing();
+        let mut out = self.conn.out.lock();
+        let queued = out.take_payload(max_body);
+        if out.mode() != Mode::Closed {
+            return queued;
+        }
+        let last = match closing {
+            // The client said goodbye itself.
+            Some(CloseReason::TransportClose) => encode::engine_noop(),
+            _ => encode::engine_close(),
+        };
+        let mut body = queued.unwrap_or_default();
+        if !body.is_empty() {
+            body.push(0x1e);
+        }
+        body.extend(payload::encode(last.frames()));
+        Some(body)
+    }
+}
+
+impl Drop for PendingPoll<'_> {
+    fn drop(&mut self) {
+        self.conn.out.lock().polled = false;
+        self.conn.engine.lock().session.end_poll();
+        if self.answered {
+            // The driver of a closing session waits for its last words to be fetched.
+            self.conn.wake.notify_one();
+        } else {
+            self.conn.close(CloseReason::TransportError);
+        }
+    }
+}
+
+async fn post(
+    server: &EngineServer,
+    conn: Arc<Conn>,
+    request: Request<Incoming>,
+) -> Result<Response<Body>, HandshakeError> {
+    {
+        let mut engine = conn.engine.lock();
+        if engine.session.transport() != TransportKind::Polling || engine.session.is_closed() {
+            return Err(HandshakeError::BadRequest);
+        }
+        if let Err(reason) = engine.session.begin_post() {
+            drop(engine);
+            conn.close(reason);
+            return Err(HandshakeError::BadRequest);
+        }
+    }
+    let _posting = PendingPost(&conn);
+    let binary = request
+        .headers()
+        .get(header::CONTENT_TYPE)
+        .is_some_and(|value| value.as_bytes().starts_with(b"application/octet-stream"));
+    if binary {
+        conn.close(CloseReason::TransportError);
+        return Err(HandshakeError::BadRequest);
+    }
+    let limited = Limited::new(request.into_body(), server.options().max_payload);
+    let body = match tokio::time::timeout(BODY_TIMEOUT, limited.collect()).await {
+        Ok(Ok(body)) => body.to_bytes(),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => {
+            return Ok(reply::empty(StatusCode::PAYLOAD_TOO_LARGE));
+        }
+        Ok(Err(_)) | Err(_) => {
+            conn.close(CloseReason::TransportError);
+            return Err(HandshakeError::BadRequest);
+        }
+    };
+    let Ok(packets) = payload::packets(body) else {
+        conn.close(CloseReason::ParseError);
+        return Err(HandshakeError::BadRequest);
+    };
+    for packet in packets {
+        // As the reference does, what stands before a bad packet counts.
+        let Ok(packet) = packet else {
+            conn.close(CloseReason::ParseError);
+            return Err(HandshakeError::BadRequest);
+        };
+        if !receive(server, &conn, packet).await {
+            break;
+        }
+    }
+    Ok(reply::with_body(StatusCode::OK, "text/html", "ok"))
+}
+
+/// Hands a packet to the driver as soon as that has room for it; `false` when the session takes no more.
+async fn receive(server: &EngineServer, conn: &Arc<Conn>, packet: Packet) -> bool {
+    let received = {
+        let mut engine = conn.engine.lock();
+        engine.session.on_packet(
+            TransportKind::Polling,
+            packet,
+            &server.options().timing,
+            Instant::now(),
+        )
+    };
+    let mut message = match received {
+        Ok(Received::Text(text)) => Message::Text(text),
+        Ok(Received::Binary(bytes)) => Message::Binary(bytes),
+        Ok(Received::ClientClose) => {
+            if !conn.out.lock().polled {
+                tokio::time::sleep(CLOSE_GRACE).await;
+            }
+            conn.close(CloseReason::TransportClose);
+            return false;
+        }
+        Ok(_) => return true,
+        Err(reason) => {
+            conn.close(reason);
+            return false;
+        }
+    };
+    loop {
+        let put = {
+            let mut engine = conn.engine.lock();
+            match &mut engine.handover {
+                Some(handover) => handover.put(message),
+                // The WebSocket has taken over, or the session has ended.
+                None => return false,
+            }
+        };
+        conn.wake.notify_one();
+        match put {
+            Ok(()) => return true,
+            Err(full) => message = full,
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
+struct PendingPost<'a>(&'a Arc<Conn>);
+
+impl Drop for PendingPost<'_> {
+    fn drop(&mut self) {
+        self.0.engine.lock().session.end_post();
+    }
+}

@@ -1,0 +1,324 @@
+//! The Engine.IO server of one path: which request is for which session.
+
+use std::{
+    collections::HashMap,
+    net::IpAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use axum::body::Body;
+use http::{HeaderMap, Method, Request, Response, StatusCode, header};
+use hyper::body::Incoming;
+use lifecycle::Tasks;
+use model::GatewayId;
+use parking_lot::Mutex;
+use rand::Rng;
+use sio::engine::{CloseReason, HandshakeError, Session, Timing, TransportKind, Version};
+
+use super::{
+    Conn, EngineHandler, Handshake, cors::Origins, driver::Driver, outbound::Mode, polling, reply, ws,
+};
+use crate::{metrics::Metrics, session::Sockets};
+
+/// Settings of an Engine.IO server.
+#[derive(Clone, Debug)]
+pub struct EngineOptions {
+    /// First characters of every session id.
+    pub gateway: GatewayId,
+    /// Heartbeat and upgrade.
+    pub timing: Timing,
+    /// How long a session may stay without a namespace; `None` where there are no namespaces.
+    pub connect_timeout: Option<Duration>,
+    /// Bytes of the largest message.
+    pub max_payload: usize,
+    /// Bytes that may wait for one client.
+    pub send_queue: usize,
+    /// Sessions at a time; 0 for no limit.
+    pub max_connections: usize,
+    /// Allowed origins; `["*"]` for any.
+    pub origins: Vec<String>,
+}
+
+/// Sessions of one path and what happens to requests for them.
+pub struct EngineServer {
+    options: EngineOptions,
+    origins: Origins,
+    handler: Arc<dyn EngineHandler>,
+    tasks: Tasks,
+    metrics: Arc<Metrics>,
+    sessions: Sessions,
+}
+
+impl EngineServer {
+    /// A server without sessions. Connections run as tasks of `tasks`.
+    pub fn new(
+        options: EngineOptions,
+        handler: Arc<dyn EngineHandler>,
+        tasks: Tasks,
+        metrics: Arc<Metrics>,
+    ) -> Arc<Self> {
+        let origins = Origins::new(&options.origins);
+        Arc::new(Self {
+            options,
+            origins,
+            handler,
+            tasks,
+            metrics,
+            sessions: Sessions::default(),
+        })
+    }
+
+    /// Its settings.
+    #[must_use]
+    pub fn options(&self) -> &EngineOptions {
+        &self.options
+    }
+
+    pub(super) fn handler(&self) -> &dyn EngineHandler {
+        &*self.handler
+    }
+
+    pub(super) fn tasks(&self) -> &Tasks {
+        &self.tasks
+    }
+
+    /// How many sessions there are.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        self.sessions.len()
+    }
+
+    /// Every session there is now.
+    #[must_use]
+    pub fn all(&self) -> Vec<Arc<Conn>> {
+        self.sessions.all()
+    }
+
+    pub(super) fn remove(&self, sid: &str) {
+        self.sessions.remove(sid);
+    }
+
+    /// Answers one request of the path.
+    pub async fn serve(self: &Arc<Self>, request: Request<Incoming>, ip: IpAddr) -> Response<Body> {
+        let headers = request.headers().clone();
+        if request.method() == Method::OPTIONS {
+            let mut response = reply::empty(StatusCode::NO_CONTENT);
+            self.origins.preflight(&headers, response.headers_mut());
+            return response;
+        }
+        let websocket = is_websocket(&headers);
+        let mut response = match self.route(request, ip, websocket).await {
+            Ok(response) => response,
+            Err(error) => {
+                self.metrics.handshake_refused(error);
+                reply::refused(error, websocket)
+            }
+        };
+        self.origins.decorate(&headers, response.headers_mut());
+        response
+    }
+
+    async fn route(
+        self: &Arc<Self>,
+        request: Request<Incoming>,
+        ip: IpAddr,
+        websocket: bool,
+    ) -> Result<Response<Body>, HandshakeError> {
+        let query = Query::parse(request.uri().query().unwrap_or_default());
+        let version = query.version.as_deref().and_then(Version::from_query);
+        if version != Some(Version::V4) {
+            return Err(HandshakeError::UnsupportedProtocolVersion);
+        }
+        let transport = query
+            .transport
+            .as_deref()
+            .and_then(TransportKind::from_query)
+            .ok_or(HandshakeError::TransportUnknown)?;
+        match query.sid {
+            Some(sid) => {
+                let conn = self.sessions.get(&sid).ok_or(HandshakeError::SessionIdUnknown)?;
+                match transport {
+                    TransportKind::WebSocket if websocket => {
+                        ws::check(&request)?;
+                        Ok(ws::attach(self, conn, request))
+                    }
+                    TransportKind::Polling if !websocket => polling::serve(self, conn, request).await,
+                    _ => Err(HandshakeError::BadRequest),
+                }
+            }
+            None if request.method() != Method::GET => Err(HandshakeError::BadHandshakeMethod),
+            None => {
+                if websocket != (transport == TransportKind::WebSocket) {
+                    return Err(HandshakeError::BadRequest);
+                }
+                if !self.origins.allow(request.headers()) {
+                    return Err(HandshakeError::Forbidden);
+                }
+                if websocket {
+                    ws::check(&request)?;
+                }
+                if self.options.max_connections != 0 && self.sessions.len() >= self.options.max_connections {
+                    self.metrics.connection_refused();
+                    let mut response = reply::empty(StatusCode::SERVICE_UNAVAILABLE);
+                    response
+                        .headers_mut()
+                        .insert(header::RETRY_AFTER, http::HeaderValue::from_static("5"));
+                    return Ok(response);
+                }
+                let handshake = Handshake::of(request.headers(), ip);
+                Ok(match transport {
+                    TransportKind::WebSocket => ws::open(self, request, handshake),
+                    TransportKind::Polling => polling::open(self, handshake),
+                })
+            }
+        }
+    }
+
+    /// A new session, known from now on.
+    pub(super) fn admit(&self, handshake: Handshake, transport: TransportKind) -> Arc<Conn> {
+        let now = Instant::now();
+        let mode = match transport {
+            TransportKind::Polling => Mode::Polling,
+            TransportKind::WebSocket => Mode::WebSocket,
+        };
+        let session = Session::new(Version::V4, transport, &self.options.timing, now);
+        let sockets = Sockets::new(now, self.options.connect_timeout);
+        let sid = new_sid(&self.options.gateway);
+        let conn = Conn::new(sid, handshake, session, mode, self.options.send_queue, sockets);
+        self.sessions.insert(&conn);
+        conn
+    }
+
+    pub(super) fn drive(self: &Arc<Self>, conn: &Arc<Conn>) -> Driver {
+        Driver::new(Arc::clone(self), Arc::clone(conn))
+    }
+
+    /// Ends every session for `reason` and waits until they are gone; the budget is the caller's.
+    pub async fn close_all(&self, reason: CloseReason) {
+        for conn in self.sessions.all() {
+            conn.close(reason);
+        }
+        while self.sessions.len() > 0 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+}
+
+impl Handshake {
+    fn of(headers: &HeaderMap, ip: IpAddr) -> Self {
+        let text = |name| {
+            headers
+                .get(name)
+                .and_then(|value: &http::HeaderValue| value.to_str().ok())
+        };
+        let user_agent = text(header::USER_AGENT).unwrap_or_default();
+        let bearer = text(header::AUTHORIZATION)
+            .and_then(|value| value.split_once(' '))
+            .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
+            .map(|(_, token)| token.trim().into());
+        Self {
+            ip,
+            user_agent: user_agent.get(..256).unwrap_or(user_agent).into(),
+            bearer,
+        }
+    }
+}
+
+fn is_websocket(headers: &HeaderMap) -> bool {
+    headers
+        .get(header::UPGRADE)
+        .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"))
+}
+
+/// 20 URL-safe characters: the gateway's six and 84 bits of randomness.
+fn new_sid(gateway: &GatewayId) -> Box<str> {
+    let mut sid = String::with_capacity(20);
+    sid.push_str(gateway.as_str());
+    push_random(&mut sid, 14);
+    sid.into()
+}
+
+/// Appends `count` random URL-safe characters, six bits each.
+pub(crate) fn push_random(text: &mut String, count: usize) {
+    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+    let mut random = rand::rng();
+    text.extend((0..count).map(|_| char::from(ALPHABET[usize::from(random.random::<u8>() & 63)])));
+}
+
+#[derive(Default)]
+struct Query {
+    version: Option<String>,
+    transport: Option<String>,
+    sid: Option<String>,
+}
+
+impl Query {
+    fn parse(query: &str) -> Self {
+        let mut parsed = Self::default();
+        for (key, value) in query.split('&').filter_map(|pair| pair.split_once('=')) {
+            let slot = match key {
+                "EIO" => &mut parsed.version,
+                "transport" => &mut parsed.transport,
+                "sid" => &mut parsed.sid,
+                _ => continue,
+            };
+            if slot.is_none() {
+                *slot = Some(value.to_owned());
+            }
+        }
+        parsed
+    }
+}
+
+const SHARDS: usize = 64;
+
+/// Sessions by id, in shards so that connects do not queue for one lock.
+struct Sessions {
+    shards: [Mutex<HashMap<Box<str>, Arc<Conn>>>; SHARDS],
+    count: std::sync::atomic::AtomicUsize,
+}
+
+impl Default for Sessions {
+    fn default() -> Self {
+        Self {
+            shards: std::array::from_fn(|_| Mutex::default()),
+            count: 0.into(),
+        }
+    }
+}
+
+impl Sessions {
+    fn shard(&self, sid: &str) -> &Mutex<HashMap<Box<str>, Arc<Conn>>> {
+        let last = sid.as_bytes().last_chunk::<2>().copied().unwrap_or_default();
+        &self.shards[usize::from(u16::from_be_bytes(last)) % SHARDS]
+    }
+
+    fn insert(&self, conn: &Arc<Conn>) {
+        self.shard(conn.sid())
+            .lock()
+            .insert(conn.sid().into(), Arc::clone(conn));
+        self.count.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    }
+
+    fn get(&self, sid: &str) -> Option<Arc<Conn>> {
+        self.shard(sid).lock().get(sid).cloned()
+    }
+
+    fn remove(&self, sid: &str) {
+        if self.shard(sid).lock().remove(sid).is_some() {
+            self.count.fetch_sub(1, std::sync::atomic::Ordering::Relaxed);
+        }
+    }
+
+    fn len(&self) -> usize {
+        self.count.load(std::sync::atomic::Ordering::Relaxed)
+    }
+
+    fn all(&self) -> Vec<Arc<Conn>> {
+        self.shards
+            .iter()
+            .flat_map(|shard| shard.lock().values().cloned().collect::<Vec<_>>())
+            .collect()
+    }
+}

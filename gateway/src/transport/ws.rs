@@ -1,0 +1,246 @@
+//! WebSocket handshakes (RFC 6455 section 4.2) and the probe of an upgrading session.
+
+use std::{cell::RefCell, io, sync::Arc, time::Instant};
+
+use axum::body::Body;
+use bytes::Bytes;
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use hyper::{body::Incoming, upgrade::OnUpgrade};
+use hyper_util::rt::TokioIo;
+use sio::{
+    engine::{CloseReason, HandshakeError, Packet, Received, TransportKind, open_payload},
+    packet::encode,
+    ws::{self, Decoder},
+};
+use tokio::net::TcpStream;
+
+use super::{Conn, EngineServer, Handshake, driver::Message, reply};
+
+/// Refuses what is no WebSocket handshake of version 13.
+pub(super) fn check(request: &Request<Incoming>) -> Result<(), HandshakeError> {
+    let headers = request.headers();
+    let connection_upgrades = headers.get_all(header::CONNECTION).iter().any(|value| {
+        value.to_str().is_ok_and(|value| {
+            value
+                .split(',')
+                .any(|token| token.trim().eq_ignore_ascii_case("upgrade"))
+        })
+    });
+    let valid = request.method() == Method::GET
+        && connection_upgrades
+        && headers
+            .get(header::SEC_WEBSOCKET_VERSION)
+            .is_some_and(|version| version == "13")
+        && headers
+            .get(header::SEC_WEBSOCKET_KEY)
+            .is_some_and(|key| key.len() == 24);
+    if valid {
+        Ok(())
+    } else {
+        Err(HandshakeError::BadRequest)
+    }
+}
+
+/// Opens a session that is a WebSocket from the start.
+pub(super) fn open(
+    server: &Arc<EngineServer>,
+    request: Request<Incoming>,
+    handshake: Handshake,
+) -> Response<Body> {
+    let (response, upgrade) = switch(request);
+    let server = Arc::clone(server);
+    server.clone().tasks().spawn("websocket connection", async move {
+        let Some((stream, early)) = raw(upgrade).await else {
+            return;
+        };
+        let conn = server.admit(handshake, TransportKind::WebSocket);
+        let options = server.options();
+        let open = open_payload(conn.sid(), false, &options.timing, options.max_payload);
+        if conn.stream.set(stream).is_err() {
+            return;
+        }
+        conn.send(&encode::engine_open(&open));
+        server.drive(&conn).websocket(early).await;
+    });
+    response
+}
+
+/// A WebSocket for a session that is there: an upgrade. One that cannot upgrade (done already, or
+/// another probe is under way) is accepted and closed, as the reference does.
+pub(super) fn attach(
+    server: &Arc<EngineServer>,
+    conn: Arc<Conn>,
+    request: Request<Incoming>,
+) -> Response<Body> {
+    let (response, upgrade) = switch(request);
+    let server = Arc::clone(server);
+    server.clone().tasks().spawn("websocket probe", async move {
+        let Some((stream, early)) = raw(upgrade).await else {
+            return;
+        };
+        let begun = conn
+            .engine
+            .lock()
+            .session
+            .begin_upgrade(&server.options().timing, Instant::now());
+        if begun {
+            conn.wake.notify_one();
+            probe(&server, &conn, stream, &early).await;
+        } else {
+            let _ = stream.try_write(&ws::frame::close(1000, ""));
+        }
+    });
+    response
+}
+
+fn switch(mut request: Request<Incoming>) -> (Response<Body>, OnUpgrade) {
+    let upgrade = hyper::upgrade::on(&mut request);
+    let mut response = reply::empty(StatusCode::SWITCHING_PROTOCOLS);
+    let headers = response.headers_mut();
+    headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+    headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+    let key = request
+        .headers()
+        .get(header::SEC_WEBSOCKET_KEY)
+        .and_then(|key| key.to_str().ok())
+        .unwrap_or_default();
+    if let Ok(accept) = HeaderValue::from_str(&ws::frame::accept_key(key)) {
+        headers.insert(header::SEC_WEBSOCKET_ACCEPT, accept);
+    }
+    (response, upgrade)
+}
+
+/// The TCP stream behind an upgraded request, with what was read of it beyond the head.
+async fn raw(upgrade: OnUpgrade) -> Option<(TcpStream, Bytes)> {
+    let upgraded = upgrade.await.ok()?;
+    let parts = upgraded.downcast::<TokioIo<TcpStream>>().ok()?;
+    Some((parts.io.into_inner(), parts.read_buf))
+}
+
+/// Waits for `2probe`, answers `3probe`, waits for `5`, then hands the stream to the driver. What
+/// goes wrong before that ends the WebSocket, not the session.
+async fn probe(server: &EngineServer, conn: &Arc<Conn>, stream: TcpStream, early: &[u8]) {
+    let mut probe = Probe {
+        server,
+        conn,
+        decoder: Decoder::new(),
+        messages: Vec::new(),
+        upgraded: false,
+    };
+    let run = async {
+        if !probe.feed(&stream, early)? {
+            loop {
+                stream.readable().await.map_err(drop)?;
+                if probe.read(&stream)? {
+                    break;
+                }
+            }
+        }
+        Ok::<(), ()>(())
+    };
+    let in_time = tokio::time::timeout(server.options().timing.upgrade_timeout, run).await;
+    if !matches!(in_time, Ok(Ok(()))) {
+        let _ = stream.try_write(&ws::frame::close(1000, ""));
+        conn.engine.lock().session.end_upgrade();
+        conn.out.lock().release_poll = false;
+        return;
+    }
+    let Probe {
+        decoder, messages, ..
+    } = probe;
+    let taken = {
+        let mut engine = conn.engine.lock();
+        let first = conn.stream.set(stream).is_ok();
+        match &mut engine.handover {
+            Some(handover) if first => {
+                handover.inbox.extend(messages);
+                handover.decoder = Some(decoder);
+                true
+            }
+            _ => false,
+        }
+    };
+    if taken {
+        conn.out.lock().upgrade();
+        conn.poll_wake.notify_waiters();
+        conn.wake.notify_one();
+    } else {
+        conn.close(CloseReason::TransportError);
+    }
+}
+
+struct Probe<'a> {
+    server: &'a EngineServer,
+    conn: &'a Arc<Conn>,
+    decoder: Decoder,
+    /// What came behind the `5` in the same read.
+    messages: Vec<Message>,
+    upgraded: bool,
+}
+
+impl Probe<'_> {
+    /// `Ok(true)` once upgraded.
+    fn read(&mut self, stream: &TcpStream) -> Result<bool, ()> {
+        thread_local! {
+            static BUFFER: RefCell<[u8; 4096]> = const { RefCell::new([0; 4096]) };
+        }
+        BUFFER.with_borrow_mut(|buffer| match stream.try_read(buffer) {
+            Ok(0) => Err(()),
+            Ok(read) => self.feed(stream, &buffer[..read]),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
+            Err(_) => Err(()),
+        })
+    }
+
+    fn feed(&mut self, stream: &TcpStream, mut input: &[u8]) -> Result<bool, ()> {
+        while let Some(frame) = self
+            .decoder
+            .next(&mut input, self.server.options().max_payload)
+            .map_err(drop)?
+        {
+            let packet = match frame {
+                ws::Message::Text(text) => Packet::decode_text(text).map_err(drop)?,
+                ws::Message::Binary(bytes) => {
+                    Packet::decode_binary(sio::engine::Version::V4, bytes).map_err(drop)?
+                }
+                ws::Message::Ping(data) => {
+                    let _ = stream.try_write(&ws::frame::pong(&data));
+                    continue;
+                }
+                ws::Message::Pong(_) => continue,
+                ws::Message::Close(_) => return Err(()),
+            };
+            let received = {
+                let mut engine = self.conn.engine.lock();
+                let timing = &self.server.options().timing;
+                engine
+                    .session
+                    .on_packet(TransportKind::WebSocket, packet, timing, Instant::now())
+            };
+            match received {
+                Ok(Received::Probe) => {
+                    let pong = encode::engine_pong("probe");
+                    if stream.try_write(pong.as_bytes()).ok() != Some(pong.len()) {
+                        return Err(());
+                    }
+                    self.conn.out.lock().release_poll = true;
+                    self.conn.poll_wake.notify_waiters();
+                }
+                Ok(Received::Upgraded) => self.upgraded = true,
+                Ok(Received::Text(text)) if self.upgraded => self.messages.push(Message::Text(text)),
+                Ok(Received::Binary(bytes)) if self.upgraded => self.messages.push(Message::Binary(bytes)),
+                Ok(Received::ClientClose) if self.upgraded => {
+                    self.conn.close(CloseReason::TransportClose);
+                    return Ok(true);
+                }
+                Ok(Received::Nothing) => {}
+                Ok(_) => return Err(()),
+                Err(reason) => {
+                    self.conn.close(reason);
+                    return Err(());
+                }
+            }
+        }
+        Ok(self.upgraded)
+    }
+}
