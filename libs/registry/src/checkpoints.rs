@@ -4,6 +4,7 @@ use async_trait::async_trait;
 
 use crate::RegistryError;
 
+pub mod conformance;
 pub mod memory;
 
 /// Port of the checkpoints.

@@ -6,6 +6,7 @@ use async_trait::async_trait;
 
 use crate::RegistryError;
 
+pub mod conformance;
 pub mod memory;
 
 /// Port of the leases.

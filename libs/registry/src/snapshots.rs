@@ -5,6 +5,7 @@ use bytes::Bytes;
 
 use crate::RegistryError;
 
+pub mod conformance;
 pub mod memory;
 
 /// Port of the interest snapshots.

@@ -38,3 +38,16 @@ impl Checkpoints for MemoryCheckpoints {
         Ok(self.saved.lock().get(&partition).map(|(_, seq)| *seq))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::checkpoints::conformance;
+
+    #[tokio::test]
+    async fn conforms() {
+        conformance::all(async || Arc::new(MemoryCheckpoints::new()) as Arc<dyn Checkpoints>).await;
+    }
+}

@@ -77,3 +77,16 @@ impl LeaseStore for MemoryLeases {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::leases::conformance;
+
+    #[tokio::test(start_paused = true)]
+    async fn conforms() {
+        conformance::all(Arc::new(MemoryLeases::new()), "").await;
+    }
+}

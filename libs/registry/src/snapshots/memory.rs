@@ -43,3 +43,16 @@ impl InterestSnapshots for MemorySnapshots {
             .map(|(_, snapshot)| snapshot.clone()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::snapshots::conformance;
+
+    #[tokio::test]
+    async fn conforms() {
+        conformance::all(async || Arc::new(MemorySnapshots::new()) as Arc<dyn InterestSnapshots>).await;
+    }
+}
