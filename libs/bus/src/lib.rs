@@ -4,6 +4,7 @@
 pub mod conformance;
 pub mod documents;
 pub mod event_log;
+pub mod fault;
 pub mod signals;
 pub mod subjects;
 

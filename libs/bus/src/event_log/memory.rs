@@ -414,3 +414,42 @@ fn millis(duration: Duration) -> u64 {
 fn unix_ms() -> u64 {
     millis(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default())
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+
+    /// An old entry of a quiet room stays at the front while a busy room punches hole after hole.
+    #[test]
+    fn holes_behind_an_old_entry_do_not_pile_up() {
+        let mut state = State::default();
+        let mut append = |room: u8| {
+            let subject = LogSubject::Room(RoomToken::from_bytes(&[room; 16]).unwrap());
+            state.append(
+                0,
+                NewEntry {
+                    subject,
+                    payload: Bytes::from_static(b"x"),
+                    dedup: None,
+                },
+                4,
+            );
+        };
+        append(1);
+        for _ in 0..100_000 {
+            append(2);
+        }
+        let seqs: Vec<_> = state.after(0).iter().map(|entry| entry.seq).collect();
+        assert_eq!(seqs, [1, 99_998, 99_999, 100_000, 100_001]);
+        assert!(
+            state.entries.len() < 2 * FEW_HOLES,
+            "{} slots",
+            state.entries.len()
+        );
+        assert_eq!(state.bytes, 5 * (1 + OVERHEAD));
+        state.expire(1);
+        assert!(state.entries.is_empty() && state.rooms.is_empty() && state.bytes == 0 && state.holes == 0);
+    }
+}
