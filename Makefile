@@ -1,0 +1,41 @@
+# `make lint` and `make test` are what every change must pass; .ci/run runs both.
+
+.DEFAULT_GOAL := help
+.PHONY: help run test lint fmt bench deps
+
+# Where tests/deps.sh puts what the system's packages are too old for.
+export PATH := $(CURDIR)/target/tools/bin:$(PATH)
+
+help: ## this list
+	@sed -n 's/^\([a-z]*\):.*## /make \1: /p' $(MAKEFILE_LIST)
+
+run: ## the server on http://localhost:3001/
+	cargo run --release
+
+# One build of everything, which the doc tests and nextest find done: the same packages, so the same features.
+test: ## every test, with stock clients; installs what they need
+	tests/deps.sh test
+	cargo build --workspace --bins --examples --tests
+	cargo test --workspace --doc
+	cargo nextest run --workspace --no-tests=fail
+
+lint: ## formatting, clippy, documentation, licences and sources of dependencies
+	tests/deps.sh lint
+	cargo fmt --all --check
+	cargo fmt --manifest-path libs/sio/fuzz/Cargo.toml --check
+	cargo clippy --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS=-Dwarnings cargo doc --workspace --no-deps
+	cargo deny check bans licenses sources
+
+fmt: ## formats the code
+	cargo fmt --all
+	cargo fmt --manifest-path libs/sio/fuzz/Cargo.toml
+
+bench: ## load on a server of its own, then the codec
+	cargo build --release -p fanfare -p bench
+	target/release/bench room
+	target/release/bench idle
+	cargo bench -p sio
+
+deps: ## installs what lint and test need
+	tests/deps.sh

@@ -1,0 +1,92 @@
+#!/usr/bin/env bash
+# What the checks need beside the Rust toolchain: looks, and installs what is missing (Debian's apt, npm, cargo).
+# Usage: tests/deps.sh [lint] [test]; without arguments, both. The stock clients' own packages are installed by
+# the tests themselves, from the lock files in tests/compat.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+tools=$PWD/target/tools # the Makefile puts its bin/ first in PATH
+export PATH=$tools/bin:$PATH
+
+have() { command -v "$1" >/dev/null; }
+
+apt_updated=
+apt_install() {
+    if ! have apt-get; then
+        echo "deps: this machine has no apt-get; install yourself what Debian calls: $*" >&2
+        exit 1
+    fi
+    local root=()
+    [ "$(id -u)" = 0 ] || root=(sudo)
+    echo "deps: installing $*"
+    if [ -z "$apt_updated" ]; then
+        "${root[@]}" apt-get update -qq
+        apt_updated=yes
+    fi
+    "${root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends "$@" >/dev/null
+}
+
+cargo_tool() {
+    cargo "$1" --version >/dev/null 2>&1 && return
+    echo "deps: installing cargo-$1 (a few minutes, once)"
+    cargo install --locked --quiet "cargo-$1"
+}
+
+# Playwright asks for Node 20; Debian 12 has 18.
+node_is_new_enough() {
+    have node && [ "$(node -p 'process.versions.node.split(".")[0]')" -ge 20 ]
+}
+
+node_and_npm() {
+    have node && have npm || apt_install nodejs npm
+    node_is_new_enough && return
+    local arch
+    case $(uname -m) in
+        x86_64) arch=x64 ;;
+        aarch64) arch=arm64 ;;
+        *)
+            echo "deps: the tests need Node 20 or later" >&2
+            exit 1
+            ;;
+    esac
+    echo "deps: installing Node 22 into target/tools"
+    npm install --prefix "$tools" --no-save --no-audit --no-fund --loglevel=error "node-linux-$arch@22" >/dev/null
+    mkdir -p "$tools/bin"
+    ln -sf "../node_modules/node-linux-$arch/bin/node" "$tools/bin/node"
+    node_is_new_enough
+}
+
+# The places where tests/src/clients.rs looks.
+have_chromium() {
+    local path
+    for path in "${CHROMIUM:-}" /usr/bin/chromium /usr/bin/chromium-browser /usr/bin/google-chrome; do
+        [ -n "$path" ] && [ -x "$path" ] && return
+    done
+    return 1
+}
+
+have cargo || {
+    echo "deps: no Rust toolchain: https://rustup.rs" >&2
+    exit 1
+}
+have cc || apt_install build-essential
+
+[ $# -gt 0 ] || set -- lint test
+for group in "$@"; do
+    case $group in
+        lint)
+            cargo_tool deny
+            ;;
+        test)
+            [ -e /etc/ssl/certs/ca-certificates.crt ] || apt_install ca-certificates
+            node_and_npm
+            python3 -c 'import ensurepip, venv' 2>/dev/null || apt_install python3 python3-venv
+            have_chromium || apt_install chromium
+            cargo_tool nextest
+            ;;
+        *)
+            echo "usage: tests/deps.sh [lint] [test]" >&2
+            exit 2
+            ;;
+    esac
+done
