@@ -12,6 +12,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use model::RoomToken;
 
+pub mod conformance;
+pub mod conformance;
 pub mod local;
 
 /// The worker's end of the link to one gateway.

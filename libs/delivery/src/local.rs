@@ -19,7 +19,8 @@ use crate::{Arrival, Batch, Connector, GatewayLink, LinkError, VolatileEvent};
 pub struct LinkLimits {
     /// Batches that may wait.
     pub batches: usize,
-    /// Bytes of records that may wait. One batch is taken into an empty queue whatever its size.
+    /// Bytes of records that may wait in batches; half as many again may wait in signals. One batch is
+    /// taken into an empty queue whatever its size.
     pub bytes: usize,
 }
 
@@ -60,7 +61,10 @@ struct Shared {
 struct Queue {
     arrivals: Vec<Arrival>,
     batches: usize,
-    bytes: usize,
+    /// Of records in batches.
+    batch_bytes: usize,
+    /// Of records in signals: these never take the room of what must not be lost.
+    signal_bytes: usize,
     /// The receiver is gone.
     closed: bool,
     /// The link is gone.
@@ -93,12 +97,12 @@ impl GatewayLink for LocalLink {
             if queue.closed {
                 return Err(LinkError::Closed);
             }
-            let full = queue.batches >= max_batches || queue.bytes + bytes > max_bytes;
+            let full = queue.batches >= max_batches || queue.batch_bytes + bytes > max_bytes;
             if full && queue.batches > 0 {
                 return Err(LinkError::Full);
             }
             queue.batches += 1;
-            queue.bytes += bytes;
+            queue.batch_bytes += bytes;
             queue.arrivals.push(Arrival::Batch(batch));
         }
         self.shared.arrived.notify_one();
@@ -109,14 +113,15 @@ impl GatewayLink for LocalLink {
         {
             let LinkLimits { batches, bytes } = self.shared.limits;
             let mut queue = self.shared.queue.lock();
-            // Signals never take the room of what must not be lost.
+            // A gateway that has half a queue before it does not keep up.
+            let waiting = queue.batch_bytes + queue.signal_bytes;
             if queue.closed
                 || queue.arrivals.len() >= batches / 2
-                || queue.bytes + signal.record.len() > bytes / 2
+                || waiting + signal.record.len() > bytes / 2
             {
                 return;
             }
-            queue.bytes += signal.record.len();
+            queue.signal_bytes += signal.record.len();
             queue.arrivals.push(Arrival::Signal(signal));
         }
         self.shared.arrived.notify_one();
@@ -129,16 +134,21 @@ impl GatewayLink for LocalLink {
 }
 
 impl LocalReceiver {
-    /// Waits for arrivals and swaps all there are into `arrivals`, which must be empty. `false` once
-    /// the worker's end is gone and nothing is left. Cancellation safe.
+    /// Waits for arrivals and adds all there are to `arrivals`; into an empty vector it swaps them.
+    /// `false` once the worker's end is gone and nothing is left. Cancellation safe.
     pub async fn recv_many(&mut self, arrivals: &mut Vec<Arrival>) -> bool {
         loop {
             {
                 let mut queue = self.shared.queue.lock();
                 if !queue.arrivals.is_empty() {
                     queue.batches = 0;
-                    queue.bytes = 0;
-                    std::mem::swap(&mut queue.arrivals, arrivals);
+                    queue.batch_bytes = 0;
+                    queue.signal_bytes = 0;
+                    if arrivals.is_empty() {
+                        std::mem::swap(&mut queue.arrivals, arrivals);
+                    } else {
+                        arrivals.append(&mut queue.arrivals);
+                    }
                     return true;
                 }
                 if queue.ended {
@@ -166,12 +176,13 @@ impl Drop for LocalLink {
 
 impl Drop for LocalReceiver {
     fn drop(&mut self) {
-        let mut queue = self.shared.queue.lock();
-        *queue = Queue {
-            closed: true,
-            ended: queue.ended,
-            ..Queue::default()
+        let waiting = {
+            let mut queue = self.shared.queue.lock();
+            queue.closed = true;
+            std::mem::take(&mut queue.arrivals)
         };
+        // Freed without the lock, which a worker may be waiting for.
+        drop(waiting);
     }
 }
 
@@ -195,7 +206,8 @@ impl LocalLinks {
         self.links.write().insert(gateway.to_owned(), Arc::new(link));
     }
 
-    /// Forgets a gateway; its receiver ends once what was queued is taken.
+    /// Forgets a gateway; its receiver ends once the workers have let go of the link too and what was
+    /// queued is taken.
     pub fn remove(&self, gateway: &str) {
         self.links.write().remove(gateway);
     }
@@ -209,5 +221,119 @@ impl Connector for LocalLinks {
             return Err(LinkError::Closed);
         }
         Ok(link)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use model::RoomToken;
+
+    use super::*;
+    use crate::{
+        Delivery,
+        conformance::{LinkUnderTest, Receiver, gateway_link},
+    };
+
+    #[async_trait]
+    impl Receiver for LocalReceiver {
+        async fn recv_many(&mut self, arrivals: &mut Vec<Arrival>) -> bool {
+            LocalReceiver::recv_many(self, arrivals).await
+        }
+
+        fn acknowledge(&self, partition: u16, seq: u64) {
+            LocalReceiver::acknowledge(self, partition, seq);
+        }
+    }
+
+    fn under_test(limits: LinkLimits, batches: u64) -> LinkUnderTest {
+        let (link, receiver) = pair(4, limits);
+        LinkUnderTest {
+            link: Arc::new(link),
+            receiver: Box::new(receiver),
+            batches,
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn conforms_bounded_by_batches() {
+        let limits = LinkLimits {
+            batches: 16,
+            bytes: 1 << 20,
+        };
+        gateway_link(async || under_test(limits, 16)).await;
+    }
+
+    #[tokio::test]
+    async fn conforms_bounded_by_bytes() {
+        let limits = LinkLimits {
+            batches: 1 << 20,
+            bytes: 2_000,
+        };
+        gateway_link(async || under_test(limits, 20)).await;
+    }
+
+    fn batch(seq: u64, bytes: usize) -> Batch {
+        let room = RoomToken::from_bytes(&[1; 16]).unwrap();
+        Batch {
+            partition: 0,
+            epoch: 1,
+            after: seq - 1,
+            through: seq,
+            deliveries: vec![Delivery {
+                seq,
+                room,
+                record: Bytes::from(vec![0; bytes]),
+            }],
+        }
+    }
+
+    #[tokio::test]
+    async fn an_empty_queue_takes_one_batch_of_any_size() {
+        let limits = LinkLimits {
+            batches: 4,
+            bytes: 10,
+        };
+        let (link, mut receiver) = pair(1, limits);
+        for seq in [1, 3] {
+            link.deliver(batch(seq, 1_000)).unwrap();
+            assert_eq!(link.deliver(batch(seq + 1, 1)), Err(LinkError::Full));
+            let mut arrivals = Vec::new();
+            assert!(receiver.recv_many(&mut arrivals).await);
+            assert_eq!(arrivals, [Arrival::Batch(batch(seq, 1_000))]);
+        }
+    }
+
+    #[tokio::test]
+    async fn arrivals_are_added_to_those_not_worked_off() {
+        let (link, mut receiver) = pair(1, LinkLimits::default());
+        let mut arrivals = Vec::new();
+        for seq in 1..=3 {
+            link.deliver(batch(seq, 1)).unwrap();
+            assert!(receiver.recv_many(&mut arrivals).await);
+        }
+        assert_eq!(arrivals, [1, 2, 3].map(|seq| Arrival::Batch(batch(seq, 1))));
+    }
+
+    #[tokio::test]
+    async fn links_are_found_by_gateway_until_they_close() {
+        let links = LocalLinks::new();
+        assert_eq!(links.connect("g", "").await.err(), Some(LinkError::Closed));
+        let (link, mut receiver) = pair(1, LinkLimits::default());
+        links.register("g", link);
+        let held = links.connect("g", "").await.unwrap();
+        held.deliver(batch(1, 1)).unwrap();
+        links.remove("g");
+        assert_eq!(links.connect("g", "").await.err(), Some(LinkError::Closed));
+        held.deliver(batch(2, 1)).unwrap();
+        drop(held);
+        let mut arrivals = Vec::new();
+        while receiver.recv_many(&mut arrivals).await {}
+        assert_eq!(arrivals, [1, 2].map(|seq| Arrival::Batch(batch(seq, 1))));
+
+        let (link, receiver) = pair(1, LinkLimits::default());
+        links.register("h", link);
+        drop(receiver);
+        assert_eq!(links.connect("h", "").await.err(), Some(LinkError::Closed));
     }
 }
