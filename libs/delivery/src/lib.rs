@@ -13,7 +13,6 @@ use bytes::Bytes;
 use model::RoomToken;
 
 pub mod conformance;
-pub mod conformance;
 pub mod local;
 
 /// The worker's end of the link to one gateway.
