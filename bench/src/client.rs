@@ -15,29 +15,41 @@ const HANDSHAKE: &str = "GET /socket.io/?EIO=4&transport=websocket HTTP/1.1\r\n\
     Host: bench\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
     Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n";
 
-pub(crate) struct Reader {
+/// What comes from the server.
+pub struct Reader {
     stream: OwnedReadHalf,
     buffer: Vec<u8>,
     /// Complete frames begin here.
     start: usize,
 }
 
-pub(crate) struct Writer {
+/// What goes to the server.
+pub struct Writer {
     stream: OwnedWriteHalf,
 }
 
 /// Connects to the server and opens the namespace.
-pub(crate) async fn connect(addr: SocketAddr, namespace: &str) -> Result<(Reader, Writer)> {
+///
+/// # Errors
+/// When the server refuses.
+pub async fn connect(addr: SocketAddr, namespace: &str) -> Result<(Reader, Writer)> {
     let stream = TcpStream::connect(addr).await?;
     stream.set_nodelay(true)?;
     let (stream, mut writer) = stream.into_split();
     writer.write_all(HANDSHAKE.as_bytes()).await?;
-    let mut reader = Reader { stream, buffer: Vec::new(), start: 0 };
+    let mut reader = Reader {
+        stream,
+        buffer: Vec::new(),
+        start: 0,
+    };
     let mut writer = Writer { stream: writer };
     loop {
         reader.fill().await?;
         if let Some(end) = reader.buffer.windows(4).position(|window| window == b"\r\n\r\n") {
-            ensure!(reader.buffer.starts_with(b"HTTP/1.1 101"), "the handshake was refused");
+            ensure!(
+                reader.buffer.starts_with(b"HTTP/1.1 101"),
+                "the handshake was refused"
+            );
             reader.start = end + 4;
             break;
         }
@@ -46,17 +58,25 @@ pub(crate) async fn connect(addr: SocketAddr, namespace: &str) -> Result<(Reader
     ensure!(open.starts_with('0'), "no open packet: {open}");
     writer.text(&format!("40{namespace},")).await?;
     let connected = reader.text().await?;
-    ensure!(connected.starts_with(&format!("40{namespace}")), "not connected: {connected}");
+    ensure!(
+        connected.starts_with(&format!("40{namespace}")),
+        "not connected: {connected}"
+    );
     Ok((reader, writer))
 }
 
 impl Reader {
-    /// The next text message; binary ones are passed over.
-    pub(crate) async fn text(&mut self) -> Result<String> {
+    /// The next message, as text.
+    ///
+    /// # Errors
+    /// When the connection ends, or for a message that is no text.
+    pub async fn text(&mut self) -> Result<String> {
         loop {
             if let Some((header, length)) = self.frame() {
                 let payload = &self.buffer[self.start + header..self.start + header + length];
-                let text = std::str::from_utf8(payload).context("text that is none")?.to_owned();
+                let text = std::str::from_utf8(payload)
+                    .context("text that is none")?
+                    .to_owned();
                 self.start += header + length;
                 if self.start == self.buffer.len() {
                     self.buffer = Vec::new();
@@ -72,8 +92,14 @@ impl Reader {
     fn frame(&self) -> Option<(usize, usize)> {
         let frame = &self.buffer[self.start..];
         let (header, length) = match frame.get(1)? & 0x7f {
-            126 => (4, usize::from(u16::from_be_bytes(frame.get(2..4)?.try_into().ok()?))),
-            127 => (10, usize::try_from(u64::from_be_bytes(frame.get(2..10)?.try_into().ok()?)).ok()?),
+            126 => (
+                4,
+                usize::from(u16::from_be_bytes(frame.get(2..4)?.try_into().ok()?)),
+            ),
+            127 => (
+                10,
+                usize::try_from(u64::from_be_bytes(frame.get(2..10)?.try_into().ok()?)).ok()?,
+            ),
             length => (2, usize::from(length)),
         };
         (frame.len() >= header + length).then_some((header, length))
@@ -93,7 +119,10 @@ impl Reader {
 
 impl Writer {
     /// Sends a text message, masked with zeros.
-    pub(crate) async fn text(&mut self, text: &str) -> Result<()> {
+    ///
+    /// # Errors
+    /// When the connection has ended.
+    pub async fn text(&mut self, text: &str) -> Result<()> {
         let mut frame = vec![0x81];
         match u16::try_from(text.len()) {
             Ok(length) if length < 126 => frame.push(0x80 | length.to_be_bytes()[1]),

@@ -3,14 +3,15 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
+use bench::client;
 use tokio::task::JoinSet;
 
-use crate::{client, server::Server};
+use crate::server::Server;
 
 /// Connects under way at a time.
 const AT_ONCE: usize = 64;
 
-#[expect(clippy::print_stdout, clippy::disallowed_methods, reason = "a command-line tool with tasks of its own")]
+#[expect(clippy::print_stdout, reason = "a command-line tool")]
 pub(crate) async fn run(clients: usize) -> Result<()> {
     let server = Server::start().await?;
     // What starts lazily has started before the measurement begins.
@@ -40,7 +41,10 @@ pub(crate) async fn run(clients: usize) -> Result<()> {
     println!("resident before            {before} bytes");
     println!("resident after             {resident} bytes");
     println!("resident a client          {each:.0} bytes");
-    println!("CPU a connect and join     {:.3} ms", cpu * 1000.0 / clients as f64);
+    println!(
+        "CPU a connect and join     {:.3} ms",
+        cpu * 1000.0 / clients as f64
+    );
     Ok(())
 }
 
@@ -51,7 +55,9 @@ async fn join(server: &Server) -> Result<(client::Reader, client::Writer)> {
 async fn join_at(addr: std::net::SocketAddr) -> Result<(client::Reader, client::Writer)> {
     let (mut reader, mut writer) = client::connect(addr, "/chat").await?;
     // A room of its own kind for each hundred would be another scenario: here all are in one.
-    writer.text("42/chat,0[\"join-room\",{\"roomId\":\"idle\"}]").await?;
+    writer
+        .text("42/chat,0[\"join-room\",{\"roomId\":\"idle\"}]")
+        .await?;
     loop {
         let text = reader.text().await?;
         if text.starts_with("43/chat,0") {

@@ -2,12 +2,14 @@
 //!
 //! `cargo run --release -p bench -- idle` and `-- room`; the server is `target/release/fanfare`.
 
-mod client;
 mod idle;
-mod room;
 mod server;
 
+use anyhow::ensure;
+use bench::room::{self, Load};
 use clap::{Parser, Subcommand};
+
+use crate::server::Server;
 
 #[derive(Parser)]
 #[command(about = "Measures a server it starts itself", version)]
@@ -45,8 +47,54 @@ enum Scenario {
 async fn main() -> anyhow::Result<()> {
     match Cli::parse().scenario {
         Scenario::Idle { clients } => idle::run(clients).await,
-        Scenario::Room { members, publishers, messages, in_flight } => {
-            room::run(members, publishers, messages, in_flight).await
+        Scenario::Room {
+            members,
+            publishers,
+            messages,
+            in_flight,
+        } => {
+            measure_room(Load {
+                members,
+                publishers,
+                messages,
+                in_flight,
+            })
+            .await
         }
     }
+}
+
+#[expect(clippy::print_stdout, reason = "a command-line tool")]
+async fn measure_room(load: Load) -> anyhow::Result<()> {
+    let server = Server::start().await?;
+    let mut before = 0.0;
+    let report = room::run(server.addr, load, || {
+        before = server.cpu_seconds()?;
+        Ok(())
+    })
+    .await?;
+    let cpu = server.cpu_seconds()? - before;
+    let deliveries = (report.messages * load.members) as f64;
+    println!(
+        "members / publishers / messages   {} / {} / {}",
+        load.members, load.publishers, report.messages
+    );
+    println!(
+        "lost / repeated / other order     {} / {} / {}",
+        report.lost, report.repeated, report.other_order
+    );
+    println!(
+        "deliveries a second               {:.0}",
+        deliveries / report.elapsed.as_secs_f64()
+    );
+    println!(
+        "server CPU a million deliveries   {:.2} s",
+        cpu * 1e6 / deliveries
+    );
+    println!("server memory resident            {} bytes", server.resident()?);
+    ensure!(
+        report.is_clean(),
+        "a figure with loss, repetition or disorder does not count"
+    );
+    Ok(())
 }

@@ -27,13 +27,22 @@ impl Server {
             .stdout(Stdio::piped())
             .kill_on_drop(true)
             .spawn()
-            .with_context(|| format!("{} does not start; build it: cargo build --release", binary.display()))?;
+            .with_context(|| {
+                format!(
+                    "{} does not start; build it: cargo build --release",
+                    binary.display()
+                )
+            })?;
         let pid = child.id().context("the server has ended")?;
         let stdout = child.stdout.take().context("the server has no output")?;
         let mut lines = BufReader::new(stdout).lines();
         while let Some(line) = lines.next_line().await? {
             if let Some(addr) = line.strip_prefix("fanfare listening on http://") {
-                return Ok(Self { addr: addr.parse()?, pid, _child: child });
+                return Ok(Self {
+                    addr: addr.parse()?,
+                    pid,
+                    _child: child,
+                });
             }
         }
         anyhow::bail!("the server ended before it listened")
@@ -43,7 +52,9 @@ impl Server {
     pub(crate) fn resident(&self) -> Result<u64> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid))?;
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-        let kib = line.and_then(|line| line.trim().strip_suffix(" kB")).context("no VmRSS")?;
+        let kib = line
+            .and_then(|line| line.trim().strip_suffix(" kB"))
+            .context("no VmRSS")?;
         Ok(kib.parse::<u64>()? * 1024)
     }
 

@@ -118,12 +118,12 @@ impl Input {
         }
     }
 
-    /// A whole number of `0..=max` that may be left out.
-    pub(super) fn optional_number(&mut self, field: &str, max: u64) -> Option<u64> {
+    /// A whole number of `min..=max` that may be left out.
+    pub(super) fn optional_number(&mut self, field: &str, min: u64, max: u64) -> Option<u64> {
         let value = self.take(field)?;
-        let number = value.as_u64().filter(|number| *number <= max);
+        let number = value.as_u64().filter(|number| (min..=max).contains(number));
         if number.is_none() {
-            self.wrong(field, format!("must be a whole number from 0 to {max}"));
+            self.wrong(field, format!("must be a whole number from {min} to {max}"));
         }
         number
     }
@@ -209,7 +209,7 @@ mod tests {
         input.room("roomId");
         input.text("content", 5000);
         input.one_of("type", &["text", "image"]);
-        input.optional_number("n", 5);
+        input.optional_number("n", 0, 5);
         input.user_ids("to", 10);
         input.flag("f", true);
         input.text("gone", 5);

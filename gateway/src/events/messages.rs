@@ -233,7 +233,7 @@ pub(super) fn history(call: Call, mut input: Input) -> Step {
     let before = input.optional_offset("before");
     let after = input.optional_offset("after");
     let limit = input
-        .optional_number("limit", MAX_PAGE)
+        .optional_number("limit", 1, MAX_PAGE)
         .unwrap_or(DEFAULT_PAGE)
         .max(1);
     if before.is_some() && after.is_some() {

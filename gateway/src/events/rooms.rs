@@ -33,7 +33,7 @@ struct Joined<'a> {
 
 pub(super) fn join(call: Call, mut input: Input) -> Step {
     let room = input.room("roomId");
-    let history = input.optional_number("history", MAX_HISTORY).unwrap_or(0);
+    let history = input.optional_number("history", 0, MAX_HISTORY).unwrap_or(0);
     match (room, input.finish()) {
         (Some(room), Ok(())) => call.with_access(room, move |call, room| admit(call, room, history)),
         (_, Err(error)) => call.fail(error),

@@ -6,6 +6,7 @@ use std::{
     collections::VecDeque,
     io,
     sync::Arc,
+    task::{Context, Waker},
     time::{Duration, Instant},
 };
 
@@ -89,7 +90,14 @@ impl Work {
     fn step(&mut self, step: Step) {
         match step {
             Step::Done => {}
-            Step::Later(future) => self.in_flight.get_or_insert_default().push(future),
+            Step::Later(mut future) => {
+                // Most are done at once, and then nothing more is kept for them. One that is not is
+                // polled again with the driver's own waker.
+                let mut context = Context::from_waker(Waker::noop());
+                if future.as_mut().poll(&mut context).is_pending() {
+                    self.in_flight.get_or_insert_default().push(future);
+                }
+            }
             Step::Wait(future) => self.waiting = Some(future),
         }
     }

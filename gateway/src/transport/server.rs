@@ -126,15 +126,16 @@ impl EngineServer {
         websocket: bool,
     ) -> Result<Response<Body>, HandshakeError> {
         let query = Query::parse(request.uri().query().unwrap_or_default());
-        let version = query.version.as_deref().and_then(Version::from_query);
-        if version != Some(Version::V4) {
-            return Err(HandshakeError::UnsupportedProtocolVersion);
-        }
+        // In the order of the reference: the transport, then the version.
         let transport = query
             .transport
             .as_deref()
             .and_then(TransportKind::from_query)
             .ok_or(HandshakeError::TransportUnknown)?;
+        let version = query.version.as_deref().and_then(Version::from_query);
+        if version != Some(Version::V4) {
+            return Err(HandshakeError::UnsupportedProtocolVersion);
+        }
         match query.sid {
             Some(sid) => {
                 let conn = self.sessions.get(&sid).ok_or(HandshakeError::SessionIdUnknown)?;
@@ -260,7 +261,8 @@ impl Query {
             let slot = match key {
                 "EIO" => &mut parsed.version,
                 "transport" => &mut parsed.transport,
-                "sid" => &mut parsed.sid,
+                // An empty id is none, as in the reference.
+                "sid" if !value.is_empty() => &mut parsed.sid,
                 _ => continue,
             };
             if slot.is_none() {
