@@ -12,6 +12,8 @@ use bus::{
     fault::{Faults, FaultyLog},
     signals::memory::MemorySignals,
 };
+use bytes::Bytes;
+use futures_util::FutureExt;
 
 const PER_ROOM: usize = 200;
 const RECORD: usize = 100_000;
@@ -69,6 +71,57 @@ async fn memory_signals_conform() {
 async fn memory_signals_conform_when_shared() {
     let bus: Arc<dyn Signals> = Arc::new(MemorySignals::new());
     signals(async || Arc::clone(&bus)).await;
+}
+
+/// A buffer is bounded in bytes too; a message larger than all of it goes through alone.
+#[tokio::test]
+async fn memory_signals_bound_the_bytes_that_wait() {
+    let bus = MemorySignals::new();
+    let mut ear = bus.subscribe("s", None).await.unwrap();
+    let payload = Bytes::from(vec![0; 1 << 20]);
+    for _ in 0..2 {
+        for _ in 0..100 {
+            bus.publish("s", payload.clone()).unwrap();
+        }
+        for _ in 0..64 {
+            assert_eq!(ear.next().await.unwrap().payload, payload);
+        }
+        assert!(ear.next().now_or_never().is_none());
+    }
+    let larger = Bytes::from(vec![0; 65 << 20]);
+    bus.publish("s", larger.clone()).unwrap();
+    bus.publish("s", payload).unwrap();
+    assert_eq!(ear.next().await.unwrap().payload, larger);
+    assert!(ear.next().now_or_never().is_none());
+}
+
+/// Questions are shared out as well, however many members there are.
+#[tokio::test]
+async fn memory_signals_share_requests_among_a_queue() {
+    let bus = MemorySignals::new();
+    for count in 2..=6 {
+        let subject = format!("q{count}");
+        let mut members = Vec::new();
+        for _ in 0..count {
+            members.push(bus.subscribe(&subject, Some("q")).await.unwrap());
+        }
+        for _ in 0..60 * count {
+            let timeout = Duration::from_secs(3600);
+            let asked = bus.request(&subject, Bytes::new(), timeout).now_or_never();
+            assert_eq!(asked, None, "nobody has answered yet");
+        }
+        for member in &mut members {
+            let mut share = 0;
+            // Out of the runtime's sight: it lets a task receive only so many at a time.
+            while tokio::task::coop::unconstrained(member.next())
+                .now_or_never()
+                .is_some()
+            {
+                share += 1;
+            }
+            assert!((30..=90).contains(&share), "{share} of 60 with {count} members");
+        }
+    }
 }
 
 #[tokio::test]

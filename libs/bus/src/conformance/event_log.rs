@@ -27,6 +27,7 @@ pub struct LogUnderTest {
 pub async fn event_log(make: impl AsyncFn() -> LogUnderTest) {
     tokio::join!(
         async { calls_of_one_task_stand_in_their_order(&make().await).await },
+        async { calls_keep_their_order_across_subjects(&make().await).await },
         async { partitions_are_independent(&make().await).await },
         async { a_dropped_append_is_stored_all_the_same(&make().await).await },
         async { a_key_is_stored_once(&make().await).await },
@@ -166,6 +167,44 @@ async fn calls_of_one_task_stand_in_their_order(test: &LogUnderTest) {
     );
     let last = soon(room.log.last_seq(room.partition)).await.unwrap();
     assert!(last >= appended[count - 1].seq);
+}
+
+/// A join's record stands before the event that was sent after it, whatever room that is of.
+async fn calls_keep_their_order_across_subjects(test: &LogUnderTest) {
+    let room = Room::new(test);
+    let subjects = [
+        LogSubject::Control,
+        LogSubject::Room(room.token),
+        LogSubject::Room(Room::new(test).token),
+    ];
+    let mark = format!("{:x}", unique());
+    let first = soon(room.log.last_seq(room.partition)).await.unwrap();
+    let mut appends: Vec<_> = (0..24)
+        .map(|n| {
+            let entry = NewEntry {
+                subject: subjects[n % 3],
+                payload: Bytes::from(format!("{mark} {n}")),
+                dedup: (n % 2 == 0).then(|| format!("{mark} {n}")),
+            };
+            room.log.append(room.partition, entry)
+        })
+        .collect();
+    appends.reverse();
+    let mut appended = soon(try_join_all(appends)).await.unwrap();
+    appended.reverse();
+    let mut tail = room.tail(first).await;
+    let mut seen = Vec::new();
+    while seen.len() < appended.len() {
+        let mut batch = soon(tail.next()).await.unwrap();
+        batch.retain(|entry| entry.payload.starts_with(mark.as_bytes()));
+        seen.extend(batch);
+    }
+    for (n, entry) in seen.iter().enumerate() {
+        let text = Bytes::from(format!("{mark} {n}"));
+        assert_eq!((entry.subject, &entry.payload), (subjects[n % 3], &text));
+        assert_eq!(entry.seq, appended[n].seq);
+    }
+    assert!(seen.is_sorted_by(|one, next| one.seq < next.seq));
 }
 
 async fn partitions_are_independent(test: &LogUnderTest) {

@@ -36,7 +36,8 @@ pub struct MemoryLogConfig {
     pub max_messages_per_room: usize,
     /// Entries older than this go.
     pub max_age: Duration,
-    /// A deduplication key is remembered for so long; the port asks for two minutes at least.
+    /// A deduplication key is remembered for so long; the port asks for two minutes at least. What the
+    /// keys cost comes on top of `max_bytes`.
     pub dedup_window: Duration,
     /// Bytes of the largest record.
     pub max_record_bytes: usize,

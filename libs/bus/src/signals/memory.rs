@@ -4,7 +4,7 @@ use std::{
     collections::HashMap,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -18,6 +18,8 @@ use super::{Signal, Signals, SignalsError, Subscription};
 
 /// Messages that may wait for one subscriber.
 const BUFFER: usize = 65_536;
+/// Bytes of payloads that may wait for one subscriber; one message may, whatever its size.
+const BUFFER_BYTES: usize = 64 << 20;
 const INBOX: &str = "_INBOX.";
 
 /// Volatile messages within one process. Cheap to clone.
@@ -28,17 +30,35 @@ pub struct MemorySignals {
 
 #[derive(Default)]
 struct Shared {
+    /// Numbers subscriptions and inboxes.
     next: AtomicU64,
+    /// Counts what is sent, to share out the messages of a queue.
+    turn: AtomicU64,
     /// Subscriptions without wildcards, by subject.
     exact: RwLock<HashMap<String, Vec<Subscriber>>>,
     wild: RwLock<Vec<(Vec<String>, Subscriber)>>,
 }
 
-#[derive(Clone)]
 struct Subscriber {
     id: u64,
     queue: Option<String>,
     sender: mpsc::Sender<Signal>,
+    /// Bytes that wait.
+    waiting: Arc<AtomicUsize>,
+}
+
+impl Subscriber {
+    /// Hands a message over unless the buffer is full; whether it was taken.
+    fn offer(&self, signal: &Signal) -> bool {
+        let bytes = signal.payload.len();
+        let before = self.waiting.fetch_add(bytes, Ordering::Relaxed);
+        let room = before == 0 || before.saturating_add(bytes) <= BUFFER_BYTES;
+        let taken = room && self.sender.try_send(signal.clone()).is_ok();
+        if !taken {
+            self.waiting.fetch_sub(bytes, Ordering::Relaxed);
+        }
+        taken
+    }
 }
 
 impl MemorySignals {
@@ -50,50 +70,52 @@ impl MemorySignals {
 
     /// Sends; whether anybody listens, be it with a full buffer.
     fn send(&self, signal: &Signal) -> bool {
-        let mut receivers = self
-            .shared
-            .exact
-            .read()
-            .get(&signal.subject)
-            .cloned()
-            .unwrap_or_default();
-        for (pattern, subscriber) in self.shared.wild.read().iter() {
-            if matches(pattern, &signal.subject) {
-                receivers.push(subscriber.clone());
+        // Offering never waits, so the tables need not be copied.
+        let exact = self.shared.exact.read();
+        let wild = self.shared.wild.read();
+        let exact = exact.get(&signal.subject).into_iter().flatten();
+        let wild = wild
+            .iter()
+            .filter(|(pattern, _)| matches(pattern, &signal.subject));
+        let mut heard = false;
+        let mut queues: Vec<(&str, Vec<&Subscriber>)> = Vec::new();
+        for subscriber in exact.chain(wild.map(|(_, subscriber)| subscriber)) {
+            heard = true;
+            let Some(name) = subscriber.queue.as_deref() else {
+                // A full buffer loses the message, as the port says.
+                subscriber.offer(signal);
+                continue;
+            };
+            match queues.iter_mut().find(|(queue, _)| *queue == name) {
+                Some((_, members)) => members.push(subscriber),
+                None => queues.push((name, vec![subscriber])),
             }
         }
-        let turn = self.shared.next.fetch_add(1, Ordering::Relaxed);
-        for subscriber in receivers.iter().filter(|subscriber| subscriber.queue.is_none()) {
-            // A full buffer loses the message, as the port says.
-            let _ = subscriber.sender.try_send(signal.clone());
+        for (_, members) in queues {
+            // Any of them, as in NATS; another one when its buffer is full.
+            let start = self.any(members.len());
+            let (before, from) = members.split_at(start);
+            let _taken = from.iter().chain(before).any(|member| member.offer(signal));
         }
-        let mut queues: HashMap<&str, Vec<&Subscriber>> = HashMap::new();
-        for subscriber in &receivers {
-            if let Some(queue) = &subscriber.queue {
-                queues.entry(queue).or_default().push(subscriber);
-            }
-        }
-        for members in queues.into_values() {
-            // The next in turn; another one when its buffer is full.
-            let count = members.len();
-            let start = usize::try_from(turn).unwrap_or_default() % count;
-            let _taken = (0..count).any(|step| {
-                members[(start + step) % count]
-                    .sender
-                    .try_send(signal.clone())
-                    .is_ok()
-            });
-        }
-        !receivers.is_empty()
+        heard
+    }
+
+    /// A number below `count`, evenly spread whoever else sends in between (Fibonacci hashing).
+    fn any(&self, count: usize) -> usize {
+        let turn = self.shared.turn.fetch_add(1, Ordering::Relaxed);
+        let spread = turn.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+        usize::try_from(spread).unwrap_or_default() % count
     }
 
     fn listen(&self, subject: &str, queue: Option<&str>, buffer: usize) -> MemorySubscription {
         let (sender, receiver) = mpsc::channel(buffer);
         let id = self.shared.next.fetch_add(1, Ordering::Relaxed);
+        let waiting = Arc::new(AtomicUsize::new(0));
         let subscriber = Subscriber {
             id,
             queue: queue.map(str::to_owned),
             sender,
+            waiting: Arc::clone(&waiting),
         };
         if is_wild(subject) {
             let pattern = subject.split('.').map(str::to_owned).collect();
@@ -111,6 +133,7 @@ impl MemorySignals {
             subject: subject.to_owned(),
             id,
             receiver,
+            waiting,
         }
     }
 }
@@ -157,12 +180,16 @@ struct MemorySubscription {
     subject: String,
     id: u64,
     receiver: mpsc::Receiver<Signal>,
+    /// Bytes that wait.
+    waiting: Arc<AtomicUsize>,
 }
 
 #[async_trait]
 impl Subscription for MemorySubscription {
     async fn next(&mut self) -> Option<Signal> {
-        self.receiver.recv().await
+        let signal = self.receiver.recv().await?;
+        self.waiting.fetch_sub(signal.payload.len(), Ordering::Relaxed);
+        Some(signal)
     }
 }
 
