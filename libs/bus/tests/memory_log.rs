@@ -226,6 +226,47 @@ proptest! {
     fn agrees_with_a_naive_log(steps in prop::collection::vec(step(), 0..300)) {
         agrees(steps).now_or_never().unwrap();
     }
+
+    #[test]
+    fn bytes_take_the_oldest_first(sizes in prop::collection::vec((0..4u8, 0..3_000usize), 0..200)) {
+        bytes_take_the_oldest(sizes).now_or_never().unwrap();
+    }
+}
+
+/// What is left is the end of what a naive log has, and pages and tails agree about it.
+async fn bytes_take_the_oldest(sizes: Vec<(u8, usize)>) {
+    let max_bytes = 16 << 10;
+    let (log, _) = with_clock(MemoryLogConfig {
+        max_bytes,
+        ..config()
+    });
+    let mut naive = Naive {
+        now: 1_000,
+        ..Naive::default()
+    };
+    for (number, size) in sizes {
+        let subject = LogSubject::Room(room(number));
+        let payload = Bytes::from(vec![number; size]);
+        log.append(0, entry(subject, payload.clone())).await.unwrap();
+        naive.append(subject, payload, None);
+        let all = naive.there();
+        let left = log.tail(0, 0).await.unwrap().next().await.unwrap();
+        assert!(all.ends_with(&left), "the newest, in order and whole");
+        let bytes = |entries: &[Entry]| entries.iter().map(|entry| entry.payload.len()).sum::<usize>();
+        assert!(bytes(&left) <= max_bytes);
+        // Nothing goes without need.
+        if bytes(&all) + all.len() * 256 <= max_bytes {
+            assert_eq!(left, all);
+        }
+        naive.stored.retain(|entry| entry.seq >= left[0].seq);
+        for number in 0..4 {
+            let query = PageQuery::After { after: 0, limit: 3 };
+            assert_eq!(
+                log.page(0, room(number), query).await,
+                Ok(naive.page(room(number), query))
+            );
+        }
+    }
 }
 
 #[tokio::test]
