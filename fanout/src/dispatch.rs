@@ -18,13 +18,16 @@ pub(crate) struct Dispatch {
     states: HashMap<u32, State>,
 }
 
+/// What is known of a gateway.
 #[derive(Default)]
 struct State {
     /// `through` of the last batch, whether the link took it or not.
     tried: Option<u64>,
+    /// Number of the link that took a batch last.
+    link: Option<u64>,
     /// Collected since.
     pending: Vec<Delivery>,
-    /// A batch was refused, and nothing has told the gateway of the gap yet.
+    /// A batch was refused or may be lost, and nothing has told the gateway of the gap yet.
     behind: bool,
 }
 
@@ -60,37 +63,33 @@ impl Dispatch {
 
     /// Sends what was collected; `through` is the last sequence that was looked at.
     pub(crate) fn flush(&mut self, through: u64) {
-        for (gateway, state) in &mut self.states {
-            if state.pending.is_empty() {
+        self.send_to(through, |state| !state.pending.is_empty());
+    }
+
+    /// Finds the gateways of `interested` that have not been told anything over the link they have now:
+    /// they may miss what was queued in the one before, or what the worker before this one had for them.
+    pub(crate) fn find_gaps(&mut self, interested: impl Iterator<Item = u32>) {
+        for gateway in interested {
+            let Some(link) = self.gateways.link(gateway) else {
                 continue;
-            }
-            let deliveries = std::mem::take(&mut state.pending);
-            self.metrics.deliveries.inc_by(deliveries.len() as u64);
-            let batch = Batch {
-                partition: self.partition,
-                epoch: self.epoch,
-                after: state.tried.unwrap_or(self.start),
-                through,
-                deliveries,
             };
-            Self::send(&self.gateways, &self.metrics, *gateway, state, batch);
+            let state = self.states.entry(gateway).or_default();
+            if state.link != Some(link.number) {
+                state.behind = true;
+            }
         }
     }
 
-    /// Tells gateways that missed something by an empty batch behind the gap, so that they read it from
-    /// the log.
+    /// Tells gateways that may have missed something by an empty batch behind the gap, so that they read
+    /// it from the log.
     pub(crate) fn tell_gaps(&mut self, through: u64) {
-        for (gateway, state) in self.states.iter_mut().filter(|(_, state)| state.behind) {
-            let after = state.tried.unwrap_or(self.start);
-            let batch = Batch {
-                partition: self.partition,
-                epoch: self.epoch,
-                after,
-                through,
-                deliveries: Vec::new(),
-            };
-            Self::send(&self.gateways, &self.metrics, *gateway, state, batch);
-        }
+        self.send_to(through, |state| state.behind);
+    }
+
+    /// Tells gateways that were sent nothing lately that there was nothing for them, so that they need not
+    /// read from the log all that there was for others when the next owner comes.
+    pub(crate) fn tell_progress(&mut self, through: u64) {
+        self.send_to(through, |state| state.tried.is_none_or(|tried| tried < through));
     }
 
     /// Whether some gateway missed something and has not been told.
@@ -101,7 +100,7 @@ impl Dispatch {
     pub(crate) fn signal(&self, receivers: &[u32], room: RoomToken, record: &Bytes) {
         for gateway in receivers {
             if let Some(link) = self.gateways.link(*gateway) {
-                link.signal(VolatileEvent {
+                link.to.signal(VolatileEvent {
                     room,
                     record: record.clone(),
                 });
@@ -113,19 +112,42 @@ impl Dispatch {
         self.states.remove(&gateway);
     }
 
-    fn send(gateways: &Gateways, metrics: &Metrics, gateway: u32, state: &mut State, batch: Batch) {
-        state.tried = Some(batch.through);
-        let sent = gateways
-            .link(gateway)
-            .map_or(Err(LinkError::Closed), |link| link.deliver(batch));
-        match sent {
+    fn send_to(&mut self, through: u64, which: impl Fn(&State) -> bool) {
+        let mut states = std::mem::take(&mut self.states);
+        for (gateway, state) in states.iter_mut().filter(|(_, state)| which(state)) {
+            self.send(*gateway, state, through);
+        }
+        self.states = states;
+    }
+
+    /// A refused batch is not kept: the next one begins behind it and so shows the gateway its gap.
+    fn send(&self, gateway: u32, state: &mut State, through: u64) {
+        let after = state.tried.replace(through).unwrap_or(self.start);
+        let deliveries = std::mem::take(&mut state.pending);
+        let count = deliveries.len() as u64;
+        state.behind = true;
+        let Some(link) = self.gateways.link(gateway) else {
+            self.metrics.refused_deliveries.inc_by(count);
+            return;
+        };
+        let batch = Batch {
+            partition: self.partition,
+            epoch: self.epoch,
+            after,
+            through,
+            deliveries,
+        };
+        match link.to.deliver(batch) {
             Ok(()) => {
-                metrics.batches.inc();
                 state.behind = false;
+                state.link = Some(link.number);
+                self.metrics.batches.inc();
+                self.metrics.deliveries.inc_by(count);
             }
-            Err(LinkError::Full | LinkError::Closed) => {
-                metrics.refused_batches.inc();
-                state.behind = true;
+            Err(LinkError::Full) => self.metrics.refused_deliveries.inc_by(count),
+            Err(LinkError::Closed) => {
+                self.metrics.refused_deliveries.inc_by(count);
+                self.gateways.closed(gateway, &link);
             }
         }
     }

@@ -3,14 +3,21 @@
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use bus::{Signals, SignalsError, Subscription, subjects};
-use delivery::{Connector, GatewayLink};
+use delivery::{Connector, GatewayLink, LinkError};
+use futures_util::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use parking_lot::RwLock;
 use prost::Message;
 use proto::v1::GatewayHeartbeat;
-use tokio::time::Instant;
+use tokio::time::{MissedTickBehavior, interval};
 
-/// A gateway that says nothing for so long is gone.
-const SILENCE: Duration = Duration::from_secs(3);
+/// Silence is counted in these, so that a worker that was itself stopped for a while (a suspended
+/// machine, a debugger) takes nobody for dead when it goes on.
+const TICK: Duration = Duration::from_millis(500);
+/// A gateway that has said nothing for so many ticks (3 s) is sent nothing more. Its interest stays: when
+/// it is heard again it goes on, and reads from the log what it missed.
+const SILENT: u32 = 6;
+/// A gateway that has said nothing for so many ticks (2 minutes, the recovery window) is gone.
+const GONE: u32 = 240;
 
 /// The gateways a worker knows. Each has a number that tables use instead of its id; numbers are not
 /// given out twice.
@@ -27,12 +34,34 @@ struct Known {
 
 struct Gateway {
     id: Arc<str>,
-    link: Option<Arc<dyn GatewayLink>>,
-    /// `None`: gone for good, or never heard of.
-    heard: Option<Instant>,
-    /// It is worth waiting for until then although it was not heard of yet.
-    expected_until: Instant,
+    link: Option<Link>,
+    /// Links it has had so far.
+    links: u64,
+    /// Ticks since it was heard, or since it was first heard of.
+    silent: u32,
+    /// A link is being made.
+    connecting: bool,
+    /// It said that it leaves. Ids are new for each run, so it does not come back; heartbeats that were
+    /// under way change nothing.
+    left: bool,
 }
+
+impl Gateway {
+    fn is_gone(&self) -> bool {
+        self.left || self.silent >= GONE
+    }
+}
+
+/// A link to a gateway.
+#[derive(Clone)]
+pub(crate) struct Link {
+    /// Tells apart the links that one gateway has had.
+    pub(crate) number: u64,
+    pub(crate) to: Arc<dyn GatewayLink>,
+}
+
+/// A link that was asked for, with the gateway's number.
+type Connecting = BoxFuture<'static, (u32, Result<Arc<dyn GatewayLink>, LinkError>)>;
 
 impl Gateways {
     pub(crate) fn new(connector: Arc<dyn Connector>) -> Arc<Self> {
@@ -42,7 +71,7 @@ impl Gateways {
         })
     }
 
-    /// The number of a gateway, which may not have been heard of yet.
+    /// The number of a gateway, which may not have been heard yet.
     pub(crate) fn number(&self, id: &str) -> u32 {
         if let Some(number) = self.known.read().numbers.get(id) {
             return *number;
@@ -57,85 +86,115 @@ impl Gateways {
         known.gateways.push(Gateway {
             id,
             link: None,
-            heard: None,
-            expected_until: Instant::now() + SILENCE,
+            links: 0,
+            silent: 0,
+            connecting: false,
+            left: false,
         });
         number
     }
 
     pub(crate) fn id(&self, number: u32) -> Option<Arc<str>> {
-        self.known
-            .read()
+        let known = self.known.read();
+        known
             .gateways
             .get(number as usize)
             .map(|gateway| Arc::clone(&gateway.id))
     }
 
-    pub(crate) fn link(&self, number: u32) -> Option<Arc<dyn GatewayLink>> {
+    pub(crate) fn link(&self, number: u32) -> Option<Link> {
         self.known.read().gateways.get(number as usize)?.link.clone()
+    }
+
+    /// The link is closed; another one is made when the gateway is heard.
+    pub(crate) fn closed(&self, number: u32, link: &Link) {
+        let mut known = self.known.write();
+        let gateway = known.gateways.get_mut(number as usize);
+        if let Some(gateway) = gateway.filter(|gateway| gateway.links == link.number) {
+            gateway.link = None;
+        }
     }
 
     /// Whether nothing is to be expected of the gateway any more.
     pub(crate) fn is_gone(&self, number: u32) -> bool {
-        let now = Instant::now();
         let known = self.known.read();
-        known
-            .gateways
-            .get(number as usize)
-            .is_none_or(|gateway| match gateway.heard {
-                Some(heard) => now.duration_since(heard) > SILENCE,
-                None => now > gateway.expected_until,
-            })
+        known.gateways.get(number as usize).is_none_or(Gateway::is_gone)
     }
 
     pub(crate) async fn subscribe(signals: &dyn Signals) -> Result<Box<dyn Subscription>, SignalsError> {
         signals.subscribe(subjects::GATEWAY_HEARTBEAT, None).await
     }
 
-    /// Follows the heartbeats until the subscription ends.
+    /// Follows the heartbeats until the subscription ends. A gateway that is slow to connect does not
+    /// keep the others from being heard.
     pub(crate) async fn follow(&self, mut heartbeats: Box<dyn Subscription>) {
-        while let Some(signal) = heartbeats.next().await {
-            match GatewayHeartbeat::decode(signal.payload) {
-                Ok(heartbeat) => self.heard(&heartbeat).await,
-                Err(error) => tracing::warn!(%error, "a gateway's heartbeat cannot be read"),
+        let mut ticks = interval(TICK);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut connecting: FuturesUnordered<Connecting> = FuturesUnordered::new();
+        loop {
+            tokio::select! {
+                _ = ticks.tick() => self.tick(),
+                Some((number, link)) = connecting.next() => self.connected(number, link),
+                signal = heartbeats.next() => match signal.map(|signal| GatewayHeartbeat::decode(signal.payload)) {
+                    Some(Ok(heartbeat)) => connecting.extend(self.heard(heartbeat)),
+                    Some(Err(error)) => tracing::warn!(%error, "a gateway's heartbeat cannot be read"),
+                    None => break,
+                },
             }
         }
     }
 
-    async fn heard(&self, heartbeat: &GatewayHeartbeat) {
-        let number = self.number(&heartbeat.gateway) as usize;
-        let linked = {
-            let mut known = self.known.write();
-            let Some(gateway) = known.gateways.get_mut(number) else {
-                return;
-            };
-            if heartbeat.leaving {
-                gateway.heard = None;
-                gateway.expected_until = Instant::now();
-                gateway.link = None;
-                tracing::info!(gateway = %gateway.id, "gateway leaves");
-                return;
+    fn tick(&self) {
+        for gateway in &mut self.known.write().gateways {
+            gateway.silent = gateway.silent.saturating_add(1);
+            if gateway.silent >= SILENT && gateway.link.take().is_some() {
+                tracing::warn!(gateway = %gateway.id, "gateway is silent");
             }
-            gateway.heard = Some(Instant::now());
-            gateway.link.is_some()
-        };
-        if linked {
-            return;
         }
-        match self
-            .connector
-            .connect(&heartbeat.gateway, &heartbeat.address)
-            .await
-        {
-            Ok(link) => {
-                tracing::info!(gateway = %heartbeat.gateway, address = %heartbeat.address, "gateway connected");
-                if let Some(gateway) = self.known.write().gateways.get_mut(number) {
-                    gateway.link = Some(link);
-                }
+    }
+
+    /// Notes the heartbeat; what there is to do to get a link, if it has none.
+    fn heard(&self, heartbeat: GatewayHeartbeat) -> Option<Connecting> {
+        let number = self.number(&heartbeat.gateway);
+        let mut known = self.known.write();
+        let gateway = known.gateways.get_mut(number as usize)?;
+        if heartbeat.leaving {
+            gateway.left = true;
+            gateway.link = None;
+            tracing::info!(gateway = %gateway.id, "gateway leaves");
+            return None;
+        }
+        gateway.silent = 0;
+        if gateway.left || gateway.link.is_some() || gateway.connecting {
+            return None;
+        }
+        gateway.connecting = true;
+        let connector = Arc::clone(&self.connector);
+        Some(Box::pin(async move {
+            (
+                number,
+                connector.connect(&heartbeat.gateway, &heartbeat.address).await,
+            )
+        }))
+    }
+
+    fn connected(&self, number: u32, link: Result<Arc<dyn GatewayLink>, LinkError>) {
+        let mut known = self.known.write();
+        let Some(gateway) = known.gateways.get_mut(number as usize) else {
+            return;
+        };
+        gateway.connecting = false;
+        match link {
+            Ok(_) if gateway.is_gone() => {}
+            Ok(to) => {
+                gateway.links += 1;
+                gateway.link = Some(Link {
+                    number: gateway.links,
+                    to,
+                });
+                tracing::info!(gateway = %gateway.id, "gateway connected");
             }
-            Err(error) => {
-                tracing::warn!(%error, gateway = %heartbeat.gateway, address = %heartbeat.address, "gateway cannot be reached");
-            }
+            Err(error) => tracing::warn!(%error, gateway = %gateway.id, "gateway cannot be reached"),
         }
     }
 }

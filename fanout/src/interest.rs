@@ -68,7 +68,7 @@ impl Interest {
     /// byte), the id, the number of its rooms (four bytes, big-endian) and their tokens.
     pub(crate) fn encode(&self, name: impl Fn(u32) -> Option<Arc<str>>) -> Vec<u8> {
         let mut bytes = Vec::new();
-        for (gateway, rooms) in &self.gateways {
+        for (gateway, rooms) in self.gateways.iter().filter(|(_, rooms)| !rooms.is_empty()) {
             let Some(id) = name(*gateway) else { continue };
             let (Ok(length), Ok(count)) = (u8::try_from(id.len()), u32::try_from(rooms.len())) else {
                 continue;

@@ -8,17 +8,18 @@ use std::{
 };
 
 use bus::{Signals, Subscription, subjects};
+use futures_util::future::join_all;
 use lifecycle::Tasks;
 use prost::Message;
 use proto::v1::WorkerHeartbeat;
 use registry::leases::{Lease, LeaseStore};
 use tokio::{
     sync::oneshot,
-    time::{Instant, interval},
+    time::{Instant, MissedTickBehavior, interval},
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::partition::{Context, Partition};
+use crate::partition::{self, Context};
 
 /// Heartbeats of workers and renewals of leases.
 const BEAT: Duration = Duration::from_millis(500);
@@ -48,6 +49,7 @@ impl Ownership {
         let mut alive = BTreeMap::from([(self.worker.clone(), Instant::now())]);
         let mut owned: HashMap<u16, Owned> = HashMap::new();
         let mut beat = interval(BEAT);
+        beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 () = stop.cancelled() => break,
@@ -74,13 +76,12 @@ impl Ownership {
             alive.retain(|_, heard| heard.elapsed() <= SILENCE);
             self.balance(&alive, &mut owned).await;
         }
-        for (_, partition) in owned {
-            self.hand_over(partition).await;
-        }
+        self.hand_over(owned.into_values().collect()).await;
         self.beat(true);
     }
 
     async fn balance(&self, alive: &BTreeMap<String, Instant>, owned: &mut HashMap<u16, Owned>) {
+        let mut given_up = Vec::new();
         for number in 0..self.context.log.partitions() {
             let owner = model::rendezvous(&number.to_string(), alive.keys().map(String::as_str));
             let ours = owner == Some(self.worker.as_str());
@@ -89,21 +90,19 @@ impl Ownership {
                     if self.renew(number, &mut partition).await {
                         owned.insert(number, partition);
                     } else {
-                        partition.stop.cancel();
+                        given_up.push(partition);
                     }
                 }
-                (false, Some(partition)) => self.hand_over(partition).await,
-                (true, None) => {
-                    if let Some(partition) = self.acquire(number).await {
-                        owned.insert(number, partition);
-                    }
-                }
+                (false, Some(partition)) => given_up.push(partition),
+                (true, None) => owned.extend(self.acquire(number).await.map(|partition| (number, partition))),
                 (false, None) => {}
             }
         }
+        self.hand_over(given_up).await;
     }
 
     async fn acquire(&self, number: u16) -> Option<Owned> {
+        let asked = Instant::now();
         match self
             .leases
             .acquire(&lease_name(number), &self.worker, self.lease)
@@ -112,16 +111,15 @@ impl Ownership {
             Ok(Some(lease)) => {
                 let stop = CancellationToken::new();
                 let (done, stopped) = oneshot::channel();
-                let partition = Partition::take_over(number, &lease, Arc::clone(&self.context)).await;
-                let until = stop.clone();
+                let owning = partition::own(number, lease.clone(), Arc::clone(&self.context), stop.clone());
                 self.tasks.spawn("partition", async move {
-                    partition.run(until).await;
-                    // Nobody waits when the lease was lost.
+                    owning.await;
+                    // Nobody waits when this worker has ended.
                     let _ = done.send(());
                 });
                 Some(Owned {
                     lease,
-                    renewed: Instant::now(),
+                    renewed: asked,
                     stop,
                     stopped,
                 })
@@ -134,11 +132,19 @@ impl Ownership {
         }
     }
 
-    /// `false` when the partition is no longer ours.
+    /// `false` when the partition is to be given up: it is no longer ours, or its task has ended.
     async fn renew(&self, number: u16, partition: &mut Owned) -> bool {
+        if !matches!(
+            partition.stopped.try_recv(),
+            Err(oneshot::error::TryRecvError::Empty)
+        ) {
+            tracing::warn!(partition = number, "the partition's task has ended");
+            return false;
+        }
+        let asked = Instant::now();
         match self.leases.renew(&partition.lease, self.lease).await {
             Ok(true) => {
-                partition.renewed = Instant::now();
+                partition.renewed = asked;
                 true
             }
             Ok(false) => {
@@ -154,13 +160,21 @@ impl Ownership {
         }
     }
 
-    async fn hand_over(&self, partition: Owned) {
-        partition.stop.cancel();
-        // An error says that it has ended already.
-        let _ = partition.stopped.await;
-        if let Err(error) = self.leases.release(&partition.lease).await {
-            tracing::warn!(%error, lease = partition.lease.name, "the lease could not be released");
+    /// Ends all of them at once; each lease is free when its partition has saved where it ended.
+    async fn hand_over(&self, partitions: Vec<Owned>) {
+        for partition in &partitions {
+            partition.stop.cancel();
         }
+        let release = partitions.into_iter().map(|partition| async move {
+            if !partition.stopped.is_terminated() {
+                // An error says that it has ended already.
+                let _ = partition.stopped.await;
+            }
+            if let Err(error) = self.leases.release(&partition.lease).await {
+                tracing::warn!(%error, lease = partition.lease.name, "the lease could not be released");
+            }
+        });
+        join_all(release).await;
     }
 
     fn beat(&self, leaving: bool) {

@@ -2,20 +2,27 @@
 
 use std::{sync::Arc, time::Duration};
 
-use bus::{EventLog, LogSubject, Signal, Signals, Subscription, Tail, subjects};
+use bus::{Entry, EventLog, LogSubject, Signal, Signals, Subscription, Tail, subjects};
 use bytes::Bytes;
+use futures_util::future::{BoxFuture, OptionFuture};
 use model::RoomToken;
 use prost::Message;
-use registry::{checkpoints::Checkpoints, leases::Lease, snapshots::InterestSnapshots};
-use tokio::time::{Instant, interval_at};
+use registry::{RegistryError, checkpoints::Checkpoints, leases::Lease, snapshots::InterestSnapshots};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, sleep};
 use tokio_util::sync::CancellationToken;
 
 use crate::{dispatch::Dispatch, gateways::Gateways, interest::Interest, metrics::Metrics};
 
 /// How often the position is saved, and gateways that are gone or behind are looked after.
 const UPKEEP: Duration = Duration::from_millis(500);
+/// An interest table that has not changed is saved again so often, in case the registry forgot it.
+const SAVE_AGAIN: Duration = Duration::from_secs(10);
 /// How often gateways that missed something are told, while there are some.
 const GAPS: Duration = Duration::from_millis(20);
+/// How often gateways are told that they have everything, if they were sent nothing for so long.
+const PROGRESS: Duration = Duration::from_secs(5);
+/// Entries of one batch of the log after which other tasks get a turn.
+const TURN: usize = 256;
 /// After an error the log is asked again so much later.
 const RETRY: Duration = Duration::from_millis(200);
 
@@ -29,8 +36,49 @@ pub(crate) struct Context {
     pub(crate) metrics: Arc<Metrics>,
 }
 
-pub(crate) struct Partition {
+/// Owns the partition under `lease` until `stop`, or until a newer owner is found to be there: takes it
+/// over from where its last owner saved it, works, and saves where it ends.
+pub(crate) async fn own(number: u16, lease: Lease, context: Arc<Context>, stop: CancellationToken) {
+    let restored = stop.run_until_cancelled(restore(number, &context)).await;
+    if let Some((interest, position)) = restored {
+        Partition::new(number, lease.epoch, context, interest, position)
+            .run(stop)
+            .await;
+    }
+}
+
+/// The interest table and the position to go on from. Without a table: an empty one before the first
+/// record, so that the log itself rebuilds it.
+async fn restore(number: u16, context: &Context) -> (Interest, u64) {
+    loop {
+        match load(number, context).await {
+            Ok(Some((interest, position))) => return (interest, position),
+            Ok(None) => return (Interest::default(), 0),
+            Err(error) => {
+                tracing::warn!(%error, partition = number, "waiting for the interest snapshot");
+                sleep(RETRY).await;
+            }
+        }
+    }
+}
+
+async fn load(number: u16, context: &Context) -> Result<Option<(Interest, u64)>, RegistryError> {
+    let Some(snapshot) = context.snapshots.load(number).await? else {
+        return Ok(None);
+    };
+    let Some(table) = Interest::decode(&snapshot.table, |id| context.gateways.number(id)) else {
+        tracing::error!(partition = number, "the interest snapshot cannot be read");
+        return Ok(None);
+    };
+    // A checkpoint is saved alone only while the table saved before it is still right.
+    let checkpoint = context.checkpoints.load(number).await?.unwrap_or_default();
+    Ok(Some((table, snapshot.seq.max(checkpoint))))
+}
+
+struct Partition {
     number: u16,
+    /// The number as a label.
+    label: String,
     epoch: u64,
     context: Arc<Context>,
     interest: Interest,
@@ -38,113 +86,130 @@ pub(crate) struct Partition {
     /// Last sequence looked at.
     position: u64,
     saved: u64,
+    /// The table is another one than was saved.
+    changed: bool,
+    table_saved: Instant,
+}
+
+/// What came of saving.
+struct Report {
+    position: u64,
+    with_table: bool,
+    saved: Result<bool, RegistryError>,
+    /// The newest sequence of the log, if it could be had.
+    newest: Option<u64>,
 }
 
 impl Partition {
-    /// Takes the partition over from where its last owner saved it.
-    pub(crate) async fn take_over(number: u16, lease: &Lease, context: Arc<Context>) -> Self {
-        let (interest, position) = Self::restore(number, &context).await;
-        let dispatch = Dispatch::new(
-            number,
-            lease.epoch,
-            position,
-            Arc::clone(&context.gateways),
-            Arc::clone(&context.metrics),
-        );
-        context.metrics.take_overs.inc();
-        context.metrics.owned.inc();
-        let label = number.to_string();
-        // Epochs are far below 2^63.
-        context
-            .metrics
-            .epoch
-            .with_label_values(&[&label])
-            .set(i64::try_from(lease.epoch).unwrap_or(i64::MAX));
-        tracing::debug!(
-            partition = number,
-            epoch = lease.epoch,
-            position,
-            "partition taken over"
-        );
+    fn new(number: u16, epoch: u64, context: Arc<Context>, interest: Interest, position: u64) -> Self {
+        let gateways = Arc::clone(&context.gateways);
+        let dispatch = Dispatch::new(number, epoch, position, gateways, Arc::clone(&context.metrics));
         Self {
             number,
-            epoch: lease.epoch,
+            label: number.to_string(),
+            epoch,
             context,
             interest,
             dispatch,
             position,
             saved: position,
+            changed: false,
+            table_saved: Instant::now(),
         }
     }
 
-    /// The interest table and the sequence it stands for. Without a snapshot: an empty table before the
-    /// first record, so that the log itself rebuilds it.
-    async fn restore(number: u16, context: &Context) -> (Interest, u64) {
-        loop {
-            match context.snapshots.load(number).await {
-                Ok(Some(snapshot)) => {
-                    let table = Interest::decode(&snapshot.table, |id| context.gateways.number(id));
-                    if let Some(table) = table {
-                        return (table, snapshot.seq);
-                    }
-                    tracing::error!(partition = number, "the interest snapshot cannot be read");
-                    return (Interest::default(), 0);
-                }
-                Ok(None) => return (Interest::default(), 0),
-                Err(error) => {
-                    tracing::warn!(%error, partition = number, "waiting for the interest snapshot");
-                    tokio::time::sleep(RETRY).await;
-                }
-            }
+    async fn run(mut self, stop: CancellationToken) {
+        let (partition, epoch) = (self.number, self.epoch);
+        tracing::debug!(partition, epoch, position = self.position, "partition taken over");
+        self.context.metrics.taken_over(&self.label, epoch);
+        let replaced = self.work(&stop).await;
+        if !replaced {
+            self.dispatch.tell_progress(self.position);
+            let report = self.save(true).await;
+            self.note(report);
         }
-    }
-
-    /// Works until `stop`, then saves the position.
-    pub(crate) async fn run(mut self, stop: CancellationToken) {
-        let mut signals = self.listen().await;
-        let mut upkeep = interval_at(Instant::now() + UPKEEP, UPKEEP);
-        let mut gaps = interval_at(Instant::now() + GAPS, GAPS);
-        let mut tail = self.open(&stop).await;
-        while let Some(reader) = &mut tail {
-            tokio::select! {
-                biased;
-                () = stop.cancelled() => break,
-                _ = upkeep.tick() => self.upkeep().await,
-                _ = gaps.tick(), if self.dispatch.has_gaps() => self.dispatch.tell_gaps(self.position),
-                entries = reader.next() => match entries {
-                    Ok(entries) => self.process(entries),
-                    Err(error) => {
-                        tracing::warn!(%error, partition = self.number, "reading the log broke off");
-                        tail = self.open(&stop).await;
-                    }
-                },
-                signal = signals.next() => match signal {
-                    Some(signal) => self.signal(&signal),
-                    None => signals = self.listen().await,
-                },
-            }
-        }
-        self.save().await;
-        self.context.metrics.released(self.number);
+        self.context.metrics.released(&self.label);
         tracing::debug!(
-            partition = self.number,
-            epoch = self.epoch,
+            partition,
+            epoch,
             position = self.position,
+            replaced,
             "partition released"
         );
     }
 
-    async fn open(&self, stop: &CancellationToken) -> Option<Box<dyn Tail>> {
+    /// Works until `stop`; `true` when a newer owner was found before.
+    async fn work(&mut self, stop: &CancellationToken) -> bool {
+        let Some(mut signals) = stop.run_until_cancelled(self.listen()).await else {
+            return false;
+        };
+        let Some(mut tail) = stop.run_until_cancelled(self.open()).await else {
+            return false;
+        };
+        let mut upkeep = every(UPKEEP);
+        let mut gaps = every(GAPS);
+        let mut progress = every(PROGRESS);
+        // Deliveries do not wait for the registry.
+        let mut saving: OptionFuture<BoxFuture<'static, Report>> = None.into();
+        let mut under_way = false;
         loop {
-            let opened = tokio::select! {
-                opened = self.context.log.tail(self.number, self.position) => opened,
-                () = stop.cancelled() => return None,
-            };
-            match opened {
-                Ok(tail) => return Some(tail),
+            // At random, so that none of a busy log, busy signals and the upkeep starves the others.
+            tokio::select! {
+                () = stop.cancelled() => break,
+                entries = tail.next() => match entries {
+                    Ok(entries) => {
+                        let many = entries.len() >= TURN;
+                        self.process(entries);
+                        if many {
+                            tokio::task::yield_now().await;
+                        }
+                    }
+                    Err(error) => {
+                        tracing::warn!(%error, partition = self.number, "reading the log broke off");
+                        match stop.run_until_cancelled(self.open()).await {
+                            Some(opened) => tail = opened,
+                            None => break,
+                        }
+                    }
+                },
+                signal = signals.next() => match signal {
+                    Some(signal) => self.signal(&signal),
+                    None => match stop.run_until_cancelled(self.listen()).await {
+                        Some(listening) => signals = listening,
+                        None => break,
+                    },
+                },
+                _ = gaps.tick(), if self.dispatch.has_gaps() => self.dispatch.tell_gaps(self.position),
+                _ = progress.tick() => self.dispatch.tell_progress(self.position),
+                Some(report) = &mut saving => {
+                    saving = None.into();
+                    under_way = false;
+                    if self.note(report) {
+                        return true;
+                    }
+                },
+                _ = upkeep.tick(), if !under_way => {
+                    self.look_after_gateways();
+                    let with_table = self.changed || self.table_saved.elapsed() >= SAVE_AGAIN;
+                    saving = Some(self.save(with_table)).into();
+                    under_way = true;
+                }
+            }
+        }
+        // An older position must not overtake the last one.
+        match saving.await {
+            Some(report) => self.note(report),
+            None => false,
+        }
+    }
+
+    async fn open(&self) -> Box<dyn Tail> {
+        loop {
+            match self.context.log.tail(self.number, self.position).await {
+                Ok(tail) => return tail,
                 Err(error) => {
                     tracing::warn!(%error, partition = self.number, "cannot read the log");
-                    tokio::time::sleep(RETRY).await;
+                    sleep(RETRY).await;
                 }
             }
         }
@@ -157,13 +222,13 @@ impl Partition {
                 Ok(subscription) => return subscription,
                 Err(error) => {
                     tracing::warn!(%error, partition = self.number, "cannot listen for volatile events");
-                    tokio::time::sleep(RETRY).await;
+                    sleep(RETRY).await;
                 }
             }
         }
     }
 
-    fn process(&mut self, entries: Vec<bus::Entry>) {
+    fn process(&mut self, entries: Vec<Entry>) {
         for entry in entries {
             self.position = entry.seq;
             match entry.subject {
@@ -186,16 +251,18 @@ impl Partition {
             }
         };
         let gateway = self.context.gateways.number(&change.gateway);
-        for room in change.end.iter().filter_map(|token| RoomToken::from_bytes(token)) {
+        let tokens = |tokens: Vec<Bytes>| {
+            tokens
+                .into_iter()
+                .filter_map(|token| RoomToken::from_bytes(&token))
+        };
+        for room in tokens(change.end) {
             self.interest.end(gateway, room);
         }
-        for room in change
-            .begin
-            .iter()
-            .filter_map(|token| RoomToken::from_bytes(token))
-        {
+        for room in tokens(change.begin) {
             self.interest.begin(gateway, room);
         }
+        self.changed = true;
     }
 
     fn signal(&mut self, signal: &Signal) {
@@ -207,52 +274,84 @@ impl Partition {
             .signal(self.interest.of(room), room, &signal.payload);
     }
 
-    async fn upkeep(&mut self) {
+    fn look_after_gateways(&mut self) {
         for gateway in self.interest.gateways() {
             if self.context.gateways.is_gone(gateway) {
-                tracing::info!(
+                tracing::debug!(
                     partition = self.number,
                     gateway,
                     "gateway is gone: its interest ends"
                 );
                 self.interest.end_gateway(gateway);
                 self.dispatch.forget(gateway);
+                self.changed = true;
             }
         }
-        let label = self.number.to_string();
-        let metrics = &self.context.metrics;
-        metrics
-            .position
-            .with_label_values(&[&label])
-            .set(i64::try_from(self.position).unwrap_or(i64::MAX));
-        metrics
-            .interest
-            .with_label_values(&[&label])
-            .set(i64::try_from(self.interest.len()).unwrap_or(i64::MAX));
-        if self.position > self.saved {
-            self.save().await;
-        }
+        self.dispatch.find_gaps(self.interest.gateways().into_iter());
+        self.context
+            .metrics
+            .reached(&self.label, self.position, self.interest.len());
     }
 
-    /// The table first: a checkpoint must not run ahead of the interest that goes with it.
-    async fn save(&mut self) {
-        let gateways = &self.context.gateways;
-        let table = Bytes::from(self.interest.encode(|gateway| gateways.id(gateway)));
+    /// Saves the position, if there is news, and asks how far the log is.
+    fn save(&mut self, with_table: bool) -> BoxFuture<'static, Report> {
+        let context = Arc::clone(&self.context);
         let (number, epoch, position) = (self.number, self.epoch, self.position);
-        let saved = async {
-            let newest = self
-                .context
-                .snapshots
-                .save(number, epoch, position, table)
-                .await?;
-            Ok::<_, registry::RegistryError>(
-                newest && self.context.checkpoints.save(number, epoch, position).await?,
-            )
-        };
-        match saved.await {
-            Ok(true) => self.saved = position,
-            Ok(false) => tracing::warn!(partition = number, epoch, "a newer owner has saved its position"),
-            Err(error) => tracing::warn!(%error, partition = number, "the position could not be saved"),
-        }
+        let table = with_table.then(|| {
+            self.changed = false;
+            self.table_saved = Instant::now();
+            Bytes::from(self.interest.encode(|gateway| context.gateways.id(gateway)))
+        });
+        let news = with_table || position > self.saved;
+        Box::pin(async move {
+            let newest = context.log.last_seq(number).await.ok();
+            let saved = async {
+                // The table first: a checkpoint must not run ahead of the interest that goes with it.
+                if let Some(table) = table
+                    && !context.snapshots.save(number, epoch, position, table).await?
+                {
+                    return Ok(false);
+                }
+                Ok(!news || context.checkpoints.save(number, epoch, position).await?)
+            };
+            Report {
+                position,
+                with_table,
+                saved: saved.await,
+                newest,
+            }
+        })
     }
+
+    /// `true` when a newer owner has saved before.
+    fn note(&mut self, report: Report) -> bool {
+        if let Some(newest) = report.newest {
+            self.context
+                .metrics
+                .lags(&self.label, newest.saturating_sub(self.position));
+        }
+        match report.saved {
+            Ok(true) => self.saved = report.position,
+            Ok(false) => {
+                tracing::warn!(
+                    partition = self.number,
+                    epoch = self.epoch,
+                    "a newer owner has saved its position"
+                );
+                return true;
+            }
+            Err(error) => {
+                self.changed |= report.with_table;
+                tracing::warn!(%error, partition = self.number, "the position could not be saved");
+            }
+        }
+        false
+    }
+}
+
+/// What was missed is not made up for.
+fn every(period: Duration) -> Interval {
+    let mut interval = interval_at(Instant::now() + period, period);
+    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    interval
 }

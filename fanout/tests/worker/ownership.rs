@@ -1,0 +1,213 @@
+//! Who owns which partition, and what becomes of deliveries when that changes.
+
+use std::time::Duration;
+
+use delivery::{Arrival, local::LinkLimits};
+use registry::{checkpoints::Checkpoints, leases::LeaseStore, snapshots::InterestSnapshots};
+use tokio::time::{Instant, sleep};
+
+use crate::stage::{Gateway, LEASE, PARTITIONS, RunningWorker, Stage, numbers, partition, room};
+
+/// Goes on publishing into some rooms, all partitions among them, for a while.
+async fn publish_for(stage: &Stage, from: usize, count: usize) {
+    for n in from..from + count {
+        for number in 0..4 {
+            stage.publish(room(number), &format!("{number}-{n}")).await;
+        }
+        sleep(Duration::from_millis(50)).await;
+    }
+}
+
+async fn member_of_all(stage: &Stage) -> Gateway {
+    let mut gateway = stage.gateway("g").await;
+    for number in 0..4 {
+        gateway.begin(room(number)).await;
+    }
+    gateway
+}
+
+/// All events once, each room's in order.
+async fn has_all(gateway: &mut Gateway, count: usize) {
+    gateway.events(4 * count).await;
+    let events = gateway.rest().await;
+    for number in 0..4 {
+        let prefix = format!("{number}-");
+        let of_room: Vec<_> = events
+            .iter()
+            .filter_map(|event| event.strip_prefix(&prefix))
+            .collect();
+        assert_eq!(of_room, numbers(0..count));
+    }
+}
+
+fn owned(workers: &[&RunningWorker]) -> Vec<u16> {
+    workers.iter().map(|worker| worker.owned()).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn workers_share_the_partitions_and_each_has_one_owner() {
+    let stage = Stage::new();
+    let mut gateway = member_of_all(&stage).await;
+    let one = stage.worker("one").await;
+    publish_for(&stage, 0, 20).await;
+    assert_eq!(owned(&[&one]), [PARTITIONS]);
+    let two = stage.worker("two").await;
+    publish_for(&stage, 20, 40).await;
+    let shares = owned(&[&one, &two]);
+    assert_eq!(shares.iter().sum::<u16>(), PARTITIONS);
+    assert!(shares.iter().all(|share| *share > 0), "{shares:?}");
+    two.stop().await;
+    publish_for(&stage, 60, 40).await;
+    assert_eq!(owned(&[&one, &two]), [PARTITIONS, 0]);
+    has_all(&mut gateway, 100).await;
+    assert!(gateway.partitions.iter().any(|(epoch, _)| *epoch > 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_worker_that_stops_hands_over_within_a_second() {
+    let stage = Stage::new();
+    let mut gateway = member_of_all(&stage).await;
+    let one = stage.worker("one").await;
+    let two = stage.worker("two").await;
+    publish_for(&stage, 0, 40).await;
+    let begun = Instant::now();
+    one.stop().await;
+    while two.owned() < PARTITIONS {
+        sleep(Duration::from_millis(1)).await;
+    }
+    assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
+    publish_for(&stage, 40, 10).await;
+    has_all(&mut gateway, 50).await;
+    assert_eq!(gateway.gaps, 0);
+}
+
+/// The old owner goes on for a while without knowing; what it sends under its old epoch harms nobody.
+#[tokio::test(start_paused = true)]
+async fn a_worker_cut_off_is_replaced_within_its_lease() {
+    let stage = Stage::new();
+    let mut gateway = member_of_all(&stage).await;
+    let lost = stage.worker("lost").await;
+    publish_for(&stage, 0, 20).await;
+    let next = stage.worker("next").await;
+    sleep(Duration::from_secs(2)).await;
+    assert!(next.owned() < PARTITIONS);
+    lost.cut_off();
+    let begun = Instant::now();
+    let publishing = publish_for(&stage, 20, 100);
+    let replaced = async {
+        while next.owned() < PARTITIONS {
+            sleep(Duration::from_millis(10)).await;
+        }
+        begun.elapsed()
+    };
+    let ((), after) = tokio::join!(publishing, replaced);
+    assert!(after < LEASE + Duration::from_secs(1), "{after:?}");
+    has_all(&mut gateway, 120).await;
+    assert_eq!(lost.owned(), 0, "it has given up by itself");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_next_owner_goes_on_from_where_the_last_one_was() {
+    let stage = Stage::new();
+    let mut gateway = member_of_all(&stage).await;
+    let first = stage.worker("first").await;
+    publish_for(&stage, 0, 10).await;
+    first.stop().await;
+    // Nobody reads for a while.
+    publish_for(&stage, 10, 10).await;
+    let second = stage.worker("second").await;
+    publish_for(&stage, 20, 10).await;
+    has_all(&mut gateway, 30).await;
+    let looked_at =
+        second.metric("fanfare_deliveries_total") + second.metric("fanfare_deliveries_refused_total");
+    assert_eq!(
+        looked_at, 80.0,
+        "what the first one delivered is not delivered again"
+    );
+}
+
+/// The last thing the old owner did was to have a batch refused; the rooms are silent since.
+#[tokio::test(start_paused = true)]
+async fn a_new_owner_tells_gateways_what_the_old_one_could_not() {
+    let stage = Stage::new();
+    let limits = LinkLimits {
+        batches: 1,
+        ..LinkLimits::default()
+    };
+    let mut gateway = stage.gateway_with("g", limits).await;
+    gateway.begin(room(1)).await;
+    let first = stage.worker("first").await;
+    sleep(Duration::from_secs(2)).await;
+    stage.publish_each(room(1), 0..10).await;
+    first.stop().await;
+    let arrivals = gateway.arrivals().await;
+    assert!(
+        matches!(&arrivals[..], [Arrival::Batch(_)]),
+        "the rest was refused: {arrivals:?}"
+    );
+    let _second = stage.worker("second").await;
+    assert_eq!(gateway.events(10).await, numbers(0..10));
+}
+
+/// Leases, positions and tables are gone: the log itself rebuilds them.
+#[tokio::test(start_paused = true)]
+async fn a_registry_that_forgets_everything_costs_repeats_that_are_dropped() {
+    let mut stage = Stage::new();
+    let mut gateway = member_of_all(&stage).await;
+    let first = stage.worker("first").await;
+    publish_for(&stage, 0, 10).await;
+    first.stop().await;
+    gateway.events(40).await;
+    stage.registry = std::sync::Arc::default();
+    // Epochs never go back, whatever the store forgets.
+    for number in 0..PARTITIONS {
+        let name = format!("partition-{number}");
+        for owner in ["x", "y"] {
+            let lease = stage
+                .registry
+                .leases
+                .acquire(&name, owner, LEASE)
+                .await
+                .unwrap()
+                .unwrap();
+            stage.registry.leases.release(&lease).await.unwrap();
+        }
+    }
+    let _second = stage.worker("second").await;
+    publish_for(&stage, 10, 10).await;
+    has_all(&mut gateway, 20).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn position_and_interest_are_saved_while_working() {
+    let stage = Stage::new();
+    let mut gateway = stage.gateway("g").await;
+    gateway.begin(room(1)).await;
+    let worker = stage.worker("w").await;
+    let number = partition(room(1));
+    stage.publish_each(room(1), 0..5).await;
+    sleep(Duration::from_secs(1)).await;
+    let newest = stage.log.last_seq(number).await.unwrap();
+    assert_eq!(
+        stage.registry.checkpoints.load(number).await.unwrap(),
+        Some(newest)
+    );
+    let table = stage.registry.snapshots.load(number).await.unwrap().unwrap();
+    assert_eq!(table.table.len(), 1 + 1 + 4 + 16);
+    // Without a change of interest the checkpoint goes on alone.
+    stage.publish_each(room(1), 5..10).await;
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(
+        stage.registry.checkpoints.load(number).await.unwrap(),
+        Some(newest + 5)
+    );
+    assert_eq!(stage.registry.snapshots.load(number).await.unwrap(), Some(table));
+    assert_eq!(worker.metric("fanfare_partition_lag"), 0.0);
+    assert_eq!(worker.metric("fanfare_partition_position"), (newest + 5) as f64);
+    worker.stop().await;
+    assert_eq!(
+        worker.metric("fanfare_partition_position"),
+        0.0,
+        "what is not owned has no labels"
+    );
+}
