@@ -102,11 +102,13 @@ struct Report {
 
 impl Partition {
     fn new(number: u16, epoch: u64, context: Arc<Context>, interest: Interest, position: u64) -> Self {
+        let label = number.to_string();
+        context.metrics.taken_over(&label, epoch);
         let gateways = Arc::clone(&context.gateways);
         let dispatch = Dispatch::new(number, epoch, position, gateways, Arc::clone(&context.metrics));
         Self {
             number,
-            label: number.to_string(),
+            label,
             epoch,
             context,
             interest,
@@ -121,14 +123,12 @@ impl Partition {
     async fn run(mut self, stop: CancellationToken) {
         let (partition, epoch) = (self.number, self.epoch);
         tracing::debug!(partition, epoch, position = self.position, "partition taken over");
-        self.context.metrics.taken_over(&self.label, epoch);
         let replaced = self.work(&stop).await;
         if !replaced {
             self.dispatch.tell_progress(self.position);
             let report = self.save(true).await;
             self.note(report);
         }
-        self.context.metrics.released(&self.label);
         tracing::debug!(
             partition,
             epoch,
@@ -346,6 +346,13 @@ impl Partition {
             }
         }
         false
+    }
+}
+
+/// Also when its task panics.
+impl Drop for Partition {
+    fn drop(&mut self) {
+        self.context.metrics.released(&self.label);
     }
 }
 

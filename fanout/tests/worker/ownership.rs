@@ -1,8 +1,17 @@
 //! Who owns which partition, and what becomes of deliveries when that changes.
 
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
+use async_trait::async_trait;
+use bus::{Append, Entry, EventLog, LogError, NewEntry, Page, PageQuery, Tail};
 use delivery::{Arrival, local::LinkLimits};
+use model::RoomToken;
 use registry::{checkpoints::Checkpoints, leases::LeaseStore, snapshots::InterestSnapshots};
 use tokio::time::{Instant, sleep};
 
@@ -126,6 +135,77 @@ async fn the_next_owner_goes_on_from_where_the_last_one_was() {
     );
 }
 
+/// Checkpoints go on alone while the interest stays as it was saved.
+#[tokio::test(start_paused = true)]
+async fn a_checkpoint_saved_after_the_table_counts() {
+    let stage = Stage::new();
+    let mut gateway = member_of_all(&stage).await;
+    let lost = stage.worker("lost").await;
+    publish_for(&stage, 0, 20).await;
+    sleep(Duration::from_secs(1)).await;
+    lost.cut_off();
+    sleep(LEASE).await;
+    let next = stage.worker("next").await;
+    sleep(Duration::from_secs(2)).await;
+    assert_eq!(next.owned(), PARTITIONS);
+    let looked_at = next.metric("fanfare_deliveries_total") + next.metric("fanfare_deliveries_refused_total");
+    assert_eq!(looked_at, 0.0);
+    has_all(&mut gateway, 20).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_partition_whose_task_panics_is_taken_anew() {
+    let stage = Stage::new();
+    let mut gateway = member_of_all(&stage).await;
+    let log = Arc::new(PanicsOnce {
+        inner: Arc::clone(&stage.log),
+        armed: AtomicBool::new(true),
+    });
+    let worker = stage.worker_reading("w", log.clone()).await;
+    publish_for(&stage, 0, 60).await;
+    assert!(!log.armed.load(Ordering::Relaxed));
+    has_all(&mut gateway, 60).await;
+    assert_eq!(worker.owned(), PARTITIONS);
+    assert_eq!(
+        worker.metric("fanfare_take_overs_total"),
+        f64::from(PARTITIONS) + 1.0
+    );
+}
+
+/// A log whose first tail panics.
+struct PanicsOnce {
+    inner: Arc<dyn EventLog>,
+    armed: AtomicBool,
+}
+
+#[async_trait]
+impl EventLog for PanicsOnce {
+    fn partitions(&self) -> u16 {
+        self.inner.partitions()
+    }
+
+    fn append(&self, partition: u16, entry: NewEntry) -> Append {
+        self.inner.append(partition, entry)
+    }
+
+    async fn last_seq(&self, partition: u16) -> Result<u64, LogError> {
+        self.inner.last_seq(partition).await
+    }
+
+    async fn tail(&self, partition: u16, after: u64) -> Result<Box<dyn Tail>, LogError> {
+        assert!(!self.armed.swap(false, Ordering::Relaxed), "on purpose");
+        self.inner.tail(partition, after).await
+    }
+
+    async fn page(&self, partition: u16, room: RoomToken, query: PageQuery) -> Result<Page, LogError> {
+        self.inner.page(partition, room, query).await
+    }
+
+    async fn get(&self, partition: u16, seq: u64) -> Result<Option<Entry>, LogError> {
+        self.inner.get(partition, seq).await
+    }
+}
+
 /// The last thing the old owner did was to have a batch refused; the rooms are silent since.
 #[tokio::test(start_paused = true)]
 async fn a_new_owner_tells_gateways_what_the_old_one_could_not() {
@@ -145,8 +225,10 @@ async fn a_new_owner_tells_gateways_what_the_old_one_could_not() {
         matches!(&arrivals[..], [Arrival::Batch(_)]),
         "the rest was refused: {arrivals:?}"
     );
+    let begun = Instant::now();
     let _second = stage.worker("second").await;
     assert_eq!(gateway.events(10).await, numbers(0..10));
+    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
 }
 
 /// Leases, positions and tables are gone: the log itself rebuilds them.
@@ -158,7 +240,7 @@ async fn a_registry_that_forgets_everything_costs_repeats_that_are_dropped() {
     publish_for(&stage, 0, 10).await;
     first.stop().await;
     gateway.events(40).await;
-    stage.registry = std::sync::Arc::default();
+    stage.registry = Arc::default();
     // Epochs never go back, whatever the store forgets.
     for number in 0..PARTITIONS {
         let name = format!("partition-{number}");
