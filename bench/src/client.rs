@@ -73,6 +73,11 @@ impl Reader {
     pub async fn text(&mut self) -> Result<String> {
         loop {
             if let Some((header, length)) = self.frame() {
+                // RFC 6455 section 5.2: opcode 8 is a close.
+                ensure!(
+                    self.buffer[self.start] & 0x0f != 8,
+                    "the server has closed the WebSocket"
+                );
                 let payload = &self.buffer[self.start + header..self.start + header + length];
                 let text = std::str::from_utf8(payload)
                     .context("text that is none")?

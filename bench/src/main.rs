@@ -40,6 +40,9 @@ enum Scenario {
         /// How many messages of one publisher may wait for their acknowledgement.
         #[arg(long, default_value_t = 16)]
         in_flight: usize,
+        /// Characters of a message.
+        #[arg(long, default_value_t = 60)]
+        content: usize,
     },
 }
 
@@ -52,12 +55,14 @@ async fn main() -> anyhow::Result<()> {
             publishers,
             messages,
             in_flight,
+            content,
         } => {
             measure_room(Load {
                 members,
                 publishers,
                 messages,
                 in_flight,
+                content,
             })
             .await
         }

@@ -28,6 +28,8 @@ pub struct Load {
     pub messages: usize,
     /// How many messages of one publisher may wait for their acknowledgement.
     pub in_flight: usize,
+    /// Characters of a message.
+    pub content: usize,
 }
 
 /// What was seen.
@@ -69,7 +71,7 @@ pub async fn run(addr: SocketAddr, load: Load, begun: impl FnOnce() -> Result<()
     let mut tasks = JoinSet::new();
     for member in 0..load.members {
         let sends = if member < load.publishers { each } else { 0 };
-        let member = run_member(addr, Arc::clone(&ready), sends, total, load.in_flight);
+        let member = run_member(addr, Arc::clone(&ready), sends, total, load);
         tasks.spawn(member);
     }
     ready.wait().await;
@@ -108,7 +110,7 @@ async fn run_member(
     ready: Arc<Barrier>,
     sends: usize,
     total: usize,
-    in_flight: usize,
+    load: Load,
 ) -> Result<Vec<String>> {
     let (mut reader, mut writer) = client::connect(addr, "/chat").await?;
     writer
@@ -116,13 +118,13 @@ async fn run_member(
         .await?;
     while !reader.text().await?.starts_with("43/chat,0") {}
     ready.wait().await;
-    let window = Semaphore::new(in_flight);
+    let content = "-".repeat(load.content);
+    let window = Semaphore::new(load.in_flight);
     let send = async {
         for number in 1..=sends {
             window.acquire().await?.forget();
-            let event = format!(
-                "42/chat,{number}[\"message\",{{\"roomId\":\"load\",\"content\":\"{number:-<60}\"}}]"
-            );
+            let event =
+                format!("42/chat,{number}[\"message\",{{\"roomId\":\"load\",\"content\":\"{content}\"}}]");
             writer.text(&event).await?;
         }
         anyhow::Ok(())

@@ -25,6 +25,8 @@ use crate::demo;
 
 /// Records are larger than the payloads they carry by the names and ids around them.
 const RECORD_OVERHEAD: usize = 64 * 1024;
+/// Nobody else could take a partition over; a machine that stood still must not lose it.
+const LEASE: Duration = Duration::from_secs(24 * 3600);
 const CLOSE_BUDGET: Duration = Duration::from_secs(5);
 const STOP_BUDGET: Duration = Duration::from_secs(3);
 
@@ -74,7 +76,7 @@ impl Assembly {
         let links = LocalLinks::new();
         let settings = fanout::Settings {
             id: "standalone".to_owned(),
-            lease: Duration::from_secs(3),
+            lease: LEASE,
         };
         let deps = fanout::Deps {
             log: log.clone(),

@@ -43,6 +43,14 @@ impl Core {
 
     fn announce_one(&self, transition: &Transition) -> Result<(), AnnounceError> {
         match &transition.change {
+            Change::Joined | Change::Left if transition.users_count > self.settings.crowd => {
+                let now = tokio::time::Instant::now();
+                if self.crowds.lock().admit(transition, now) {
+                    self.tell_crowd(transition)
+                } else {
+                    Ok(())
+                }
+            }
             Change::Joined => self.presence(transition, &transition.room, "joined"),
             Change::JoinedAgain { socket } => {
                 self.presence(transition, &RoomName::of_socket(socket), "joined")
@@ -58,6 +66,26 @@ impl Core {
                 self.emit(transition, &transition.room, "user-left", &args)
             }
         }
+    }
+
+    /// Tells crowded rooms what has waited.
+    pub(crate) fn tell_crowds(&self) {
+        let due = self.crowds.lock().due(tokio::time::Instant::now());
+        for transition in due {
+            if let Err(error) = self.tell_crowd(&transition) {
+                self.metrics.announcements_lost.inc();
+                tracing::warn!(%error, room = %transition.room, "an announcement was lost");
+            }
+        }
+    }
+
+    fn tell_crowd(&self, transition: &Transition) -> Result<(), AnnounceError> {
+        let action = if matches!(transition.change, Change::Left) {
+            "left"
+        } else {
+            "joined"
+        };
+        self.presence(transition, &transition.room, action)
     }
 
     fn presence(

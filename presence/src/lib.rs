@@ -6,6 +6,7 @@
 
 mod announce;
 mod apply;
+mod crowd;
 mod metrics;
 mod query;
 mod reap;
@@ -16,6 +17,7 @@ use std::{
 };
 
 use bus::{Signals, SignalsError, Subscription, subjects};
+use parking_lot::Mutex;
 use registry::presence_store::PresenceStore;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
 use tokio_util::sync::CancellationToken;
@@ -69,6 +71,8 @@ pub struct Settings {
     pub lease: Duration,
     /// Users in one answer, at most.
     pub list_limit: u32,
+    /// A room with more users hears of them at most once a second.
+    pub crowd: u32,
 }
 
 impl Default for Settings {
@@ -78,6 +82,7 @@ impl Default for Settings {
             grace: Duration::from_secs(5),
             lease: Duration::from_secs(6),
             list_limit: 1_000,
+            crowd: 200,
         }
     }
 }
@@ -98,6 +103,7 @@ struct Core {
     metrics: Metrics,
     clock: Clock,
     settings: Settings,
+    crowds: Mutex<crowd::Crowds>,
 }
 
 impl Service {
@@ -126,6 +132,7 @@ impl Service {
                 metrics,
                 clock,
                 settings,
+                crowds: Mutex::default(),
             }),
             tasks,
         })
@@ -170,7 +177,10 @@ impl Service {
                     Some(heartbeat) => core.take_heartbeat(&heartbeat).await,
                     None => return Err(Ended(subjects::GATEWAY_HEARTBEAT)),
                 },
-                _ = graces.tick() => core.end_graces().await,
+                _ = graces.tick() => {
+                    core.end_graces().await;
+                    core.tell_crowds();
+                }
                 _ = leases.tick() => {
                     // After a stall the signs of life that wait count before the leases do.
                     while let Some(Some(heartbeat)) = ready(heartbeats.next()).await {

@@ -72,6 +72,12 @@ impl Process {
         })
     }
 
+    /// Its process id.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// All it has written.
     #[must_use]
     pub fn output(&self) -> String {

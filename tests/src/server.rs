@@ -85,6 +85,28 @@ impl Standalone {
         self.process.output()
     }
 
+    /// Its process id.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.process.pid()
+    }
+
+    /// The sum of a metric's values over the lines that have `label`, e.g. `reason="slow consumer"`.
+    ///
+    /// # Errors
+    /// When the metrics cannot be had.
+    pub fn metric(&self, name: &str, label: &str) -> Result<f64> {
+        let answer = get(&self.admin, "/metrics")?;
+        let lines = answer.lines().filter(|line| {
+            line.strip_prefix(name)
+                .is_some_and(|rest| rest.starts_with(['{', ' ']))
+                && line.contains(label)
+        });
+        Ok(lines
+            .filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok())
+            .sum())
+    }
+
     /// Stops it as an operator would.
     ///
     /// # Errors
@@ -168,26 +190,31 @@ fn built(name: &str, how: &str) -> Result<PathBuf> {
 }
 
 fn until_ready(admin: &str) -> Result<()> {
-    let address = admin
-        .strip_prefix("http://")
-        .context("the admin address is an http URL")?;
     let until = Instant::now() + START;
     let mut answer = String::new();
     while Instant::now() < until {
-        answer.clear();
-        let asked = TcpStream::connect(address).and_then(|mut stream| {
-            stream.set_read_timeout(Some(START))?;
-            stream.write_all(
-                format!("GET /readyz HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n").as_bytes(),
-            )?;
-            stream.read_to_string(&mut answer)
-        });
-        if asked.is_ok() && answer.starts_with("HTTP/1.1 200") {
-            return Ok(());
+        if let Ok(got) = get(admin, "/readyz") {
+            if got.starts_with("HTTP/1.1 200") {
+                return Ok(());
+            }
+            answer = got;
         }
         pause();
     }
     bail!("{admin}/readyz does not say ready: {answer}")
+}
+
+/// The whole answer to a GET.
+fn get(url: &str, path: &str) -> Result<String> {
+    let address = url.strip_prefix("http://").context("not an http URL")?;
+    let mut stream = TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(START))?;
+    stream.write_all(
+        format!("GET {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n").as_bytes(),
+    )?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    Ok(answer)
 }
 
 #[expect(
