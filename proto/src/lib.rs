@@ -2,7 +2,11 @@
 //! and committed, so that nobody needs protoc; a test regenerates it and compares.
 
 /// Package `fanfare.v1`.
-#[allow(missing_docs, clippy::doc_markdown, reason = "generated; the .proto files carry the documentation")]
+#[allow(
+    missing_docs,
+    clippy::doc_markdown,
+    reason = "generated; the .proto files carry the documentation"
+)]
 pub mod v1 {
     include!("../gen/fanfare.v1.rs");
 }

@@ -11,7 +11,11 @@ fn generated_code_is_current() {
     files.sort();
     let descriptors = protox::compile(&files, [root]).unwrap();
     let out = tempfile::tempdir().unwrap();
-    prost_build::Config::new().bytes(["."]).out_dir(out.path()).compile_fds(descriptors).unwrap();
+    prost_build::Config::new()
+        .bytes(["."])
+        .out_dir(out.path())
+        .compile_fds(descriptors)
+        .unwrap();
 
     let name = "fanfare.v1.rs";
     let fresh = std::fs::read_to_string(out.path().join(name)).unwrap();
@@ -20,5 +24,8 @@ fn generated_code_is_current() {
         std::fs::write(&committed, &fresh).unwrap();
     }
     let committed = std::fs::read_to_string(committed).unwrap();
-    assert!(committed == fresh, "proto/gen is stale: run UPDATE_GENERATED=1 cargo test -p proto");
+    assert!(
+        committed == fresh,
+        "proto/gen is stale: run UPDATE_GENERATED=1 cargo test -p proto"
+    );
 }

@@ -110,3 +110,122 @@ fn resident(server: &Standalone) -> Result<u64> {
         .context("no VmRSS")?;
     Ok(kib.parse::<u64>()? * 1024)
 }
+
+/// Joins with history while others publish, again and again: what the answer names and what follows it
+/// are one run of the room's order, without gap or overlap (CONTRACT G4).
+#[test]
+fn history_and_what_follows_a_join_are_one_run_of_the_order() -> Result<()> {
+    const MESSAGES: usize = 3000;
+    let server = Standalone::start(&[])?;
+    let addr = address(&server)?;
+    runtime()?.block_on(async {
+        let (mut witness, mut writer) = client::connect(addr, "/chat").await?;
+        join(&mut witness, &mut writer, 0).await?;
+        let publish = async {
+            for number in 0..MESSAGES {
+                let event =
+                    format!("42/chat,{number}[\"message\",{{\"roomId\":\"load\",\"content\":\"x\"}}]");
+                writer.text(&event).await?;
+                if number % 16 == 0 {
+                    tokio::task::yield_now().await;
+                }
+            }
+            anyhow::Ok(())
+        };
+        let see = async {
+            let mut order = Vec::with_capacity(MESSAGES);
+            while order.len() < MESSAGES {
+                order.extend(message_id(
+                    &next(&mut witness)
+                        .await
+                        .with_context(|| format!("the witness has {} messages", order.len()))?,
+                ));
+            }
+            anyhow::Ok(order)
+        };
+        let joiners = futures_util::future::try_join_all((0..20).map(|_| join_and_leave(addr)));
+        let ((), order, runs) = tokio::try_join!(publish, see, joiners)?;
+        let place: std::collections::HashMap<_, _> =
+            order.iter().enumerate().map(|(at, id)| (id, at)).collect();
+        let mut checked = 0;
+        for run in runs.iter().flatten() {
+            let places: Option<Vec<_>> = run.iter().map(|id| place.get(id)).collect();
+            let places = places.context("a message that the room did not see")?;
+            ensure!(
+                places.windows(2).all(|pair| *pair[1] == pair[0] + 1),
+                "a gap or an overlap: {places:?}"
+            );
+            checked += usize::from(!places.is_empty());
+        }
+        ensure!(checked > 20, "only {checked} joins saw messages");
+        Ok(())
+    })?;
+    server.stop()
+}
+
+/// Of each join the ids of its history and of what followed until the next leave.
+async fn join_and_leave(addr: SocketAddr) -> Result<Vec<Vec<String>>> {
+    let (mut reader, mut writer) = client::connect(addr, "/chat").await?;
+    let mut runs = Vec::new();
+    for round in 0..10 {
+        let mut run = join(&mut reader, &mut writer, 20).await?;
+        for _ in 0..20 {
+            match tokio::time::timeout(Duration::from_millis(50), next(&mut reader)).await {
+                Ok(text) => run.extend(message_id(&text?)),
+                Err(_) => break,
+            }
+        }
+        let id = 100 + round;
+        writer
+            .text(&format!("42/chat,{id}[\"leave-room\",{{\"roomId\":\"load\"}}]"))
+            .await?;
+        loop {
+            let text = next(&mut reader).await?;
+            if text.starts_with(&format!("43/chat,{id}[")) {
+                break;
+            }
+            run.extend(message_id(&text));
+        }
+        runs.push(run);
+    }
+    Ok(runs)
+}
+
+/// Joins and gives the ids of the history.
+async fn join(
+    reader: &mut client::Reader,
+    writer: &mut client::Writer,
+    history: usize,
+) -> Result<Vec<String>> {
+    writer
+        .text(&format!(
+            "42/chat,0[\"join-room\",{{\"roomId\":\"load\",\"history\":{history}}}]"
+        ))
+        .await?;
+    loop {
+        let text = next(reader).await?;
+        if let Some(answer) = text.strip_prefix("43/chat,0") {
+            let answer: serde_json::Value = serde_json::from_str(answer)?;
+            let messages = answer[0]["messages"].as_array().cloned().unwrap_or_default();
+            return Ok(messages
+                .iter()
+                .filter_map(|message| message["id"].as_str().map(str::to_owned))
+                .collect());
+        }
+        ensure!(
+            message_id(&text).is_none(),
+            "a message before the join was answered"
+        );
+    }
+}
+
+async fn next(reader: &mut client::Reader) -> Result<String> {
+    tokio::time::timeout(Duration::from_secs(20), reader.text())
+        .await
+        .context("nothing comes")?
+}
+
+fn message_id(text: &str) -> Option<String> {
+    let event = text.strip_prefix("42/chat,[\"message\",")?;
+    Some(event.split("\"id\":\"").nth(1)?.split('"').next()?.to_owned())
+}

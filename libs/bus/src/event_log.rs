@@ -38,6 +38,10 @@ pub trait EventLog: Send + Sync + 'static {
     /// Reads the partition in order, beginning behind sequence `after`, and goes on with new
     /// entries as they come.
     ///
+    /// The limit of a room's entries never overtakes a reader: what was stored while a tail was open is
+    /// handed out by it, however far it is behind (CONTRACT G1). Only age and a full store may come
+    /// before; a full store refuses appends rather than drop what is not read.
+    ///
     /// # Errors
     /// [`LogError::Unavailable`] when the log does not answer.
     async fn tail(&self, partition: u16, after: u64) -> Result<Box<dyn Tail>, LogError>;

@@ -342,3 +342,45 @@ async fn bytes_are_bounded_over_all_partitions() {
     assert!(bytes <= max_bytes, "{bytes}");
     assert_eq!(log.page(3, room(9), all).await.unwrap().entries.len(), 1);
 }
+
+#[tokio::test]
+async fn a_tail_that_is_behind_misses_nothing_of_a_busy_room() {
+    let log = MemoryLog::new(config());
+    let mut tail = log.tail(0, 0).await.unwrap();
+    let subject = LogSubject::Room(room(1));
+    for _ in 0..100 {
+        log.append(0, entry(subject, Bytes::from("x"))).await.unwrap();
+    }
+    let newest = PageQuery::Before {
+        before: u64::MAX,
+        limit: 100,
+    };
+    let page = log.page(0, room(1), newest).await.unwrap();
+    assert_eq!(page.entries.len(), PER_ROOM, "history has its limit all the same");
+    assert_eq!(tail.next().await.unwrap().len(), 100);
+    // Read by all: now the limit holds for the memory too.
+    log.append(0, entry(subject, Bytes::from("x"))).await.unwrap();
+    assert_eq!(log.get(0, 50).await.unwrap(), None);
+    drop(tail);
+}
+
+#[tokio::test]
+async fn a_log_full_of_what_is_unread_says_so() {
+    let log = MemoryLog::new(MemoryLogConfig {
+        max_bytes: 100_000,
+        ..config()
+    });
+    let mut tail = log.tail(0, 0).await.unwrap();
+    let subject = LogSubject::Room(room(1));
+    let append = || log.append(0, entry(subject, Bytes::from(vec![0; 1000])));
+    let mut stored = 0;
+    while append().await.is_ok() {
+        stored += 1;
+        assert!(stored < 1000, "the log has no bound");
+    }
+    let mut read = 0;
+    while read < stored {
+        read += tail.next().await.unwrap().len();
+    }
+    append().await.unwrap();
+}

@@ -94,6 +94,11 @@ struct State {
     holes: usize,
     bytes: usize,
     rooms: HashMap<RoomToken, VecDeque<u64>>,
+    /// Over their room's limit, but some tail has not read them yet.
+    unread: VecDeque<u64>,
+    /// Positions of the tails there are.
+    tails: HashMap<u64, u64>,
+    next_tail: u64,
     dedup: HashMap<Arc<str>, u64>,
     /// Keys in the order in which they are forgotten.
     dedup_order: VecDeque<(u64, Arc<str>)>,
@@ -137,6 +142,15 @@ impl MemoryLog {
                 size,
                 limit: config.max_record_bytes,
             });
+        }
+        // What tails have not read is never taken from them; when that is all there is, the log is full.
+        if self.shared.bytes.load(Ordering::Relaxed) > config.max_bytes.saturating_add(config.max_bytes / 8) {
+            self.bound();
+            if self.shared.bytes.load(Ordering::Relaxed) > config.max_bytes {
+                return Err(LogError::Unavailable(
+                    "the log is full of entries that are not read yet".to_owned(),
+                ));
+            }
         }
         let appended = self.with(partition, |state, now| {
             state.forget_keys(now.saturating_sub(millis(config.dedup_window)));
@@ -216,10 +230,17 @@ impl EventLog for MemoryLog {
     }
 
     async fn tail(&self, partition: u16, after: u64) -> Result<Box<dyn Tail>, LogError> {
-        self.partition(partition)?;
+        let id = {
+            let mut state = self.partition(partition)?.state.lock();
+            state.next_tail += 1;
+            let id = state.next_tail;
+            state.tail_at(id, Some(after));
+            id
+        };
         Ok(Box::new(MemoryTail {
             log: self.clone(),
             partition,
+            id,
             after,
         }))
     }
@@ -256,8 +277,10 @@ impl State {
             } else {
                 None
             };
-            if let Some(oldest) = oldest {
-                self.punch(oldest);
+            match oldest {
+                Some(oldest) if oldest <= self.read_by_all() => self.punch(oldest),
+                Some(oldest) => self.unread.push_back(oldest),
+                None => {}
             }
         }
         self.bytes += entry.payload.len() + OVERHEAD;
@@ -316,6 +339,30 @@ impl State {
             .collect()
     }
 
+    /// The sequence up to which every tail has read.
+    fn read_by_all(&self) -> u64 {
+        self.tails.values().copied().min().unwrap_or(u64::MAX)
+    }
+
+    /// A tail has come to `position`, or has gone (`None`): what was kept for it alone goes.
+    fn tail_at(&mut self, tail: u64, position: Option<u64>) {
+        match position {
+            Some(position) => drop(self.tails.insert(tail, position)),
+            None => drop(self.tails.remove(&tail)),
+        }
+        if self.unread.is_empty() {
+            return;
+        }
+        let read = self.read_by_all();
+        for seq in std::mem::take(&mut self.unread) {
+            if seq <= read {
+                self.punch(seq);
+            } else {
+                self.unread.push_back(seq);
+            }
+        }
+    }
+
     /// Takes one entry out of the middle; its room has forgotten it already.
     fn punch(&mut self, seq: u64) {
         let index = self.index(seq);
@@ -347,10 +394,11 @@ impl State {
         }
     }
 
-    /// Takes so many bytes from the front, if there are; how many it were.
+    /// Takes so many bytes from the front, if there are and every tail has read them; how many it were.
     fn free(&mut self, bytes: usize) -> usize {
         let before = self.bytes;
-        while before - self.bytes < bytes && !self.entries.is_empty() {
+        let read = self.read_by_all();
+        while before - self.bytes < bytes && self.entries.front().is_some_and(|slot| slot.entry.seq <= read) {
             self.pop();
         }
         before - self.bytes
@@ -387,7 +435,16 @@ impl State {
 struct MemoryTail {
     log: MemoryLog,
     partition: u16,
+    id: u64,
     after: u64,
+}
+
+impl Drop for MemoryTail {
+    fn drop(&mut self) {
+        if let Ok(partition) = self.log.partition(self.partition) {
+            self.log.with(partition, |state, _| state.tail_at(self.id, None));
+        }
+    }
 }
 
 #[async_trait]
@@ -398,7 +455,13 @@ impl Tail for MemoryTail {
             let appended = partition.appended.notified();
             tokio::pin!(appended);
             appended.as_mut().enable();
-            let batch = self.log.with(partition, |state, _| state.after(self.after));
+            let batch = self.log.with(partition, |state, _| {
+                let batch = state.after(self.after);
+                if let Some(last) = batch.last() {
+                    state.tail_at(self.id, Some(last.seq));
+                }
+                batch
+            });
             if let Some(last) = batch.last() {
                 self.after = last.seq;
                 return Ok(batch);
