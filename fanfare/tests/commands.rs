@@ -1,5 +1,5 @@
 //! The commands beside the server, run as a user would.
-#![allow(missing_docs, reason = "tests")]
+#![allow(clippy::unwrap_used, missing_docs, reason = "tests")]
 
 use std::{
     io::Write,

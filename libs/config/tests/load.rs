@@ -1,4 +1,5 @@
 //! Layers, mistakes, masks.
+#![allow(clippy::unwrap_used, reason = "tests")]
 
 use std::io::Write;
 
