@@ -2,8 +2,11 @@
 //! `/engine.io/`, and at `/socket.io/` the behaviour the Socket.IO suite assumes.
 //!
 //! `cargo run --release -p gateway --example protocol_suites -- --port 3000`
+//!
+//! Its times are those the suites ask for. Tests of our own set others, in milliseconds, so that a slow machine
+//! does not decide them: `--ping-interval`, `--ping-timeout`, `--upgrade-timeout`, `--connect-timeout`.
 
-use std::{sync::Arc, time::Duration};
+use std::{io::Write, net::Ipv4Addr, str::FromStr, sync::Arc, time::Duration};
 
 use futures_util::future::BoxFuture;
 use gateway::{
@@ -96,15 +99,19 @@ impl Application for Suite {
 
 #[tokio::main]
 async fn main() -> Result<(), Error> {
-    let port = port().ok_or("usage: protocol_suites --port N")?;
+    let port: u16 = argument("--port")?.ok_or("usage: protocol_suites --port N")?;
+    let millis = |name, default| {
+        let given = argument(name)?;
+        Ok::<_, Error>(Duration::from_millis(given.unwrap_or(default)))
+    };
     let tasks = Tasks::new();
     let metrics = Arc::new(Metrics::new(&prometheus::Registry::new())?);
     let options = EngineOptions {
         gateway: GatewayId::new("suites")?,
         timing: Timing {
-            ping_interval: Duration::from_millis(300),
-            ping_timeout: Duration::from_millis(200),
-            upgrade_timeout: Duration::from_secs(10),
+            ping_interval: millis("--ping-interval", 300)?,
+            ping_timeout: millis("--ping-timeout", 200)?,
+            upgrade_timeout: millis("--upgrade-timeout", 10_000)?,
         },
         connect_timeout: None,
         max_payload: 1_000_000,
@@ -120,7 +127,7 @@ async fn main() -> Result<(), Error> {
     );
     let sockets = SocketServer::new(Arc::new(Suite), Limits::default(), Arc::clone(&metrics));
     let options = EngineOptions {
-        connect_timeout: Some(Duration::from_secs(1)),
+        connect_timeout: Some(millis("--connect-timeout", 1000)?),
         ..options
     };
     let sockets = EngineServer::new(options, sockets, tasks.clone(), metrics);
@@ -134,8 +141,12 @@ async fn main() -> Result<(), Error> {
             engine: sockets,
         },
     ];
-    // The suites say "localhost", which may be either address.
-    let listener = tokio::net::TcpListener::bind(("localhost", port)).await?;
+    let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await?;
+    writeln!(
+        std::io::stdout(),
+        "listening on http://{}",
+        listener.local_addr()?
+    )?;
     let http = HttpOptions {
         handshake_timeout: Duration::from_secs(10),
         max_header_bytes: 16_384,
@@ -145,8 +156,17 @@ async fn main() -> Result<(), Error> {
     Ok(())
 }
 
-fn port() -> Option<u16> {
+/// The value behind an argument's name.
+fn argument<T: FromStr>(name: &str) -> Result<Option<T>, Error>
+where
+    T::Err: std::error::Error + Send + Sync + 'static,
+{
     let mut args = std::env::args().skip(1);
-    args.find(|arg| arg == "--port")?;
-    args.next()?.parse().ok()
+    match args.find(|arg| arg == name) {
+        Some(_) => {
+            let value = args.next().ok_or_else(|| format!("{name} needs a value"))?;
+            Ok(Some(value.parse()?))
+        }
+        None => Ok(None),
+    }
 }

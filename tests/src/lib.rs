@@ -4,6 +4,7 @@
 mod clients;
 mod process;
 mod server;
+pub mod wire;
 
 pub use clients::{Mode, chromium, node, python, scenario};
 pub use process::Process;

@@ -1,6 +1,6 @@
 use std::{
     io::{Read, Write},
-    net::{TcpListener, TcpStream},
+    net::TcpStream,
     path::PathBuf,
     process::Command,
     time::{Duration, Instant},
@@ -124,39 +124,38 @@ pub struct ProtocolSuites {
 }
 
 impl ProtocolSuites {
-    /// Starts it and waits until it listens.
+    /// Starts it with the times the official suites ask for, and waits until it listens.
     ///
     /// # Errors
     /// When the binary is missing, ends, or does not listen within 30 s.
     pub fn start() -> Result<Self> {
-        let binary = built(
+        Self::start_with(&[])
+    }
+
+    /// Starts it with arguments that change its times, as `("--ping-interval", "25000")`.
+    ///
+    /// # Errors
+    /// As [`ProtocolSuites::start`].
+    pub fn start_with(arguments: &[(&str, &str)]) -> Result<Self> {
+        let mut command = Command::new(built(
             "examples/protocol_suites",
             "cargo build -p gateway --example protocol_suites",
-        )?;
-        // The port is free when asked for; should somebody else take it meanwhile, there is another.
-        let mut last = None;
-        for _ in 0..3 {
-            let port = TcpListener::bind(("localhost", 0))?.local_addr()?.port();
-            let mut process = Process::start(
-                "protocol_suites",
-                Command::new(&binary).args(["--port", &port.to_string()]),
-            )?;
-            let until = Instant::now() + START;
-            while process.is_running()? && Instant::now() < until {
-                if TcpStream::connect(("localhost", port)).is_ok() {
-                    return Ok(Self {
-                        process,
-                        url: format!("http://localhost:{port}"),
-                    });
-                }
-                pause();
-            }
-            last = Some(process.output());
+        )?);
+        command.args(["--port", "0"]);
+        for (name, value) in arguments {
+            command.args([name, value]);
         }
-        bail!(
-            "protocol_suites does not listen; it wrote:\n{}",
-            last.unwrap_or_default()
-        )
+        let process = Process::start("protocol_suites", &mut command)?;
+        let url = process.line("listening on ", START, |line| {
+            Some(line.strip_prefix("listening on ")?.to_owned())
+        })?;
+        Ok(Self { process, url })
+    }
+
+    /// All it has written.
+    #[must_use]
+    pub fn output(&self) -> String {
+        self.process.output()
     }
 
     /// Whether it has logged nothing bad; ends it.

@@ -393,7 +393,9 @@ impl Driver {
         self.server.handler().closed(conn, reason);
         if let Some(stream) = conn.stream.get() {
             self.server.remove(conn.sid());
-            if reason != CloseReason::TransportClose && reason != CloseReason::TransportError {
+            let ended_by_client = matches!(reason, CloseReason::TransportClose | CloseReason::TransportError);
+            // Who sent too much has been told so by a close frame already.
+            if !ended_by_client && reason != CloseReason::TooLarge {
                 self.last_word(ws::frame::close(1000, ""));
             }
             conn.out.lock().close();
@@ -411,11 +413,7 @@ impl Driver {
         } else {
             conn.out.lock().close();
             conn.poll_wake.notify_waiters();
-            let told_by_server = matches!(
-                reason,
-                CloseReason::ForcedServerClose | CloseReason::ServerNamespaceDisconnect
-            );
-            if told_by_server && conn.out.lock().has_queued() {
+            if has_last_words(reason) && conn.out.lock().has_queued() {
                 let deadline = tokio::time::Instant::now() + LAST_POLL;
                 while conn.out.lock().has_queued()
                     && tokio::time::timeout_at(deadline, conn.wake.notified())
@@ -440,6 +438,15 @@ impl Driver {
             sleep.as_mut().reset(at);
         }
     }
+}
+
+/// Whether what is queued for a polling client when the session ends for `reason` must still be fetched:
+/// only words of ours, after which the client must not come back, are worth it.
+pub(super) fn has_last_words(reason: CloseReason) -> bool {
+    matches!(
+        reason,
+        CloseReason::ForcedServerClose | CloseReason::ServerNamespaceDisconnect
+    )
 }
 
 /// A panic of a handler ends its connection like an error would, and no other.

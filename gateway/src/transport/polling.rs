@@ -14,7 +14,12 @@ use sio::{
     packet::encode,
 };
 
-use super::{Conn, EngineServer, Handshake, driver::Message, outbound::Mode, reply};
+use super::{
+    Conn, EngineServer, Handshake,
+    driver::{Message, has_last_words},
+    outbound::Mode,
+    reply,
+};
 
 /// A `1` that overtook the client's own GET waits so long for it, so that the GET is still answered.
 const CLOSE_GRACE: Duration = Duration::from_millis(20);
@@ -51,10 +56,10 @@ async fn get(server: &EngineServer, conn: Arc<Conn>) -> Result<Response<Body>, H
         if engine.session.transport() != TransportKind::Polling {
             return Err(HandshakeError::BadRequest);
         }
-        let begun = if engine.session.is_closed() {
-            Ok(())
-        } else {
-            engine.session.begin_poll()
+        let begun = match engine.closing {
+            None => engine.session.begin_poll(),
+            Some(reason) if has_last_words(reason) => Ok(()),
+            Some(_) => return Err(HandshakeError::SessionIdUnknown),
         };
         drop(engine);
         if let Err(reason) = begun {
