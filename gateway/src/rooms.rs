@@ -33,6 +33,7 @@ struct Inner {
     /// Slots keep their index, so that a member can be taken out of a large room in one step.
     members: Vec<Option<Member>>,
     free: Vec<u32>,
+    next_member: u64,
     /// Sequence of the last event delivered, or at which the interest was confirmed.
     position: u64,
     interest: State,
@@ -48,11 +49,14 @@ enum State {
 }
 
 struct Member {
+    /// Never given out twice in a room.
+    number: u64,
     socket: Arc<Socket>,
     held: Option<Box<Held>>,
 }
 
 /// What waits until the joins under way are answered.
+#[derive(Default)]
 struct Held {
     joins: u32,
     bytes: usize,
@@ -177,6 +181,43 @@ impl Inner {
         receivers
     }
 
+    fn add(&mut self, socket: &Arc<Socket>) -> u32 {
+        self.next_member += 1;
+        let member = Member {
+            number: self.next_member,
+            socket: Arc::clone(socket),
+            held: None,
+        };
+        if let Some(slot) = self.free.pop() {
+            self.members[slot as usize] = Some(member);
+            return slot;
+        }
+        self.members.push(Some(member));
+        u32::try_from(self.members.len() - 1).unwrap_or(u32::MAX)
+    }
+
+    /// Holds the member of a slot once more.
+    fn hold(&mut self, slot: u32) -> Hold {
+        let member = match self.members.get_mut(slot as usize) {
+            Some(Some(member)) => {
+                member.held.get_or_insert_default().joins += 1;
+                member.number
+            }
+            Some(None) | None => 0,
+        };
+        let confirmed = match &mut self.interest {
+            State::Confirmed => Ok(self.position),
+            State::Asked(waiting) => {
+                let (sender, receiver) = oneshot::channel();
+                waiting.push(sender);
+                Err(receiver)
+            }
+            // The sender goes, and with it the join.
+            State::Gone => Err(oneshot::channel().1),
+        };
+        Hold { member, confirmed }
+    }
+
     fn is_empty(&self) -> bool {
         self.members.len() == self.free.len()
     }
@@ -224,9 +265,8 @@ impl Rooms {
         let token = RoomToken::new(socket.namespace(), &name);
         let mut rooms = socket.rooms.lock();
         if let Some((room, slot)) = rooms.iter().find(|(room, _)| room.token == token) {
-            let joining = Joining::new(self, room, *slot, socket, false);
-            drop(rooms);
-            return joining;
+            let hold = room.inner.lock().hold(*slot);
+            return Joining::new(self, room, socket, *slot, false, hold);
         }
         loop {
             let room = self.room(token, socket.namespace(), &name);
@@ -236,20 +276,12 @@ impl Rooms {
                 self.forget(&room);
                 continue;
             }
-            let member = Member {
-                socket: Arc::clone(socket),
-                held: None,
-            };
-            let slot = if let Some(slot) = inner.free.pop() {
-                inner.members[slot as usize] = Some(member);
-                slot
-            } else {
-                inner.members.push(Some(member));
-                u32::try_from(inner.members.len() - 1).unwrap_or(u32::MAX)
-            };
+            // Held within the same lock: nothing may reach the member before its join is answered.
+            let slot = inner.add(socket);
+            let hold = inner.hold(slot);
             drop(inner);
             rooms.push((Arc::clone(&room), slot));
-            return Joining::new(self, &room, slot, socket, true);
+            return Joining::new(self, &room, socket, slot, true, hold);
         }
     }
 
@@ -337,6 +369,7 @@ impl Rooms {
                         inner: Mutex::new(Inner {
                             members: Vec::new(),
                             free: Vec::new(),
+                            next_member: 0,
                             position: 0,
                             interest: State::Asked(Vec::new()),
                         }),
@@ -373,42 +406,40 @@ pub(crate) struct Joining {
     room: Arc<Room>,
     socket: Arc<Socket>,
     slot: u32,
+    /// Its member's number: after a leave the slot may be another's, or the socket's own again.
+    member: u64,
     new: bool,
     released: bool,
-    confirmed: Result<u64, oneshot::Receiver<Result<u64, InterestError>>>,
+    confirmed: Confirmed,
+}
+
+/// The position, or where it will be told.
+type Confirmed = Result<u64, oneshot::Receiver<Result<u64, InterestError>>>;
+
+/// A member that is held.
+struct Hold {
+    member: u64,
+    confirmed: Confirmed,
 }
 
 impl Joining {
-    fn new(rooms: &Arc<Rooms>, room: &Arc<Room>, slot: u32, socket: &Arc<Socket>, new: bool) -> Self {
-        let mut inner = room.inner.lock();
-        if let Some(Some(member)) = inner.members.get_mut(slot as usize) {
-            let held = member.held.get_or_insert_with(|| {
-                Box::new(Held {
-                    joins: 0,
-                    bytes: 0,
-                    packets: Vec::new(),
-                })
-            });
-            held.joins += 1;
-        }
-        let position = inner.position;
-        let confirmed = match &mut inner.interest {
-            State::Asked(waiting) => {
-                let (sender, receiver) = oneshot::channel();
-                waiting.push(sender);
-                Err(receiver)
-            }
-            State::Confirmed | State::Gone => Ok(position),
-        };
-        drop(inner);
+    fn new(
+        rooms: &Arc<Rooms>,
+        room: &Arc<Room>,
+        socket: &Arc<Socket>,
+        slot: u32,
+        new: bool,
+        hold: Hold,
+    ) -> Self {
         Self {
             rooms: Arc::clone(rooms),
             room: Arc::clone(room),
             socket: Arc::clone(socket),
             slot,
+            member: hold.member,
             new,
             released: false,
-            confirmed,
+            confirmed: hold.confirmed,
         }
     }
 
@@ -447,7 +478,7 @@ impl Joining {
         let Some(Some(member)) = inner.members.get_mut(self.slot as usize) else {
             return;
         };
-        if !Arc::ptr_eq(&member.socket, &self.socket) {
+        if member.number != self.member {
             return;
         }
         let Some(held) = &mut member.held else { return };

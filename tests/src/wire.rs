@@ -235,7 +235,7 @@ impl WebSocket {
     ///
     /// # Errors
     /// When none comes in time.
-    pub fn next(&mut self) -> Result<Seen> {
+    pub fn receive(&mut self) -> Result<Seen> {
         loop {
             if let Some((opcode, payload)) = self.take() {
                 return Ok(match opcode {
@@ -267,7 +267,7 @@ impl WebSocket {
     /// When something else comes.
     pub fn message(&mut self) -> Result<String> {
         loop {
-            match self.next()? {
+            match self.receive()? {
                 Seen::Text(text) if text == "2" => self.text("3")?,
                 Seen::Text(text) => return Ok(text),
                 other => bail!("{other:?} instead of a text"),
@@ -282,7 +282,7 @@ impl WebSocket {
     pub fn closed(&mut self) -> Result<Option<u16>> {
         let mut code = None;
         loop {
-            match self.next()? {
+            match self.receive()? {
                 Seen::Close(close) => code = close,
                 Seen::End => return Ok(code),
                 Seen::Text(text) if text == "2" => drop(self.text("3")),

@@ -102,6 +102,34 @@ fn a_client_that_floods_is_read_no_faster_than_it_is_answered() -> Result<()> {
     server.stop()
 }
 
+#[test]
+fn a_stop_closes_clients_in_a_way_that_brings_them_back() -> Result<()> {
+    let server = Standalone::start(&[])?;
+    let addr = address(&server)?;
+    let runtime = runtime()?;
+    let mut readers = runtime.block_on(async {
+        let mut readers = Vec::new();
+        for _ in 0..50 {
+            readers.push(client::connect(addr, "/chat").await?);
+        }
+        anyhow::Ok(readers)
+    })?;
+    server.stop()?;
+    runtime.block_on(async {
+        for (reader, _) in &mut readers {
+            // A Socket.IO disconnect would keep stock clients from reconnecting.
+            let end = loop {
+                match tokio::time::timeout(Duration::from_secs(20), reader.text()).await? {
+                    Ok(text) => ensure!(!text.starts_with("41"), "{text}"),
+                    Err(end) => break end,
+                }
+            };
+            ensure!(end.to_string().contains("closed"), "{end}");
+        }
+        Ok(())
+    })
+}
+
 fn resident(server: &Standalone) -> Result<u64> {
     let status = std::fs::read_to_string(format!("/proc/{}/status", server.pid()))?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));

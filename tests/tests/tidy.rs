@@ -51,13 +51,12 @@ const EDGES: &[Edges] = &[
     top("fanfare"),
     top("tests"),
     top("bench"),
-    service("gateway", &["bus", "delivery", "limits", "model", "proto", "sio"]),
+    service("gateway", &["bus", "delivery", "model", "proto", "sio"]),
     service("fanout", &["bus", "delivery", "model", "proto", "registry"]),
     service("presence", &["bus", "model", "proto", "registry"]),
     edges("bus", &["model", "proto"]),
     edges("delivery", &["model", "proto"]),
     edges("registry", &["model"]),
-    edges("limits", &["model"]),
     edges("proto", &["model"]),
     edges("sio", &[]),
     edges("model", &[]),
@@ -72,7 +71,7 @@ const SERVICES: &[&str] = &["gateway", "fanout", "presence"];
 /// Foreign crates that only these of ours may depend on, so that the rest stays free of the engine behind a port.
 const ONLY_IN: &[(&str, &[&str])] = &[
     ("async-nats", &["bus"]),
-    ("redis", &["limits", "registry"]),
+    ("redis", &["registry"]),
     ("tonic", &["delivery", "fanout", "presence", "proto"]),
 ];
 

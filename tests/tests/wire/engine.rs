@@ -205,7 +205,7 @@ fn frames_of_every_kind_come_back() -> Result<()> {
     }
     socket.binary(&[1, 2, 3, 4])?;
     loop {
-        match socket.next()? {
+        match socket.receive()? {
             Seen::Binary(data) => {
                 ensure!(data == [1, 2, 3, 4]);
                 break;
@@ -220,7 +220,7 @@ fn frames_of_every_kind_come_back() -> Result<()> {
     socket.raw(&tests::wire::frame(0x80, b"gments"))?;
     let mut seen = Vec::new();
     while seen.len() < 2 {
-        match socket.next()? {
+        match socket.receive()? {
             Seen::Text(text) if text == "2" => socket.text("3")?,
             other => seen.push(other),
         }
@@ -324,7 +324,7 @@ fn heartbeat_keeps_a_session_that_answers() -> Result<()> {
     let mut socket = WebSocket::open(host, WEBSOCKET)?;
     socket.message()?;
     for _ in 0..4 {
-        ensure!(socket.next()? == Seen::Text("2".to_owned()));
+        ensure!(socket.receive()? == Seen::Text("2".to_owned()));
         socket.text("3")?;
     }
     socket.text("4still here")?;
@@ -344,8 +344,8 @@ fn heartbeat_ends_a_session_that_does_not_answer() -> Result<()> {
     let begun = std::time::Instant::now();
     let mut socket = WebSocket::open(host, WEBSOCKET)?;
     socket.message()?;
-    ensure!(socket.next()? == Seen::Text("2".to_owned()));
-    while !matches!(socket.next()?, Seen::End) {}
+    ensure!(socket.receive()? == Seen::Text("2".to_owned()));
+    while !matches!(socket.receive()?, Seen::End) {}
     ensure!(begun.elapsed().as_millis() >= 450, "ended before its time");
     let session = open_polling(host, POLLING)?;
     ensure!(get(host, &session)?.body == "2");

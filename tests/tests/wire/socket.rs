@@ -36,7 +36,7 @@ fn is_connect(text: &str, prefix: &str) -> bool {
 /// The next frame that is no heartbeat.
 fn next(socket: &mut WebSocket) -> Result<Seen> {
     loop {
-        match socket.next()? {
+        match socket.receive()? {
             Seen::Text(text) if text == "2" => socket.text("3")?,
             other => return Ok(other),
         }
@@ -105,7 +105,7 @@ fn leaving_the_last_namespace_keeps_the_engine() -> Result<()> {
     let server = ProtocolSuites::start()?;
     let mut socket = connected(host(&server.url))?;
     socket.text("41")?;
-    ensure!(socket.next()? == Seen::Text("2".to_owned()));
+    ensure!(socket.receive()? == Seen::Text("2".to_owned()));
     server.stop()
 }
 

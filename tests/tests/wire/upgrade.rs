@@ -16,7 +16,7 @@ fn upgraded(host: &str) -> Result<(String, WebSocket)> {
     let session = open_polling(host, POLLING)?;
     let mut socket = WebSocket::open(host, &websocket_of(&session))?;
     socket.text("2probe")?;
-    ensure!(socket.next()? == Seen::Text("3probe".to_owned()));
+    ensure!(socket.receive()? == Seen::Text("3probe".to_owned()));
     let released = get(host, &session)?;
     ensure!(
         released.status == 200 && released.body == "6",
@@ -34,7 +34,7 @@ fn a_session_moves_to_the_websocket() -> Result<()> {
     ensure!(socket.message()? == "4hello");
     // The heartbeat goes on there.
     for _ in 0..2 {
-        ensure!(socket.next()? == Seen::Text("2".to_owned()));
+        ensure!(socket.receive()? == Seen::Text("2".to_owned()));
         socket.text("3")?;
     }
     server.stop()
@@ -48,7 +48,7 @@ fn a_waiting_poll_is_released() -> Result<()> {
     let waiting = Pending::send(host, "GET", &session, "", b"")?;
     let mut socket = WebSocket::open(host, &websocket_of(&session))?;
     socket.text("2probe")?;
-    ensure!(socket.next()? == Seen::Text("3probe".to_owned()));
+    ensure!(socket.receive()? == Seen::Text("3probe".to_owned()));
     let waiting = waiting.answer()?;
     ensure!(waiting.body == "6" || waiting.body == "2", "{waiting:?}");
     server.stop()
@@ -61,7 +61,7 @@ fn what_was_said_during_the_upgrade_arrives_in_order() -> Result<()> {
     let session = open_polling(host, POLLING)?;
     let mut socket = WebSocket::open(host, &websocket_of(&session))?;
     socket.text("2probe")?;
-    ensure!(socket.next()? == Seen::Text("3probe".to_owned()));
+    ensure!(socket.receive()? == Seen::Text("3probe".to_owned()));
     ensure!(post(host, &session, "4one\u{1e}4two")?.status == 200);
     let mut frames = tests::wire::frame(0x81, b"5");
     frames.extend(tests::wire::frame(0x81, b"4three"));
@@ -101,7 +101,7 @@ fn a_second_websocket_is_accepted_and_closed() -> Result<()> {
     let session = open_polling(host, POLLING)?;
     let mut probing = WebSocket::open(host, &websocket_of(&session))?;
     probing.text("2probe")?;
-    ensure!(probing.next()? == Seen::Text("3probe".to_owned()));
+    ensure!(probing.receive()? == Seen::Text("3probe".to_owned()));
     WebSocket::open(host, &websocket_of(&session))?.closed()?;
     socket.text("4still here")?;
     ensure!(socket.message()? == "4still here");
@@ -130,7 +130,7 @@ fn a_probe_that_is_given_up_leaves_polling_as_it_was() -> Result<()> {
     let session = open_polling(host, POLLING)?;
     let mut socket = WebSocket::open(host, &websocket_of(&session))?;
     socket.text("2probe")?;
-    ensure!(socket.next()? == Seen::Text("3probe".to_owned()));
+    ensure!(socket.receive()? == Seen::Text("3probe".to_owned()));
     drop(socket);
     ensure!(post(host, &session, "4hello")?.status == 200);
     let mut seen = poll(host, &session)?;
@@ -141,6 +141,6 @@ fn a_probe_that_is_given_up_leaves_polling_as_it_was() -> Result<()> {
     // And another one may try.
     let mut again = WebSocket::open(host, &websocket_of(&session))?;
     again.text("2probe")?;
-    ensure!(again.next()? == Seen::Text("3probe".to_owned()));
+    ensure!(again.receive()? == Seen::Text("3probe".to_owned()));
     server.stop()
 }

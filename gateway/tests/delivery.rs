@@ -1,0 +1,218 @@
+//! The gateway against a worker played by the test: gaps, repeats, replaced workers. No presence service
+//! answers, so what depends on one falls back.
+#![allow(clippy::unwrap_used, missing_docs, reason = "tests")]
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use axum::Router;
+use bench::client::{Reader, Writer, connect};
+use bus::{
+    EventLog, PageQuery,
+    documents::memory::MemoryDocuments,
+    event_log::memory::{MemoryLog, MemoryLogConfig},
+    signals::memory::MemorySignals,
+};
+use config::{Config, Role};
+use delivery::{
+    Batch, Delivery, GatewayLink,
+    local::{LinkLimits, LocalLink, pair},
+};
+use gateway::{Deps, Gateway, new_id};
+use lifecycle::Tasks;
+use model::{Namespace, RoomName, RoomToken, partition_of};
+use tokio_util::sync::CancellationToken;
+
+struct Bench {
+    log: MemoryLog,
+    link: LocalLink,
+    addr: SocketAddr,
+    gateway: Arc<Gateway>,
+    stop: CancellationToken,
+}
+
+async fn start() -> Bench {
+    let config = Config::for_tests(Role::Standalone);
+    let log = MemoryLog::new(MemoryLogConfig {
+        partitions: config.bus.partitions,
+        ..MemoryLogConfig::default()
+    });
+    let (link, deliveries) = pair(config.bus.partitions, LinkLimits::default());
+    let tasks = Tasks::new();
+    let deps = Deps {
+        log: Arc::new(log.clone()),
+        signals: Arc::new(MemorySignals::new()),
+        documents: Arc::new(MemoryDocuments::new()),
+        deliveries,
+        tasks: tasks.clone(),
+        registry: prometheus::Registry::new(),
+    };
+    let gateway = Arc::new(Gateway::build(&config, new_id(), deps).await.unwrap());
+    let listener = tokio::net::TcpListener::bind(config.gateway.listen)
+        .await
+        .unwrap();
+    let addr = listener.local_addr().unwrap();
+    let stop = CancellationToken::new();
+    let (serving, until) = (Arc::clone(&gateway), stop.clone());
+    tasks.spawn("serve", async move {
+        serving.serve(listener, Router::new(), until).await
+    });
+    Bench {
+        log,
+        link,
+        addr,
+        gateway,
+        stop,
+    }
+}
+
+/// Joins a room and publishes `count` messages there, which nobody delivers yet.
+async fn publish(bench: &Bench, count: usize) -> (Reader, Writer) {
+    let (mut reader, mut writer) = connect(bench.addr, "/chat").await.unwrap();
+    writer
+        .text("42/chat,0[\"join-room\",{\"roomId\":\"r\"}]")
+        .await
+        .unwrap();
+    while !reader.text().await.unwrap().starts_with("43/chat,0") {}
+    for number in 1..=count {
+        let event = format!("42/chat,{number}[\"message\",{{\"roomId\":\"r\",\"content\":\"{number}\"}}]");
+        writer.text(&event).await.unwrap();
+        while !reader
+            .text()
+            .await
+            .unwrap()
+            .starts_with(&format!("43/chat,{number}"))
+        {}
+    }
+    (reader, writer)
+}
+
+fn token() -> RoomToken {
+    RoomToken::new(&Namespace::new("/chat").unwrap(), &RoomName::new("r").unwrap())
+}
+
+/// The room's messages as a worker would send them.
+async fn deliveries(bench: &Bench) -> (u16, Vec<Delivery>) {
+    let partition = partition_of(token(), bench.log.partitions());
+    let all = PageQuery::After {
+        after: 0,
+        limit: 1000,
+    };
+    let entries = bench.log.page(partition, token(), all).await.unwrap().entries;
+    let deliveries = entries
+        .into_iter()
+        .map(|entry| Delivery {
+            seq: entry.seq,
+            room: token(),
+            record: entry.payload,
+        })
+        .collect();
+    (partition, deliveries)
+}
+
+async fn contents(reader: &mut Reader, count: usize) -> Vec<String> {
+    let mut seen = Vec::new();
+    while seen.len() < count {
+        let text = tokio::time::timeout(Duration::from_secs(20), reader.text())
+            .await
+            .unwrap()
+            .unwrap();
+        if text.starts_with("42/chat,[\"message\"") {
+            seen.push(
+                text.split("\"content\":\"")
+                    .nth(1)
+                    .unwrap()
+                    .split('"')
+                    .next()
+                    .unwrap()
+                    .to_owned(),
+            );
+        }
+    }
+    seen
+}
+
+fn numbers(range: std::ops::RangeInclusive<usize>) -> Vec<String> {
+    range.map(|number| number.to_string()).collect()
+}
+
+#[tokio::test]
+async fn repeats_and_replaced_workers_are_dropped() {
+    let bench = start().await;
+    let (mut reader, _writer) = publish(&bench, 4).await;
+    let (partition, all) = deliveries(&bench).await;
+    let last = all[3].seq;
+    let batch = |epoch, after, deliveries: &[Delivery]| Batch {
+        partition,
+        epoch,
+        after,
+        through: deliveries.last().map_or(after, |delivery| delivery.seq),
+        deliveries: deliveries.to_vec(),
+    };
+    bench.link.deliver(batch(2, 0, &all[..2])).unwrap();
+    // A new owner begins a little earlier; an old one still talks.
+    bench.link.deliver(batch(3, 0, &all[..3])).unwrap();
+    bench.link.deliver(batch(2, all[1].seq, &all[2..])).unwrap();
+    bench.link.deliver(batch(3, all[2].seq, &all[3..])).unwrap();
+    assert_eq!(contents(&mut reader, 4).await, numbers(1..=4));
+    while bench.link.acknowledged(partition) < last {
+        tokio::task::yield_now().await;
+    }
+    bench.stop.cancel();
+    bench.gateway.close().await;
+}
+
+#[tokio::test]
+async fn a_gap_is_read_from_the_log_before_what_follows() {
+    let bench = start().await;
+    let (mut reader, _writer) = publish(&bench, 6).await;
+    let (partition, all) = deliveries(&bench).await;
+    let batch = Batch {
+        partition,
+        epoch: 1,
+        after: 0,
+        through: all[0].seq,
+        deliveries: all[..1].to_vec(),
+    };
+    bench.link.deliver(batch).unwrap();
+    // The batches with 2 to 4 were lost on the way.
+    let batch = Batch {
+        partition,
+        epoch: 1,
+        after: all[3].seq,
+        through: all[4].seq,
+        deliveries: all[4..5].to_vec(),
+    };
+    bench.link.deliver(batch).unwrap();
+    let batch = Batch {
+        partition,
+        epoch: 1,
+        after: all[4].seq,
+        through: all[5].seq,
+        deliveries: all[5..].to_vec(),
+    };
+    bench.link.deliver(batch).unwrap();
+    assert_eq!(contents(&mut reader, 6).await, numbers(1..=6));
+    bench.stop.cancel();
+    bench.gateway.close().await;
+}
+
+#[tokio::test]
+async fn an_empty_batch_behind_a_gap_is_enough() {
+    let bench = start().await;
+    let (mut reader, _writer) = publish(&bench, 3).await;
+    let (partition, all) = deliveries(&bench).await;
+    let end = all[2].seq;
+    bench
+        .link
+        .deliver(Batch {
+            partition,
+            epoch: 1,
+            after: end,
+            through: end,
+            deliveries: Vec::new(),
+        })
+        .unwrap();
+    assert_eq!(contents(&mut reader, 3).await, numbers(1..=3));
+    bench.stop.cancel();
+    bench.gateway.close().await;
+}
