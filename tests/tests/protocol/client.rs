@@ -385,6 +385,11 @@ impl WebSocket {
         Ok(Self { connection })
     }
 
+    /// What comes behind a 101 that has been read.
+    pub(crate) fn after(connection: Connection) -> Self {
+        Self { connection }
+    }
+
     /// A session of its own, and its id.
     pub(crate) fn session(server: &Server, path: &str) -> Result<(Self, String)> {
         let mut socket = Self::open(server, &format!("{path}?EIO=4&transport=websocket"))?;
@@ -421,7 +426,10 @@ impl WebSocket {
         }
         let head = self.connection.take(2)?;
         let (first, short) = (head[0], head[1]);
-        ensure!(first & 0xf0 == 0x80, "not final, or with reserved bits: {first:#x}");
+        ensure!(
+            first & 0xf0 == 0x80,
+            "not final, or with reserved bits: {first:#x}"
+        );
         ensure!(short & 0x80 == 0, "a masked frame");
         let length = match short {
             126 => {
@@ -447,11 +455,7 @@ impl WebSocket {
         Ok(match first {
             TEXT => Seen::Text(String::from_utf8(payload)?),
             BINARY => Seen::Binary(payload),
-            CLOSE => Seen::Close(
-                payload
-                    .first_chunk()
-                    .map(|code| u16::from_be_bytes(*code)),
-            ),
+            CLOSE => Seen::Close(payload.first_chunk().map(|code| u16::from_be_bytes(*code))),
             PONG => Seen::Pong(payload),
             _ => bail!("a server sends no frame of this kind: {first:#x}"),
         })
@@ -473,7 +477,10 @@ impl WebSocket {
 
     pub(crate) fn expect_binary(&mut self, data: &[u8]) -> Result<()> {
         let seen = self.next()?;
-        ensure!(seen == Seen::Binary(data.to_vec()), "{seen:?} instead of {data:?}");
+        ensure!(
+            seen == Seen::Binary(data.to_vec()),
+            "{seen:?} instead of {data:?}"
+        );
         Ok(())
     }
 
@@ -511,6 +518,11 @@ pub(crate) fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
         }
     }
     frame.extend(mask);
-    frame.extend(payload.iter().zip(mask.iter().cycle()).map(|(byte, key)| byte ^ key));
+    frame.extend(
+        payload
+            .iter()
+            .zip(mask.iter().cycle())
+            .map(|(byte, key)| byte ^ key),
+    );
     frame
 }
