@@ -200,7 +200,11 @@ async fn receive(server: &EngineServer, conn: &Arc<Conn>, packet: Packet) -> boo
             conn.close(CloseReason::TransportClose);
             return false;
         }
-        Ok(_) => return true,
+        Ok(_) => {
+            // A pong may have brought the next ping nearer than the driver's timer.
+            conn.wake.notify_one();
+            return true;
+        }
         Err(reason) => {
             conn.close(reason);
             return false;

@@ -130,7 +130,17 @@ async fn probe(server: &EngineServer, conn: &Arc<Conn>, stream: TcpStream, early
     let run = async {
         if !probe.feed(&stream, early)? {
             loop {
-                stream.readable().await.map_err(drop)?;
+                // The driver wakes polls when the session ends, and then there is nothing to upgrade.
+                let ended = conn.poll_wake.notified();
+                tokio::pin!(ended);
+                ended.as_mut().enable();
+                if conn.closing().is_some() {
+                    return Err(());
+                }
+                tokio::select! {
+                    ready = stream.readable() => ready.map_err(drop)?,
+                    () = ended => continue,
+                }
                 if probe.read(&stream)? {
                     break;
                 }
