@@ -215,7 +215,7 @@ impl Deliverer {
         };
         let packet = packet(&publish, None);
         let skip = Skip::new(&self.rooms, &mut publish, room.namespace());
-        let receivers = room.signal(&packet, |socket| skip.skips(socket));
+        let receivers = room.signal(&packet, publish.volatile, |socket| skip.skips(socket));
         self.metrics.delivered(
             room.namespace(),
             &publish.event,

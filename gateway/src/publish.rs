@@ -105,12 +105,20 @@ impl Publisher {
         }
     }
 
-    /// Sends a volatile event to a room's members, but for `except`. Lost when the bus is.
-    pub(crate) fn signal(&self, sender: Option<&Socket>, event: Event<'_>, except: Option<Except>) {
+    /// Sends an event without storage to a room's members, but for `except`. Lost when the bus is; a
+    /// `volatile` one is also dropped for members that cannot take it at once.
+    pub(crate) fn signal(
+        &self,
+        sender: Option<&Socket>,
+        event: Event<'_>,
+        except: Option<Except>,
+        volatile: bool,
+    ) {
         let token = RoomToken::new(event.namespace, event.room);
         let subject = subjects::signal(self.partition(token), token);
         let record = Publish {
             id: Uuid::now_v7().to_string(),
+            volatile,
             ..record(sender, event, except, crate::now_ms())
         };
         if let Err(error) = self.signals.publish(&subject, record.encode_to_vec().into()) {
@@ -135,6 +143,7 @@ fn record(sender: Option<&Socket>, event: Event<'_>, except: Option<Except>, tim
         except,
         traceparent: String::new(),
         stamp_offset: false,
+        volatile: false,
     }
 }
 

@@ -127,9 +127,10 @@ impl Room {
         inner.send(packet, false, skip)
     }
 
-    /// Hands a volatile event to every member that can take it now.
-    pub(crate) fn signal(&self, packet: &Encoded, skip: impl Fn(&Socket) -> bool) -> usize {
-        self.inner.lock().send(packet, true, skip)
+    /// Hands an event without a place in the log to every member; a volatile one only to those that can
+    /// take it now.
+    pub(crate) fn signal(&self, packet: &Encoded, volatile: bool, skip: impl Fn(&Socket) -> bool) -> usize {
+        self.inner.lock().send(packet, volatile, skip)
     }
 
     /// The log holds the interest from `seq` on.

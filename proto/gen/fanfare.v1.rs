@@ -183,6 +183,9 @@ pub struct Publish {
     /// The first argument is an object that gets `"offset"` as its first field on delivery.
     #[prost(bool, tag = "11")]
     pub stamp_offset: bool,
+    /// Dropped for members whose transport does not take it at once.
+    #[prost(bool, tag = "12")]
+    pub volatile: bool,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Sender {

@@ -4,7 +4,6 @@
 mod clients;
 mod process;
 mod server;
-pub mod wire;
 
 pub use clients::{Mode, chromium, node, python, scenario};
 pub use process::Process;

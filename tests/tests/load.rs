@@ -40,7 +40,8 @@ fn every_member_sees_every_message_once_in_one_order() -> Result<()> {
 
 #[test]
 fn a_member_that_stops_reading_is_closed_and_harms_nobody() -> Result<()> {
-    let server = Standalone::start(&[])?;
+    // Room for readers that a busy machine holds up for a moment.
+    let server = Standalone::start(&[("FANFARE_GATEWAY__SEND_QUEUE_BYTES", "8388608")])?;
     let addr = address(&server)?;
     runtime()?.block_on(async {
         let (mut reader, mut writer) = client::connect(addr, "/chat").await?;
@@ -53,7 +54,7 @@ fn a_member_that_stops_reading_is_closed_and_harms_nobody() -> Result<()> {
         let load = Load {
             members: 10,
             publishers: 2,
-            messages: 8000,
+            messages: 16_000,
             in_flight: 16,
             content: 4000,
         };
@@ -61,9 +62,9 @@ fn a_member_that_stops_reading_is_closed_and_harms_nobody() -> Result<()> {
         ensure!(report.is_clean(), "{report:?}");
         let slow = server.metric("socket_disconnects_total", "reason=\"slow consumer\"")?;
         ensure!(slow == 1.0, "{slow} slow consumers were closed");
-        // The room's history and the links' queues, not the 32 MB that the slow one did not read.
+        // The room's history and the links' queues, not the 64 MB that the slow one did not read.
         let grown = resident(&server)?.saturating_sub(before);
-        ensure!(grown < 24 << 20, "the server has grown by {grown} bytes");
+        ensure!(grown < 40 << 20, "the server has grown by {grown} bytes");
         drop(reader);
         anyhow::Ok(())
     })?;

@@ -317,7 +317,7 @@ async fn mark(call: Call, room: RoomName, message: String) -> Result<serde_json:
             name: "messagesRead",
             args: read.to_string(),
         };
-        call.core.publisher.signal(Some(&call.socket), event, None);
+        call.core.publisher.signal(Some(&call.socket), event, None, false);
     }
     Ok(json!({ "roomId": room, "messageId": message, "unread": unread }))
 }

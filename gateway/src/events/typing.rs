@@ -141,6 +141,6 @@ impl Note {
             sockets: vec![self.socket.to_string()],
             ..Except::default()
         };
-        publisher.signal(None, event, Some(others));
+        publisher.signal(None, event, Some(others), true);
     }
 }
