@@ -8,8 +8,8 @@ use std::{
 
 use parking_lot::Mutex;
 use sio::{
-    engine::{CloseReason, Session},
-    packet::Encoded,
+    engine::{CloseReason, Session, Timer, Timing},
+    packet::{Encoded, encode},
     ws,
 };
 use tokio::{net::TcpStream, sync::Notify};
@@ -162,6 +162,23 @@ impl Conn {
     #[must_use]
     pub fn closing(&self) -> Option<CloseReason> {
         self.engine.lock().closing
+    }
+
+    /// Does what has become due in the engine.
+    ///
+    /// # Errors
+    /// When the session has run out of time.
+    pub(super) fn run_timers(&self, timing: &Timing, now: Instant) -> Result<(), CloseReason> {
+        loop {
+            let timer = self.engine.lock().session.on_deadline(timing, now);
+            match timer {
+                Some(Timer::SendPing) => self.send(&encode::engine_ping(false)),
+                Some(Timer::Close(reason)) => return Err(reason),
+                // The WebSocket that probed is cut by its own task.
+                Some(Timer::UpgradeTimedOut) => self.out.lock().release_poll = false,
+                None => return Ok(()),
+            }
+        }
     }
 
     pub(super) fn deadline(&self) -> Option<Instant> {

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use bytestring::ByteString;
 use futures_util::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use sio::{
-    engine::{CloseReason, Packet, Received, Timer, TransportKind},
+    engine::{CloseReason, Packet, Received, TransportKind},
     packet::{Encoded, encode},
     ws,
 };
@@ -356,21 +356,7 @@ impl Driver {
         if self.conn.sockets.lock().timed_out(now) {
             return Err(CloseReason::ForcedClose);
         }
-        loop {
-            let timer = self
-                .conn
-                .engine
-                .lock()
-                .session
-                .on_deadline(&self.server.options().timing, now);
-            match timer {
-                Some(Timer::SendPing) => self.conn.send(&encode::engine_ping(false)),
-                Some(Timer::Close(reason)) => return Err(reason),
-                // The WebSocket that probed is cut by its own task.
-                Some(Timer::UpgradeTimedOut) => self.conn.out.lock().release_poll = false,
-                None => return Ok(()),
-            }
-        }
+        self.conn.run_timers(&self.server.options().timing, now)
     }
 
     /// Puts bytes behind what is queued, without the queue's limit.

@@ -51,6 +51,10 @@ pub(super) async fn serve(
 }
 
 async fn get(server: &EngineServer, conn: Arc<Conn>) -> Result<Response<Body>, HandshakeError> {
+    // The driver's timer may be a moment late; a session whose time is over is over.
+    if let Err(reason) = conn.run_timers(&server.options().timing, Instant::now()) {
+        conn.close(reason);
+    }
     {
         let mut engine = conn.engine.lock();
         if engine.session.transport() != TransportKind::Polling {

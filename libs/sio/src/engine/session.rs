@@ -1,4 +1,4 @@
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use bytestring::ByteString;
@@ -67,6 +67,9 @@ enum Heartbeat {
 }
 
 const PROBE: &str = "probe";
+
+/// So late a timer may be without it being a stall.
+const TIMER_SLACK: Duration = Duration::from_millis(10);
 
 impl Session {
     /// A session that has just been opened (its open packet is about to be sent).
@@ -141,7 +144,11 @@ impl Session {
         match self.heartbeat {
             Heartbeat::PingDue => {
                 self.heartbeat = Heartbeat::AnswerDue;
-                self.heartbeat_at = later(now, timing.ping_timeout);
+                // A timer that is a moment late must not add up: the time-out runs from when the ping was due. After
+                // a stall it runs from now, so that nobody is closed for what the server slept through.
+                let due = self.heartbeat_at;
+                let late = now.saturating_duration_since(due) > TIMER_SLACK;
+                self.heartbeat_at = later(if late { now } else { due }, timing.ping_timeout);
                 Some(Timer::SendPing)
             }
             Heartbeat::AnswerDue => {
