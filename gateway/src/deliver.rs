@@ -94,6 +94,13 @@ impl Deliverer {
         if let Some(waiting) = &mut partition.waiting {
             if waiting.len() < MAX_WAITING {
                 waiting.push_back(batch);
+            } else if let Some(last) = waiting.back_mut() {
+                // An empty batch behind both: what they held is read from the log.
+                *last = Batch {
+                    after: batch.through,
+                    deliveries: Vec::new(),
+                    ..batch
+                };
             }
             return None;
         }

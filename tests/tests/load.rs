@@ -10,6 +10,10 @@ use bench::{
     room::{self, Load},
 };
 use tests::Standalone;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
 
 fn address(server: &Standalone) -> Result<SocketAddr> {
     Ok(server
@@ -129,6 +133,66 @@ fn a_stop_closes_clients_in_a_way_that_brings_them_back() -> Result<()> {
         }
         Ok(())
     })
+}
+
+#[test]
+fn a_full_gateway_says_when_to_come_back() -> Result<()> {
+    let server = Standalone::start(&[("FANFARE_GATEWAY__MAX_CONNECTIONS", "1")])?;
+    let addr = address(&server)?;
+    runtime()?.block_on(async {
+        let first = client::connect(addr, "/chat").await?;
+        let mut second = TcpStream::connect(addr).await?;
+        second
+            .write_all(
+                b"GET /socket.io/?EIO=4&transport=polling HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n",
+            )
+            .await?;
+        let mut answer = String::new();
+        second.read_to_string(&mut answer).await?;
+        let answer = answer.to_lowercase();
+        ensure!(
+            answer.starts_with("http/1.1 503") && answer.contains("\r\nretry-after:"),
+            "{answer}"
+        );
+        drop(first);
+        // Its place is free as soon as the server has seen it go.
+        for _ in 0..200 {
+            if client::connect(addr, "/chat").await.is_ok() {
+                return anyhow::Ok(());
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        anyhow::bail!("the place is never free again")
+    })?;
+    server.stop()
+}
+
+#[test]
+fn half_a_request_is_not_waited_for_and_a_large_head_is_refused() -> Result<()> {
+    let server = Standalone::start(&[("FANFARE_GATEWAY__HANDSHAKE_TIMEOUT_MS", "300")])?;
+    let addr = address(&server)?;
+    runtime()?.block_on(async {
+        let mut slow = TcpStream::connect(addr).await?;
+        slow.write_all(b"GET /socket.io/?EIO=4&transport=polling HTTP/1.1\r\nhost")
+            .await?;
+        let mut answer = Vec::new();
+        tokio::time::timeout(Duration::from_secs(20), slow.read_to_end(&mut answer))
+            .await
+            .context("waited for")??;
+        let mut large = TcpStream::connect(addr).await?;
+        let head = format!("GET / HTTP/1.1\r\nhost: x\r\nx: {}\r\n\r\n", "x".repeat(20_000));
+        large.write_all(head.as_bytes()).await?;
+        let mut answer = Vec::new();
+        // The server may hang up before it has read everything, which resets the connection.
+        let _ = tokio::time::timeout(Duration::from_secs(20), large.read_to_end(&mut answer)).await?;
+        ensure!(
+            answer.is_empty() || answer.starts_with(b"HTTP/1.1 431"),
+            "{}",
+            String::from_utf8_lossy(&answer)
+        );
+        anyhow::Ok(())
+    })?;
+    server.stop()
 }
 
 fn resident(server: &Standalone) -> Result<u64> {
