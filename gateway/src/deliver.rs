@@ -8,7 +8,7 @@ use std::{
 
 use bus::{EventLog, LogError, LogSubject};
 use bytes::Bytes;
-use delivery::{Arrival, Batch, VolatileEvent};
+use delivery::{Arrival, Batch};
 use lifecycle::Tasks;
 use model::{Namespace, Offset, RoomName, RoomToken};
 use parking_lot::Mutex;
@@ -76,7 +76,7 @@ impl Deliverer {
     pub(crate) fn arrive(self: &Arc<Self>, arrival: Arrival) -> Option<Offset> {
         match arrival {
             Arrival::Signal(signal) => {
-                self.signal(&signal);
+                self.hand_out(signal.room, signal.record, None);
                 None
             }
             Arrival::Batch(batch) => self.batch(batch),
@@ -129,12 +129,11 @@ impl Deliverer {
     fn apply(&self, partition: &mut Partition, batch: &Batch) {
         for delivery in &batch.deliveries {
             if delivery.seq > partition.through {
-                self.deliver(
-                    batch.partition,
-                    delivery.seq,
-                    delivery.room,
-                    delivery.record.clone(),
-                );
+                let offset = Offset {
+                    partition: batch.partition,
+                    seq: delivery.seq,
+                };
+                self.hand_out(delivery.room, delivery.record.clone(), Some(offset));
             }
         }
         partition.through = partition.through.max(batch.through);
@@ -181,7 +180,14 @@ impl Deliverer {
                         break 'reading;
                     }
                     if let LogSubject::Room(room) = entry.subject {
-                        self.deliver(number, entry.seq, room, entry.payload);
+                        self.hand_out(
+                            room,
+                            entry.payload,
+                            Some(Offset {
+                                partition: number,
+                                seq: entry.seq,
+                            }),
+                        );
                     }
                     let mut partition = partition.lock();
                     partition.through = partition.through.max(entry.seq);
@@ -196,33 +202,20 @@ impl Deliverer {
         Ok(())
     }
 
-    fn deliver(&self, partition: u16, seq: u64, token: RoomToken, record: Bytes) {
-        let Some(room) = self.rooms.get(token) else { return };
+    /// Hands one event to its room's members: a durable one at its `offset`, or one without storage.
+    fn hand_out(&self, token: RoomToken, record: Bytes, offset: Option<Offset>) {
+        let Some(room) = self.rooms.get(token) else {
+            return;
+        };
         let Some(mut publish) = decode(record, &room) else {
             return;
         };
-        let packet = packet(&publish, Some(Offset { partition, seq }));
+        let packet = packet(&publish, offset);
         let skip = Skip::new(&self.rooms, &mut publish, room.namespace());
-        let receivers = room.deliver(seq, &packet, |socket| skip.skips(socket));
-        self.metrics.delivered(
-            room.namespace(),
-            &publish.event,
-            receivers,
-            packet.len(),
-            publish.time_ms,
-        );
-    }
-
-    fn signal(&self, signal: &VolatileEvent) {
-        let Some(room) = self.rooms.get(signal.room) else {
-            return;
+        let receivers = match offset {
+            Some(offset) => room.deliver(offset.seq, &packet, |socket| skip.skips(socket)),
+            None => room.signal(&packet, publish.volatile, |socket| skip.skips(socket)),
         };
-        let Some(mut publish) = decode(signal.record.clone(), &room) else {
-            return;
-        };
-        let packet = packet(&publish, None);
-        let skip = Skip::new(&self.rooms, &mut publish, room.namespace());
-        let receivers = room.signal(&packet, publish.volatile, |socket| skip.skips(socket));
         self.metrics.delivered(
             room.namespace(),
             &publish.event,
