@@ -1,6 +1,7 @@
 //! Typed configuration: defaults, then a TOML file, then the environment, then flags; validated in one
 //! run that reports every mistake.
 
+mod check;
 mod load;
 mod secret;
 pub mod settings;

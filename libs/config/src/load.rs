@@ -10,11 +10,15 @@ use figment::{
 
 use crate::{
     Admin, Api, App, Auth, AuthMode, Bus, Config, Cors, Fanout, Gateway, Limits, Log, LogFormat, Namespace,
-    Presence, Redis, Role, Rooms, Secret,
+    Presence, Redis, Role, Rooms, Secret, check,
     settings::{self, SETTINGS},
 };
 
 const PREFIX: &str = "FANFARE_";
+/// Changes the port of `gateway.listen`, whoever set its host.
+const PORT_VARIABLE: &str = "WEBSOCKET_PORT";
+/// The same as a flag.
+const PORT_KEY: &str = "gateway.port";
 const ROLES: [&str; 4] = ["guest", "user", "moderator", "admin"];
 
 /// A configuration that holds, and what is odd about where it came from.
@@ -55,7 +59,9 @@ impl Display for Errors {
 }
 
 impl Config {
-    /// Loads and validates: defaults, then `file`, then `env`, then `overrides` (keys as in the file).
+    /// Loads and validates: defaults, then `file`, then `env`, then `overrides` (keys as in the file; `gateway.port`
+    /// changes the port of `gateway.listen`). Of two variables for one setting the one that begins with `FANFARE_`
+    /// counts, in whatever order `env` has them.
     ///
     /// # Errors
     /// Every mistake there is.
@@ -81,14 +87,27 @@ impl Config {
                 Err(error) => problems.push(problem(&path.display(), error)),
             }
         }
+        let (mut older, mut own, mut port) = (Vec::new(), Vec::new(), None);
         for (variable, value) in env {
-            match key_of(&variable, &value, role) {
-                Variable::Sets(key, value) => layers = layers.merge(text(key, &value)),
+            match kind_of(&variable) {
+                Variable::Older(key) => older.push((key, value)),
+                Variable::Own(key) => own.push((key, value)),
+                Variable::Port => port = Some(value),
                 Variable::Unknown => warnings.push(format!("{variable} is no setting; see --help")),
                 Variable::Other => {}
             }
         }
+        for (key, value) in older.into_iter().chain(own) {
+            layers = layers.merge(text(key, &value));
+        }
+        if let Some(port) = port {
+            layers = with_port(layers, role, PORT_VARIABLE, &port, &mut problems);
+        }
         for (key, value) in overrides {
+            if key == PORT_KEY {
+                layers = with_port(layers, role, PORT_KEY, &value, &mut problems);
+                continue;
+            }
             match settings::find(&key) {
                 Some(setting) => layers = layers.merge(text(setting.key, &value)),
                 None => problems.push(problem(&key, "is no setting; see --help")),
@@ -160,27 +179,50 @@ fn unknown_keys(prefix: &str, dict: &figment::value::Dict, problems: &mut Vec<Pr
 }
 
 enum Variable {
-    Sets(&'static str, String),
+    /// Sets a key by its older name.
+    Older(&'static str),
+    /// Sets a key by its own name.
+    Own(&'static str),
+    Port,
     /// Looks like ours and is not.
     Unknown,
     Other,
 }
 
-fn key_of(variable: &str, value: &str, role: Role) -> Variable {
-    if variable == "WEBSOCKET_PORT" {
-        let listen = settings::find("gateway.listen")
-            .map(|setting| setting.default_in(role))
-            .unwrap_or_default();
-        let host = listen.rsplit_once(':').map_or("0.0.0.0", |(host, _)| host);
-        return Variable::Sets("gateway.listen", format!("{host}:{value}"));
+fn kind_of(variable: &str) -> Variable {
+    if variable == PORT_VARIABLE {
+        return Variable::Port;
     }
-    let found = SETTINGS
-        .iter()
-        .find(|setting| setting.legacy == Some(variable) || setting.variable() == variable);
-    match found {
-        Some(setting) => Variable::Sets(setting.key, value.to_owned()),
+    if let Some(setting) = SETTINGS.iter().find(|setting| setting.variable() == variable) {
+        return Variable::Own(setting.key);
+    }
+    match SETTINGS.iter().find(|setting| setting.legacy == Some(variable)) {
+        Some(setting) => Variable::Older(setting.key),
         None if variable.starts_with(PREFIX) => Variable::Unknown,
         None => Variable::Other,
+    }
+}
+
+/// Changes the port of the public address and leaves its host as it is: who listens on loopback only goes on doing so.
+fn with_port(layers: Figment, role: Role, from: &str, port: &str, problems: &mut Vec<Problem>) -> Figment {
+    const KEY: &str = "gateway.listen";
+    let Ok(port) = port.trim().parse::<u16>() else {
+        problems.push(problem(&from, format!("{port:?} is no port")));
+        return layers;
+    };
+    let mut reader = Reader {
+        role,
+        layers,
+        problems: Vec::new(),
+    };
+    let listen = reader.string(KEY);
+    match listen.parse::<SocketAddr>() {
+        Ok(mut address) => {
+            address.set_port(port);
+            reader.layers.merge(text(KEY, &address.to_string()))
+        }
+        // Reported when the address itself is read.
+        Err(_) => reader.layers,
     }
 }
 
@@ -194,11 +236,11 @@ impl Reader {
     fn config(&mut self) -> Config {
         Config {
             role: self.role,
-            environment: self.string("environment"),
+            environment: self.not_empty("environment"),
             gateway: Gateway {
                 listen: self.address("gateway.listen"),
                 grpc_listen: self.address("gateway.grpc_listen"),
-                advertise: self.optional("gateway.advertise"),
+                advertise: self.optional_as("gateway.advertise", "must be host:port", check::is_host_port),
                 path: self.path("gateway.path"),
                 recovery: self.seconds("gateway.recovery_seconds", 0, 86_400),
                 drain: self.seconds("gateway.drain_seconds", 0, 3600),
@@ -230,10 +272,20 @@ impl Reader {
                 replicas: self.number("bus.replicas", 1, 5),
                 max_age: self.hours("bus.max_age_hours", 1, 8760),
                 max_messages_per_room: self.number("bus.max_messages_per_room", 1, 1_000_000),
-                url: self.required_secret("bus.url", &[Role::Gateway, Role::Fanout, Role::Presence]),
+                url: self.servers(
+                    "bus.url",
+                    &[Role::Gateway, Role::Fanout, Role::Presence],
+                    &["nats", "tls", "ws", "wss"],
+                    true,
+                ),
             },
             redis: Redis {
-                url: self.required_secret("redis.url", &[Role::Fanout, Role::Presence]),
+                url: self.servers(
+                    "redis.url",
+                    &[Role::Fanout, Role::Presence],
+                    &["redis", "rediss", "valkey", "valkeys", "redis+unix", "unix"],
+                    false,
+                ),
             },
             auth: self.auth(),
             rooms: Rooms {
@@ -255,10 +307,10 @@ impl Reader {
                 auth_failures_per_ip: self.number("limits.auth_failures_per_ip", 0, u32::MAX),
             },
             app: App {
-                webhook_url: self.optional("app.webhook_url"),
+                webhook_url: self.http_url("app.webhook_url"),
                 webhook_secret: self.optional("app.webhook_secret").map(Secret::from),
                 timeout: self.millis("app.timeout_ms", 1),
-                authorize_url: self.optional("app.authorize_url"),
+                authorize_url: self.http_url("app.authorize_url"),
             },
             log: Log {
                 filter: self.string("log.filter"),
@@ -285,10 +337,10 @@ impl Reader {
         let auth = Auth {
             mode,
             jwt_secret: self.optional("auth.jwt_secret").map(Secret::from),
-            jwks_url: self.optional("auth.jwks_url"),
+            jwks_url: self.http_url("auth.jwks_url"),
             issuer: self.optional("auth.issuer"),
             audience: self.optional("auth.audience"),
-            session_url: self.optional("auth.session_url"),
+            session_url: self.http_url("auth.session_url"),
         };
         if needed && mode == AuthMode::Jwt && auth.jwt_secret.is_none() && auth.jwks_url.is_none() {
             self.wrong("auth.jwt_secret", "mode jwt needs a secret (JWT_SECRET)");
@@ -321,10 +373,51 @@ impl Reader {
         Some(self.string(key)).filter(|text| !text.is_empty())
     }
 
-    fn required_secret(&mut self, key: &str, roles: &[Role]) -> Option<Secret> {
+    fn not_empty(&mut self, key: &str) -> String {
+        let text = self.string(key);
+        if text.trim().is_empty() {
+            self.wrong(key, "must not be empty");
+        }
+        text
+    }
+
+    fn optional_as(&mut self, key: &str, what: &str, holds: impl Fn(&str) -> bool) -> Option<String> {
         let value = self.optional(key);
-        if value.is_none() && roles.contains(&self.role) {
-            self.wrong(key, format!("is required in {}", self.role.as_str()));
+        if let Some(text) = value.as_deref().filter(|text| !holds(text)) {
+            self.wrong(key, format!("{text:?} {what}"));
+        }
+        value
+    }
+
+    fn http_url(&mut self, key: &str) -> Option<String> {
+        self.optional_as(
+            key,
+            "must be a URL that begins with http:// or https://",
+            |text| check::is_url(text, &["http", "https"]),
+        )
+    }
+
+    /// Servers to connect to. Passwords stand in them, so no message shows them.
+    fn servers(
+        &mut self,
+        key: &str,
+        needed_by: &[Role],
+        schemes: &[&str],
+        bare_hosts: bool,
+    ) -> Option<Secret> {
+        let value = self.optional(key);
+        match &value {
+            None if needed_by.contains(&self.role) => {
+                self.wrong(key, format!("is required in {}", self.role.as_str()));
+            }
+            Some(text) if !check::are_servers(text, schemes, bare_hosts) => {
+                let schemes = schemes.join("://, ");
+                self.wrong(
+                    key,
+                    format!("must be servers with hosts, comma-separated; schemes: {schemes}://"),
+                );
+            }
+            Some(_) | None => {}
         }
         value.map(Secret::from)
     }
@@ -339,6 +432,9 @@ impl Reader {
 
     fn origins(&mut self, key: &str) -> Vec<String> {
         let origins = self.list(key);
+        if origins.len() > 1 && origins.iter().any(|origin| origin == "*") {
+            self.wrong(key, "* allows any origin and stands alone");
+        }
         for origin in origins.iter().filter(|origin| *origin != "*") {
             let rest = origin
                 .strip_prefix("http://")

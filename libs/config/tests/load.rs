@@ -1,7 +1,7 @@
 //! Layers, mistakes, masks.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
-use std::io::Write;
+use std::{collections::BTreeSet, io::Write};
 
 use config::{AuthMode, Config, Errors, Loaded, Role, settings::SETTINGS};
 
@@ -123,26 +123,152 @@ fn what_is_shown_loads_again_and_shows_no_secret() {
     assert_eq!(again.to_toml_masked(), shown);
 }
 
+/// What `config show` says of a key, as one would write it in a variable.
+fn shown(config: &Config, key: &str) -> String {
+    let shown: toml::Table = config.to_toml_masked().parse().unwrap();
+    let value = match key.split_once('.') {
+        Some((section, key)) => &shown[section][key],
+        None => &shown[key],
+    };
+    match value {
+        toml::Value::String(text) => text.clone(),
+        toml::Value::Array(items) => {
+            let items: Vec<_> = items.iter().filter_map(toml::Value::as_str).collect();
+            items.join(",")
+        }
+        other => other.to_string(),
+    }
+}
+
 #[test]
-fn the_table_is_what_is_shown() {
-    let shown: toml::Table = Config::for_tests(Role::Standalone)
-        .to_toml_masked()
-        .parse()
-        .unwrap();
+fn defaults_are_what_the_table_says() {
+    let config = load(Role::Standalone, "", &[], &[]).unwrap().config;
     for setting in SETTINGS {
-        let value = match setting.key.split_once('.') {
-            Some((section, key)) => &shown[section][key],
-            None => &shown[setting.key],
-        };
-        let is_number = setting.default.parse::<i64>().is_ok();
         assert_eq!(
-            value.is_integer(),
-            is_number,
-            "{}: {value:?} is shown for {:?}",
-            setting.key,
-            setting.default
+            shown(&config, setting.key),
+            setting.default_in(Role::Standalone),
+            "{}",
+            setting.key
         );
     }
+}
+
+#[test]
+fn every_setting_can_be_set_by_its_variable_and_is_shown() {
+    for setting in SETTINGS
+        .iter()
+        .filter(|setting| setting.default_in(Role::Standalone).is_empty())
+    {
+        let value = match setting.key {
+            "bus.url" => "nats://n:4222",
+            "redis.url" => "redis://r:6379",
+            "gateway.advertise" => "gateway-0:7001",
+            _ => "https://a.example/x",
+        };
+        let variable = setting.variable();
+        let config = load(Role::Standalone, "", &[(variable.as_str(), value)], &[])
+            .unwrap()
+            .config;
+        let expected = if setting.secret { "********" } else { value };
+        assert_eq!(shown(&config, setting.key), expected, "{variable}");
+    }
+}
+
+/// Of both sides, as `section.field`, units left out: durations and sizes drop them from the key's name.
+#[test]
+fn the_table_is_the_structs_fields() {
+    let printed = format!("{:#?}", Config::for_tests(Role::Standalone));
+    let mut fields = BTreeSet::new();
+    let mut section = String::new();
+    for line in printed.lines() {
+        let indent = line.len() - line.trim_start().len();
+        let Some((name, value)) = line.trim().split_once(": ") else {
+            continue;
+        };
+        match indent {
+            4 if value.ends_with('{') => section = name.to_owned(),
+            4 => drop(fields.insert(name.to_owned())),
+            8 if !section.is_empty() => drop(fields.insert(format!("{section}.{name}"))),
+            _ => {}
+        }
+    }
+    // What a process is comes from the command; namespaces are a list of tables.
+    assert!(fields.remove("role") && fields.remove("namespaces"));
+    let table: BTreeSet<_> = SETTINGS
+        .iter()
+        .map(|setting| {
+            let units = ["_ms", "_seconds", "_hours", "_bytes"];
+            let unit = units.iter().find_map(|unit| setting.key.strip_suffix(unit));
+            // The head's bytes are what is counted, not a unit.
+            if setting.key == "gateway.max_header_bytes" {
+                setting.key
+            } else {
+                unit.unwrap_or(setting.key)
+            }
+            .to_owned()
+        })
+        .collect();
+    assert_eq!(fields, table);
+}
+
+#[test]
+fn a_port_leaves_the_host_alone() {
+    let listen = |file: &str, env: &[(&str, &str)], flags: &[(&str, &str)]| {
+        load(Role::Standalone, file, env, flags)
+            .unwrap()
+            .config
+            .gateway
+            .listen
+            .to_string()
+    };
+    let loopback = "[gateway]\nlisten = \"127.0.0.1:3001\"";
+    let port = ("WEBSOCKET_PORT", "4000");
+    let address = ("FANFARE_GATEWAY__LISTEN", "[::1]:3001");
+    assert_eq!(listen("", &[port], &[]), "0.0.0.0:4000");
+    assert_eq!(listen(loopback, &[port], &[]), "127.0.0.1:4000");
+    assert_eq!(listen(loopback, &[port, address], &[]), "[::1]:4000");
+    assert_eq!(listen(loopback, &[address, port], &[]), "[::1]:4000");
+    assert_eq!(
+        listen(loopback, &[port], &[("gateway.port", "5000")]),
+        "127.0.0.1:5000"
+    );
+    assert_eq!(
+        listen(loopback, &[port], &[("gateway.listen", "127.0.0.2:1")]),
+        "127.0.0.2:1"
+    );
+    let errors = load(Role::Standalone, "", &[("WEBSOCKET_PORT", "http")], &[]).unwrap_err();
+    assert_eq!(keys(&errors), ["WEBSOCKET_PORT"]);
+}
+
+#[test]
+fn the_longer_name_counts_in_whatever_order() {
+    let older = ("NATS_URL", "nats://older");
+    let own = ("FANFARE_BUS__URL", "nats://own");
+    for env in [[older, own], [own, older]] {
+        let config = load(Role::Standalone, "", &env, &[]).unwrap().config;
+        assert_eq!(config.bus.url.unwrap().expose(), "nats://own");
+    }
+}
+
+#[test]
+fn what_cannot_be_an_address_or_an_origin_is_refused() {
+    let bad = [
+        ("environment", ""),
+        ("gateway.advertise", "no port"),
+        ("gateway.path", "socket.io"),
+        ("bus.url", "http://u:hush@n"),
+        ("redis.url", "hush"),
+        ("auth.jwks_url", "nonsense"),
+        ("auth.session_url", "ftp://a"),
+        ("cors.origins", "*,https://a.example"),
+        ("app.webhook_url", "https://"),
+        ("app.authorize_url", "https://a b"),
+    ];
+    let errors = load(Role::Standalone, "", &[], &bad).unwrap_err();
+    let expected: BTreeSet<_> = bad.iter().map(|(key, _)| *key).collect();
+    assert_eq!(keys(&errors).into_iter().collect::<BTreeSet<_>>(), expected);
+    assert_eq!(errors.0.len(), bad.len());
+    assert!(!errors.to_string().contains("hush"), "{errors}");
 }
 
 #[test]
