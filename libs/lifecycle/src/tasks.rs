@@ -1,6 +1,9 @@
+mod names;
+
 use std::{panic::AssertUnwindSafe, time::Duration};
 
 use futures_util::FutureExt;
+use names::Names;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 /// Named, tracked tasks: the one place where tasks are spawned. Cheap to clone; clones share the
@@ -11,6 +14,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 #[derive(Clone, Debug, Default)]
 pub struct Tasks {
     tracker: TaskTracker,
+    names: Names,
     stopping: CancellationToken,
 }
 
@@ -26,11 +30,13 @@ impl Tasks {
     /// # Panics
     /// Outside a tokio runtime.
     pub fn spawn(&self, name: &'static str, future: impl Future<Output = ()> + Send + 'static) {
+        let running = self.names.begin(name);
         #[expect(
             clippy::disallowed_methods,
             reason = "this is where tasks get their name and owner"
         )]
         self.tracker.spawn(async move {
+            let _running = running;
             if AssertUnwindSafe(future).catch_unwind().await.is_err() {
                 tracing::error!(task = name, "a task has panicked; the others go on");
             }
@@ -60,13 +66,22 @@ impl Tasks {
         self.tracker.is_empty()
     }
 
-    /// Ends the background tasks and waits for the others to end, at most `budget`. Those that are late end with the runtime; their
-    /// number is the answer.
+    /// Who runs, by name and number, e.g. `accept, connection (3)`.
+    #[must_use]
+    pub fn running(&self) -> String {
+        self.names.running()
+    }
+
+    /// Ends the background tasks and waits for the others to end, at most `budget`. Those that are late are logged by
+    /// name and end with the runtime; their number is the answer.
+    ///
+    /// Cancel safe: waiting again is fine.
     pub async fn shutdown(&self, budget: Duration) -> usize {
         self.stopping.cancel();
         self.tracker.close();
-        // Late ones are counted, not waited for.
-        let _ = tokio::time::timeout(budget, self.tracker.wait()).await;
+        if tokio::time::timeout(budget, self.tracker.wait()).await.is_err() {
+            tracing::warn!(?budget, tasks = %self.running(), "tasks are late");
+        }
         self.tracker.len()
     }
 }
@@ -93,6 +108,8 @@ mod tests {
         let tasks = Tasks::new();
         tasks.background("ends when told", std::future::pending());
         tasks.spawn("never ends", std::future::pending());
+        assert_eq!(tasks.running(), "ends when told, never ends");
         assert_eq!(tasks.shutdown(Duration::from_secs(5)).await, 1);
+        assert_eq!(tasks.running(), "never ends");
     }
 }
