@@ -2,7 +2,7 @@
 
 use std::{fmt::Write, path::PathBuf, process::ExitCode};
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand, ValueEnum, builder::NonEmptyStringValueParser};
 use config::{Loaded, Role, settings::SETTINGS};
 
 /// A realtime edge that speaks the Socket.IO protocol.
@@ -26,6 +26,9 @@ pub(crate) struct Settings {
     /// Public address, as --set gateway.listen=ADDRESS.
     #[arg(long, global = true, value_name = "ADDRESS")]
     listen: Option<String>,
+    /// Port of the public address, whatever its host; as WEBSOCKET_PORT.
+    #[arg(long, global = true, conflicts_with = "listen")]
+    port: Option<u16>,
 }
 
 #[derive(Subcommand)]
@@ -76,7 +79,7 @@ pub(crate) struct Token {
     #[arg(long, default_value = "1h")]
     pub(crate) ttl: humantime::Duration,
     /// Signs it (HS256).
-    #[arg(long, env = "JWT_SECRET", hide_env_values = true)]
+    #[arg(long, env = "JWT_SECRET", hide_env_values = true, value_parser = NonEmptyStringValueParser::new())]
     pub(crate) secret: String,
 }
 
@@ -107,7 +110,10 @@ impl Settings {
             .listen
             .iter()
             .map(|address| ("gateway.listen".to_owned(), address.clone()));
-        let overrides = self.set.iter().cloned().chain(listen).collect();
+        let port = self
+            .port
+            .map(|port| ("gateway.port".to_owned(), port.to_string()));
+        let overrides = self.set.iter().cloned().chain(listen).chain(port).collect();
         Loaded::from_process(role, self.config.as_deref(), overrides).map_err(|errors| {
             eprintln!("{errors}");
             ExitCode::from(2)

@@ -13,7 +13,10 @@ use clap::{CommandFactory, FromArgMatches};
 use cli::{Cli, Command, ConfigCommand};
 
 fn main() -> ExitCode {
-    let matches = Cli::command().after_long_help(cli::settings_help()).get_matches();
+    let matches = Cli::command()
+        .after_long_help(cli::settings_help())
+        .mut_subcommand("standalone", |role| role.after_long_help(cli::settings_help()))
+        .get_matches();
     let cli = match Cli::from_arg_matches(&matches) {
         Ok(cli) => cli,
         Err(error) => error.exit(),

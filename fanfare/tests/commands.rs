@@ -121,7 +121,13 @@ fn what_is_no_token_or_no_command_is_refused() {
         vec!["token", "--sub", "a\nb", "--secret", "s"],
         vec!["token", "--sub", "a", "--role", "king", "--secret", "s"],
         vec!["token", "--sub", "a"],
+        vec!["token", "--sub", "a", "--secret", ""],
         vec!["dance"],
+        // The cluster roles are not there yet, and nobody shall think they run.
+        vec!["gateway"],
+        vec!["--port", "70000"],
+        vec!["--port", "1", "--listen", "127.0.0.1:1"],
+        vec!["config", "check", "--set", "log.filter=gateway=loud"],
         vec!["--set", "gateway.listen"],
     ] {
         assert_eq!(fanfare(&args, &[]).status.code(), Some(2), "{args:?}");
@@ -130,14 +136,33 @@ fn what_is_no_token_or_no_command_is_refused() {
 
 #[test]
 fn help_names_every_setting_with_its_variable() {
-    let output = fanfare(&["--help"], &[]);
-    let help = text(&output.stdout);
-    for setting in config::settings::SETTINGS {
-        assert!(
-            help.contains(setting.key) && help.contains(&setting.variable()),
-            "{}",
-            setting.key
-        );
+    for args in [vec!["--help"], vec!["standalone", "--help"]] {
+        let output = fanfare(&args, &[]);
+        let help = text(&output.stdout);
+        for setting in config::settings::SETTINGS {
+            let default = setting.default_in(config::Role::Standalone);
+            assert!(
+                help.contains(setting.key) && help.contains(&setting.variable()) && help.contains(default),
+                "{args:?}: {}",
+                setting.key
+            );
+        }
+    }
+}
+
+#[test]
+fn a_port_is_changed_by_flag_and_variable_and_the_host_stays() {
+    let file = file("[gateway]\nlisten = \"127.0.0.1:3001\"\n");
+    let show = ["config", "show", "--config", file.path().to_str().unwrap()];
+    let env = [("WEBSOCKET_PORT", "4000")];
+    for (flags, expected) in [
+        (vec![], "listen = \"127.0.0.1:4000\""),
+        (vec!["--port", "5000"], "listen = \"127.0.0.1:5000\""),
+        (vec!["--listen", "127.0.0.2:6000"], "listen = \"127.0.0.2:6000\""),
+    ] {
+        let output = fanfare(&[&show[..], &flags].concat(), &env);
+        let shown = text(&output.stdout);
+        assert!(shown.contains(expected), "{expected} is not in\n{shown}");
     }
 }
 

@@ -7,6 +7,7 @@ use figment::{
     providers::{Format, Serialized, Toml},
     value::Value,
 };
+use tracing_subscriber::EnvFilter;
 
 use crate::{
     Admin, Api, App, Auth, AuthMode, Bus, Config, Cors, Fanout, Gateway, Limits, Log, LogFormat, Namespace,
@@ -313,7 +314,7 @@ impl Reader {
                 authorize_url: self.http_url("app.authorize_url"),
             },
             log: Log {
-                filter: self.string("log.filter"),
+                filter: self.log_filter("log.filter"),
                 format: self.one_of(
                     "log.format",
                     &[("text", LogFormat::Text), ("json", LogFormat::Json)],
@@ -379,6 +380,14 @@ impl Reader {
             self.wrong(key, "must not be empty");
         }
         text
+    }
+
+    fn log_filter(&mut self, key: &str) -> String {
+        let filter = self.string(key);
+        if let Err(error) = EnvFilter::try_new(&filter) {
+            self.wrong(key, error);
+        }
+        filter
     }
 
     fn optional_as(&mut self, key: &str, what: &str, holds: impl Fn(&str) -> bool) -> Option<String> {

@@ -263,6 +263,7 @@ fn what_cannot_be_an_address_or_an_origin_is_refused() {
         ("cors.origins", "*,https://a.example"),
         ("app.webhook_url", "https://"),
         ("app.authorize_url", "https://a b"),
+        ("log.filter", "gateway=loud"),
     ];
     let errors = load(Role::Standalone, "", &[], &bad).unwrap_err();
     let expected: BTreeSet<_> = bad.iter().map(|(key, _)| *key).collect();
