@@ -3,6 +3,7 @@
 
 mod check;
 mod load;
+mod namespaces;
 mod secret;
 pub mod settings;
 mod show;
@@ -125,16 +126,13 @@ sections! {
 }
 
 /// One entry of `[[namespaces]]`.
-#[derive(Clone, Debug, serde::Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug)]
 pub struct Namespace {
     /// Name or pattern, e.g. `/chat` or `/tenant-*`. Of several that match the first counts.
     pub pattern: String,
     /// Roles that may connect; all when empty.
-    #[serde(default)]
     pub connect_roles: Vec<String>,
     /// Roles that may send an event, by name or pattern of the event; events not named are free to all.
-    #[serde(default)]
     pub emit_roles: BTreeMap<String, Vec<String>>,
 }
 

@@ -76,12 +76,90 @@ fn every_mistake_is_reported_at_once() {
         "gateway.listen",
         "gateway.ping_interval_ms",
         "gateway.speed",
-        "namespaces.0",
-        "namespaces.0",
+        "namespaces.0.connect_roles",
+        "namespaces.0.pattern",
         "x.y",
     ];
     assert_eq!(keys, expected);
     assert!(errors.to_string().contains("FANFARE_GATEWAY__LISTEN"), "{errors}");
+}
+
+#[test]
+fn every_mistake_of_every_namespace_is_reported() {
+    let file = r#"
+        [[namespaces]]
+        pattern = "/a,b"
+        colour = 1
+        speed = 2
+        [[namespaces]]
+        connect_roles = "admin"
+        emit_roles = { "*" = ["king", 1], message = [] }
+        [[namespaces]]
+        pattern = "/x"
+        emit_roles = []
+        [[namespaces]]
+        pattern = "/x"
+    "#;
+    let errors = load(Role::Standalone, file, &[], &[]).unwrap_err();
+    let expected = [
+        "namespaces.0.colour",
+        "namespaces.0.speed",
+        "namespaces.0.pattern",
+        "namespaces.1.pattern",
+        "namespaces.1.connect_roles",
+        "namespaces.1.emit_roles.*",
+        "namespaces.1.emit_roles.*",
+        "namespaces.2.emit_roles",
+        "namespaces.3.pattern",
+    ];
+    assert_eq!(keys(&errors), expected, "{errors}");
+    for file in ["namespaces = 1", "namespaces = []"] {
+        let errors = load(Role::Standalone, file, &[], &[]).unwrap_err();
+        assert_eq!(keys(&errors), ["namespaces"], "{file}");
+    }
+    let errors = load(Role::Standalone, "namespaces = [1]", &[], &[]).unwrap_err();
+    assert_eq!(keys(&errors), ["namespaces.0"]);
+}
+
+#[test]
+fn namespaces_are_read_as_written() {
+    let file = r#"
+        [[namespaces]]
+        pattern = "/tenant-*"
+        connect_roles = ["user", "admin"]
+        emit_roles = { "admin.*" = ["admin"] }
+    "#;
+    let namespaces = load(Role::Standalone, file, &[], &[]).unwrap().config.namespaces;
+    assert_eq!(namespaces.len(), 1);
+    assert_eq!(namespaces[0].pattern, "/tenant-*");
+    assert_eq!(namespaces[0].connect_roles, ["user", "admin"]);
+    assert_eq!(namespaces[0].emit_roles["admin.*"], ["admin"]);
+}
+
+#[test]
+fn a_file_that_is_no_toml_is_told_by_line_and_not_quoted() {
+    let file = "[auth]\njwt_secret = \"hush\n";
+    let env = [("FANFARE_BUS__PARTITIONS", "0"), ("NATS_URL", "nats://n")];
+    let errors = load(Role::Gateway, file, &env, &[("auth.mode", "guest")]).unwrap_err();
+    assert_eq!(
+        errors.0.len(),
+        2,
+        "the other layers are read all the same: {errors}"
+    );
+    assert!(errors.0[0].problem.starts_with("line 2: "), "{errors}");
+    assert_eq!(errors.0[1].key, "bus.partitions");
+    assert!(!errors.to_string().contains("hush"), "{errors}");
+    let errors = load(
+        Role::Standalone,
+        "[api]\nkey = \"hush\"\nkey = \"hush\"",
+        &[],
+        &[],
+    )
+    .unwrap_err();
+    assert!(
+        errors.to_string().contains("line 3") && !errors.to_string().contains("hush"),
+        "{errors}"
+    );
 }
 
 #[test]
@@ -102,7 +180,15 @@ fn cluster_roles_say_what_they_need() {
     let errors = load(Role::Gateway, "", &[], &[]).unwrap_err();
     assert_eq!(keys(&errors), ["bus.url", "auth.mode"]);
     let errors = load(Role::Fanout, "", &[], &[]).unwrap_err();
-    assert_eq!(keys(&errors), ["bus.url", "redis.url"]);
+    assert_eq!(keys(&errors), ["bus.url", "redis.url", "auth.mode"]);
+    // Clients are the gateway's business: nobody else is given the key of their tokens.
+    let env = [
+        ("NATS_URL", "nats://n"),
+        ("REDIS_URL", "redis://r"),
+        ("FANFARE_AUTH__MODE", "jwt"),
+    ];
+    assert!(load(Role::Fanout, "", &env, &[]).is_ok());
+    assert!(load(Role::Presence, "", &env, &[]).is_ok());
     let env = [("NATS_URL", "nats://n"), ("FANFARE_AUTH__MODE", "jwt")];
     let errors = load(Role::Gateway, "", &env, &[]).unwrap_err();
     assert_eq!(keys(&errors), ["auth.jwt_secret"]);
