@@ -60,6 +60,7 @@ const EDGES: &[Edges] = &[
     edges("proto", &["model"]),
     edges("sio", &[]),
     edges("model", &[]),
+    edges("limits", &[]),
     edges("config", &[]),
     edges("lifecycle", &[]),
     edges("telemetry", &[]),
