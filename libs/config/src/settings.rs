@@ -209,7 +209,7 @@ pub const SETTINGS: &[Setting] = &[
         ..setting(
             "auth.mode",
             "",
-            "jwt, session or guest (token optional); required in the cluster roles",
+            "jwt, guest (token optional) or session (such tokens are refused for now); required in the cluster roles",
         )
     },
     Setting {
