@@ -72,7 +72,7 @@ const SERVICES: &[&str] = &["gateway", "fanout", "presence"];
 /// Foreign crates that only these of ours may depend on, so that the rest stays free of the engine behind a port.
 const ONLY_IN: &[(&str, &[&str])] = &[
     ("async-nats", &["bus"]),
-    ("redis", &["registry"]),
+    ("redis", &["limits", "registry"]),
     ("tonic", &["delivery", "fanout", "presence", "proto"]),
 ];
 

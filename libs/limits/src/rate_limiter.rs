@@ -28,6 +28,15 @@ pub trait RateLimiter: Send + Sync + 'static {
     /// [`LimitsError::TooCostly`] when `cost` is more than the limit, so that waiting would not help;
     /// [`LimitsError::Unavailable`] when the engine cannot be asked.
     async fn check(&self, key: &str, cost: u32) -> Result<Decision, LimitsError>;
+
+    /// [`RateLimiter::check`] without a future, for paths where that would cost; `None`, with nothing spent, when this
+    /// engine would have to wait.
+    ///
+    /// # Errors
+    /// As `check`.
+    fn try_check(&self, _key: &str, _cost: u32) -> Option<Result<Decision, LimitsError>> {
+        None
+    }
 }
 
 /// So many events a window.

@@ -206,6 +206,14 @@ async fn conforms() {
 }
 
 #[test]
+fn it_never_has_to_wait() {
+    let hands = Hands::default();
+    let limiter = MemoryLimiter::new(limit(1, Duration::from_secs(1)), keys(1), hands.clock());
+    assert!(limiter.try_check("a", 1).unwrap().unwrap().allowed);
+    assert!(!check(&limiter, "a", 1).allowed);
+}
+
+#[test]
 fn zero_is_no_limit() {
     assert_eq!(Limit::new(0, Duration::from_secs(1)), None);
     assert_eq!(Limit::new(1, Duration::ZERO), None);

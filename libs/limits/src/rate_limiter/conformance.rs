@@ -33,6 +33,7 @@ pub async fn all(stage: &dyn Stage) {
     keys_are_independent(stage).await;
     a_cost_of_nothing_asks(stage).await;
     more_than_the_limit_is_an_error(stage).await;
+    without_a_future_it_is_the_same_limit(stage).await;
     a_race_spends_the_limit_once(stage).await;
     what_was_spent_comes_back_evenly(stage).await;
     waiting_as_told_is_enough(stage).await;
@@ -104,6 +105,27 @@ async fn more_than_the_limit_is_an_error(stage: &dyn Stage) {
         other => panic!("{other:?}"),
     }
     assert_eq!(check(&limiter, "a", 5).await.remaining, 0, "it has spent nothing");
+}
+
+/// An engine that would have to wait says so and spends nothing.
+async fn without_a_future_it_is_the_same_limit(stage: &dyn Stage) {
+    let limiter = limiter(stage, 3, LONG).await;
+    let spent = match limiter.try_check("a", 2) {
+        None => 0,
+        Some(decision) => {
+            let decision = decision.unwrap();
+            assert!(decision.allowed);
+            assert_eq!((decision.limit, decision.remaining), (3, 1));
+            assert!(!limiter.try_check("a", 2).unwrap().unwrap().allowed);
+            let costly = limiter.try_check("a", 4).unwrap();
+            assert!(matches!(
+                costly,
+                Err(LimitsError::TooCostly { cost: 4, limit: 3 })
+            ));
+            2
+        }
+    };
+    assert_eq!(check(&limiter, "a", 0).await.remaining, 3 - spent);
 }
 
 async fn a_race_spends_the_limit_once(stage: &dyn Stage) {

@@ -70,6 +70,14 @@ impl MemoryLimiter {
         self.keys.lock().full_at.len()
     }
 
+    fn check_now(&self, key: &str, cost: u32) -> Result<Decision, LimitsError> {
+        let limit = self.limit.events;
+        if cost > limit {
+            return Err(LimitsError::TooCostly { cost, limit });
+        }
+        Ok(self.decide(key, cost))
+    }
+
     fn decide(&self, key: &str, cost: u32) -> Decision {
         let event = self.limit.window.as_nanos();
         let events = Ticks::from(self.limit.events);
@@ -117,11 +125,11 @@ impl MemoryLimiter {
 #[async_trait]
 impl RateLimiter for MemoryLimiter {
     async fn check(&self, key: &str, cost: u32) -> Result<Decision, LimitsError> {
-        let limit = self.limit.events;
-        if cost > limit {
-            return Err(LimitsError::TooCostly { cost, limit });
-        }
-        Ok(self.decide(key, cost))
+        self.check_now(key, cost)
+    }
+
+    fn try_check(&self, key: &str, cost: u32) -> Option<Result<Decision, LimitsError>> {
+        Some(self.check_now(key, cost))
     }
 }
 
