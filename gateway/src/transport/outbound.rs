@@ -14,6 +14,9 @@ use tokio::net::TcpStream;
 
 /// At most so many queued packets go into one vectored write.
 const WRITE_BATCH: usize = 64;
+/// A polling client is away for a moment after each answer; so many bytes of volatile packets wait for it
+/// then, or it would miss nearly all of them.
+const BETWEEN_POLLS: usize = 16 * 1024;
 /// At most so many messages go into one polling answer: python-engineio refuses a body with more.
 const POLL_BATCH: usize = 16;
 
@@ -48,7 +51,7 @@ pub(super) struct Outbound {
     queued: usize,
     /// Bytes of the queue's front that the socket has taken.
     written: usize,
-    /// A GET is waiting: a volatile packet may be sent.
+    /// A GET is waiting.
     pub(super) polled: bool,
     /// A pending or next GET is answered with a noop, so that an upgrade can go on.
     pub(super) release_poll: bool,
@@ -103,7 +106,7 @@ impl Outbound {
                 }
             }
             (Mode::WebSocket, _) if volatile => Pushed::Done,
-            (Mode::Polling, _) if volatile && !self.polled => Pushed::Done,
+            (Mode::Polling, _) if volatile && !self.polled && self.queued > BETWEEN_POLLS => Pushed::Done,
             (Mode::WebSocket | Mode::Polling, _) => self.enqueue(packet, limit),
         }
     }
@@ -251,12 +254,18 @@ mod tests {
     }
 
     #[test]
-    fn volatile_packets_need_a_waiting_poll() {
+    fn volatile_packets_need_a_poll_that_waits_or_comes_soon() {
         let mut out = Outbound::new(Mode::Polling);
-        assert_eq!(out.push(None, &text("x"), true, 100), Pushed::Done);
-        assert!(!out.has_queued());
+        assert_eq!(out.push(None, &text("x"), true, 1 << 20), Pushed::Queued);
+        out.push(None, &text(&"x".repeat(BETWEEN_POLLS)), false, 1 << 20);
+        let queued = out.queued;
+        assert_eq!(out.push(None, &text("x"), true, 1 << 20), Pushed::Done);
+        assert_eq!(
+            out.queued, queued,
+            "a client that stays away gets no more of them"
+        );
         out.polled = true;
-        assert_eq!(out.push(None, &text("x"), true, 100), Pushed::Queued);
+        assert_eq!(out.push(None, &text("x"), true, 1 << 20), Pushed::Queued);
     }
 
     #[test]
