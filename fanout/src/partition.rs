@@ -1,6 +1,6 @@
 //! One partition while this worker owns it: reads its log in order and hands on.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use bus::{Entry, EventLog, LogSubject, Signal, Signals, Subscription, Tail, subjects};
 use bytes::Bytes;
@@ -13,6 +13,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{dispatch::Dispatch, gateways::Gateways, interest::Interest, metrics::Metrics};
 
+/// Volatile events that may wait for the interest they overtook.
+const MAX_EARLY: usize = 4096;
 /// How often the position is saved, and gateways that are gone or behind are looked after.
 const UPKEEP: Duration = Duration::from_millis(500);
 /// An interest table that has not changed is saved again so often, in case the registry forgot it.
@@ -89,6 +91,8 @@ struct Partition {
     /// The table is another one than was saved.
     changed: bool,
     table_saved: Instant,
+    /// Volatile events that wait for the log to be read so far.
+    early: VecDeque<(u64, Signal)>,
 }
 
 /// What came of saving.
@@ -117,6 +121,7 @@ impl Partition {
             saved: position,
             changed: false,
             table_saved: Instant::now(),
+            early: VecDeque::new(),
         }
     }
 
@@ -160,6 +165,7 @@ impl Partition {
                     Ok(entries) => {
                         let many = entries.len() >= TURN;
                         self.process(entries);
+                        self.signal_early();
                         if many {
                             tokio::task::yield_now().await;
                         }
@@ -173,7 +179,7 @@ impl Partition {
                     }
                 },
                 signal = signals.next() => match signal {
-                    Some(signal) => self.signal(&signal),
+                    Some(signal) => self.take_signal(signal).await,
                     None => match stop.run_until_cancelled(self.listen()).await {
                         Some(listening) => signals = listening,
                         None => break,
@@ -263,6 +269,31 @@ impl Partition {
             self.interest.begin(gateway, room);
         }
         self.changed = true;
+    }
+
+    /// Hands a volatile event on. One for a room without interest may have overtaken the record of the
+    /// interest: it waits until the log has been read up to where it ends now.
+    async fn take_signal(&mut self, signal: Signal) {
+        let known =
+            subjects::signal_token(&signal.subject).is_some_and(|room| !self.interest.of(room).is_empty());
+        if !known && self.early.len() < MAX_EARLY {
+            match self.context.log.last_seq(self.number).await {
+                Ok(last) if last > self.position => {
+                    self.early.push_back((last, signal));
+                    return;
+                }
+                Ok(_) | Err(_) => {}
+            }
+        }
+        self.signal(&signal);
+    }
+
+    fn signal_early(&mut self) {
+        while self.early.front().is_some_and(|(last, _)| *last <= self.position) {
+            if let Some((_, signal)) = self.early.pop_front() {
+                self.signal(&signal);
+            }
+        }
     }
 
     fn signal(&mut self, signal: &Signal) {
