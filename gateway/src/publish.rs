@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use bus::{Appended, EventLog, LogError, LogSubject, NewEntry, Signals, subjects};
+use bus::{Appended, EventLog, LogError, LogSubject, NewEntry, Page, PageQuery, Signals, subjects};
 use bytes::Bytes;
 use model::{ClientError, ErrorCode, Namespace, RoomName, RoomToken, partition_of};
 use prost::Message;
@@ -73,6 +73,12 @@ impl Publisher {
 
     pub(crate) fn partition(&self, token: RoomToken) -> u16 {
         partition_of(token, self.log.partitions())
+    }
+
+    /// One page of a room's log.
+    pub(crate) async fn page(&self, token: RoomToken, query: PageQuery) -> Result<Page, ClientError> {
+        let page = self.log.page(self.partition(token), token, query);
+        page.await.map_err(log_error)
     }
 
     /// Appends. The event has its place in the room's order once this returns; the future says which.

@@ -176,13 +176,7 @@ async fn page(call: &Call, token: RoomToken, query: PageQuery) -> Result<Message
                 limit: rest,
             }
         };
-        let page = call
-            .core
-            .publisher
-            .log()
-            .page(partition, token, query)
-            .await
-            .map_err(log_error)?;
+        let page = call.core.publisher.page(token, query).await?;
         let edge = if backwards {
             page.entries.first()
         } else {
@@ -331,13 +325,7 @@ async fn find(call: &Call, token: RoomToken, id: &str) -> Result<Option<u64>, Cl
             before,
             limit: SEARCH_PAGE,
         };
-        let page = call
-            .core
-            .publisher
-            .log()
-            .page(partition, token, query)
-            .await
-            .map_err(log_error)?;
+        let page = call.core.publisher.page(token, query).await?;
         let Some(first) = page.entries.first().map(|entry| entry.seq) else {
             return Ok(None);
         };
@@ -392,13 +380,7 @@ async fn unread(call: &Call, token: RoomToken, mark: u64) -> Result<usize, Clien
             after,
             limit: SEARCH_PAGE,
         };
-        let page = call
-            .core
-            .publisher
-            .log()
-            .page(partition, token, query)
-            .await
-            .map_err(log_error)?;
+        let page = call.core.publisher.page(token, query).await?;
         let Some(last) = page.entries.last().map(|entry| entry.seq) else {
             return Ok(unread);
         };
