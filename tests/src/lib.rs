@@ -2,9 +2,8 @@
 //! keeps what they log, and runs the programs of stock clients against them.
 
 mod clients;
-mod process;
 mod server;
 
 pub use clients::{Mode, chromium, node, python, scenario};
-pub use process::Process;
 pub use server::{JWT_SECRET, ProtocolSuites, Standalone};
+pub use servers::{self, Process};

@@ -54,9 +54,9 @@ const EDGES: &[Edges] = &[
     service("gateway", &["bus", "delivery", "model", "proto", "sio"]),
     service("fanout", &["bus", "delivery", "model", "proto", "registry"]),
     service("presence", &["bus", "model", "proto", "registry"]),
-    edges("bus", &["model", "proto"]),
-    edges("delivery", &["model", "proto"]),
-    edges("registry", &["model"]),
+    edges("bus", &["model", "proto", "servers"]),
+    edges("delivery", &["lifecycle", "model", "proto", "servers"]),
+    edges("registry", &["model", "servers"]),
     edges("proto", &["model"]),
     edges("sio", &[]),
     edges("model", &[]),
@@ -64,6 +64,7 @@ const EDGES: &[Edges] = &[
     edges("config", &[]),
     edges("lifecycle", &[]),
     edges("telemetry", &[]),
+    edges("servers", &[]),
 ];
 
 /// Services meet in ports and records, in tests too.
