@@ -216,4 +216,14 @@ pub struct Interest {
     pub begin: ::prost::alloc::vec::Vec<::prost::bytes::Bytes>,
     #[prost(bytes = "bytes", repeated, tag = "3")]
     pub end: ::prost::alloc::vec::Vec<::prost::bytes::Bytes>,
+    /// With this record the gateway has stated all its rooms of the partition, as a worker asked it to.
+    #[prost(bool, tag = "4")]
+    pub stated: bool,
+}
+/// A worker asks a gateway to state all its rooms of a partition, as a request to the gateway's own
+/// subject; the empty answer comes when the log has them.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct StateInterest {
+    #[prost(uint32, tag = "1")]
+    pub partition: u32,
 }

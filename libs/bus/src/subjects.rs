@@ -31,6 +31,12 @@ pub fn signal_token(subject: &str) -> Option<RoomToken> {
 /// Heartbeats of gateways, payload `GatewayHeartbeat`.
 pub const GATEWAY_HEARTBEAT: &str = "fanfare.gateway.heartbeat";
 
+/// Asks one gateway to state its rooms, a request: `StateInterest` → empty.
+#[must_use]
+pub fn state_interest(gateway: &str) -> String {
+    format!("fanfare.gateway.{gateway}.state")
+}
+
 /// Heartbeats of workers, payload `WorkerHeartbeat`.
 pub const WORKER_HEARTBEAT: &str = "fanfare.worker.heartbeat";
 
@@ -56,6 +62,7 @@ mod tests {
         );
         assert_eq!(signals_of_partition(3), "fanfare.signal.3.*");
         assert_eq!(signal_token(&signal(3, token)), Some(token));
+        assert_eq!(state_interest("abc-_1"), "fanfare.gateway.abc-_1.state");
         for bad in [
             "",
             "x",

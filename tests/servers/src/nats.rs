@@ -54,7 +54,7 @@ impl Nats {
         fs::write(
             directory.path().join("nats.conf"),
             format!(
-                "listen: \"127.0.0.1:{port}\"\njetstream {{ store_dir: \"{}\" }}\n{configuration}\n",
+                "listen: \"127.0.0.1:{port}\"\nmax_payload: 16777216\njetstream {{ store_dir: \"{}\" }}\n{configuration}\n",
                 store.display()
             ),
         )?;
