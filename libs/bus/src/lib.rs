@@ -5,6 +5,7 @@ pub mod conformance;
 pub mod documents;
 pub mod event_log;
 pub mod fault;
+pub mod nats;
 pub mod signals;
 pub mod subjects;
 
