@@ -49,6 +49,15 @@ impl Dispatch {
         }
     }
 
+    /// From the record at `seq` on the table holds all rooms of the gateway. What was there before it, the
+    /// gateway reads from the log.
+    pub(crate) fn stated(&mut self, gateway: u32, seq: u64) {
+        let state = self.states.entry(gateway).or_default();
+        state.pending.clear();
+        state.tried = Some(seq);
+        state.behind = true;
+    }
+
     /// An event for `receivers`, to go with the next [`Dispatch::flush`].
     pub(crate) fn collect(&mut self, receivers: &[u32], seq: u64, room: RoomToken, record: &Bytes) {
         for gateway in receivers {

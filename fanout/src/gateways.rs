@@ -8,7 +8,10 @@ use futures_util::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use parking_lot::RwLock;
 use prost::Message;
 use proto::v1::GatewayHeartbeat;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::{
+    sync::watch,
+    time::{MissedTickBehavior, interval},
+};
 
 /// Silence is counted in these, so that a worker that was itself stopped for a while (a suspended
 /// machine, a debugger) takes nobody for dead when it goes on.
@@ -24,6 +27,8 @@ const GONE: u32 = 240;
 pub(crate) struct Gateways {
     connector: Arc<dyn Connector>,
     known: RwLock<Known>,
+    /// Counts the times that a gateway was heard anew.
+    news: watch::Sender<u64>,
 }
 
 #[derive(Default)]
@@ -39,6 +44,8 @@ struct Gateway {
     links: u64,
     /// Ticks since it was heard, or since it was first heard of.
     silent: u32,
+    /// It was heard by itself: an interest record alone says nothing about now.
+    heard: bool,
     /// A link is being made.
     connecting: bool,
     /// It said that it leaves. Ids are new for each run, so it does not come back; heartbeats that were
@@ -68,6 +75,7 @@ impl Gateways {
         Arc::new(Self {
             connector,
             known: RwLock::default(),
+            news: watch::Sender::default(),
         })
     }
 
@@ -88,6 +96,7 @@ impl Gateways {
             link: None,
             links: 0,
             silent: 0,
+            heard: false,
             connecting: false,
             left: false,
         });
@@ -119,6 +128,21 @@ impl Gateways {
     pub(crate) fn is_gone(&self, number: u32) -> bool {
         let known = self.known.read();
         known.gateways.get(number as usize).is_none_or(Gateway::is_gone)
+    }
+
+    /// Changes whenever [`Gateways::live`] may have more to tell.
+    pub(crate) fn news(&self) -> watch::Receiver<u64> {
+        self.news.subscribe()
+    }
+
+    /// The gateways that are heard now.
+    pub(crate) fn live(&self) -> Vec<u32> {
+        let known = self.known.read();
+        let numbered = (0..).zip(&known.gateways);
+        numbered
+            .filter(|(_, gateway)| gateway.heard && !gateway.left && gateway.silent < SILENT)
+            .map(|(number, _)| number)
+            .collect()
     }
 
     pub(crate) async fn subscribe(signals: &dyn Signals) -> Result<Box<dyn Subscription>, SignalsError> {
@@ -164,7 +188,11 @@ impl Gateways {
             tracing::info!(gateway = %gateway.id, "gateway leaves");
             return None;
         }
+        if !gateway.heard || gateway.silent >= SILENT {
+            self.news.send_modify(|news| *news += 1);
+        }
         gateway.silent = 0;
+        gateway.heard = true;
         if gateway.left || gateway.link.is_some() || gateway.connecting {
             return None;
         }

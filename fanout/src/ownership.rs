@@ -15,7 +15,7 @@ use proto::v1::WorkerHeartbeat;
 use registry::leases::{Lease, LeaseStore};
 use tokio::{
     sync::oneshot,
-    time::{Instant, MissedTickBehavior, interval},
+    time::{Instant, MissedTickBehavior, interval, sleep},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -23,6 +23,9 @@ use crate::partition::{self, Context};
 
 /// Heartbeats of workers and renewals of leases.
 const BEAT: Duration = Duration::from_millis(500);
+/// While a partition that is ours is still another's, the lease is asked for so often: its owner gives it up
+/// when it hears of us.
+const EAGER: Duration = Duration::from_millis(25);
 /// A worker that says nothing for so long is dead; its partitions go to others when its leases end.
 const SILENCE: Duration = Duration::from_secs(2);
 
@@ -38,7 +41,6 @@ pub(crate) struct Ownership {
 /// A partition that is ours.
 struct Owned {
     lease: Lease,
-    renewed: Instant,
     stop: CancellationToken,
     stopped: oneshot::Receiver<()>,
 }
@@ -50,9 +52,11 @@ impl Ownership {
         let mut owned: HashMap<u16, Owned> = HashMap::new();
         let mut beat = interval(BEAT);
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut wanting = false;
         loop {
             tokio::select! {
                 () = stop.cancelled() => break,
+                () = sleep(EAGER), if wanting => {}
                 _ = beat.tick() => {
                     self.beat(false);
                     alive.insert(self.worker.clone(), Instant::now());
@@ -74,13 +78,15 @@ impl Ownership {
                 },
             }
             alive.retain(|_, heard| heard.elapsed() <= SILENCE);
-            self.balance(&alive, &mut owned).await;
+            wanting = self.balance(&alive, &mut owned).await;
         }
         self.hand_over(owned.into_values().collect()).await;
         self.beat(true);
     }
 
-    async fn balance(&self, alive: &BTreeMap<String, Instant>, owned: &mut HashMap<u16, Owned>) {
+    /// `true` when a partition of this worker's share is not owned yet.
+    async fn balance(&self, alive: &BTreeMap<String, Instant>, owned: &mut HashMap<u16, Owned>) -> bool {
+        let mut wanting = false;
         let mut given_up = Vec::new();
         for number in 0..self.context.log.partitions() {
             let owner = model::rendezvous(&number.to_string(), alive.keys().map(String::as_str));
@@ -94,15 +100,18 @@ impl Ownership {
                     }
                 }
                 (false, Some(partition)) => given_up.push(partition),
-                (true, None) => owned.extend(self.acquire(number).await.map(|partition| (number, partition))),
+                (true, None) => match self.acquire(number).await {
+                    Some(partition) => drop(owned.insert(number, partition)),
+                    None => wanting = true,
+                },
                 (false, None) => {}
             }
         }
         self.hand_over(given_up).await;
+        wanting
     }
 
     async fn acquire(&self, number: u16) -> Option<Owned> {
-        let asked = Instant::now();
         match self
             .leases
             .acquire(&lease_name(number), &self.worker, self.lease)
@@ -117,12 +126,7 @@ impl Ownership {
                     // Nobody waits when this worker has ended.
                     let _ = done.send(());
                 });
-                Some(Owned {
-                    lease,
-                    renewed: asked,
-                    stop,
-                    stopped,
-                })
+                Some(Owned { lease, stop, stopped })
             }
             Ok(None) => None,
             Err(error) => {
@@ -141,21 +145,17 @@ impl Ownership {
             tracing::warn!(partition = number, "the partition's task has ended");
             return false;
         }
-        let asked = Instant::now();
         match self.leases.renew(&partition.lease, self.lease).await {
-            Ok(true) => {
-                partition.renewed = asked;
-                true
-            }
+            Ok(true) => true,
             Ok(false) => {
                 tracing::warn!(partition = number, "the lease was lost");
                 false
             }
-            // The gateways drop what comes from an older epoch, so going on until the lease has surely
-            // ended harms nobody.
+            // Whoever takes the partition over has a newer epoch, and gateways drop what comes from an older
+            // one: going on harms nobody, and clients do not notice that the registry is away.
             Err(error) => {
                 tracing::warn!(%error, partition = number, "the lease cannot be renewed");
-                partition.renewed.elapsed() < self.lease
+                true
             }
         }
     }

@@ -1,10 +1,18 @@
 //! One partition while this worker owns it: reads its log in order and hands on.
 
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+use std::{
+    collections::{HashSet, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
 
-use bus::{Entry, EventLog, LogSubject, Signal, Signals, Subscription, Tail, subjects};
+use bus::{Entry, EventLog, LogSubject, Signal, Signals, SignalsError, Subscription, Tail, subjects};
 use bytes::Bytes;
-use futures_util::future::{BoxFuture, OptionFuture};
+use futures_util::{
+    StreamExt,
+    future::{BoxFuture, OptionFuture},
+    stream::FuturesUnordered,
+};
 use model::RoomToken;
 use prost::Message;
 use registry::{RegistryError, checkpoints::Checkpoints, leases::Lease, snapshots::InterestSnapshots};
@@ -25,6 +33,8 @@ const GAPS: Duration = Duration::from_millis(20);
 const PROGRESS: Duration = Duration::from_secs(5);
 /// Entries of one batch of the log after which other tasks get a turn.
 const TURN: usize = 256;
+/// A gateway gets so long to state its rooms; then it is asked again.
+const STATEMENT: Duration = Duration::from_secs(5);
 /// After an error the log is asked again so much later.
 const RETRY: Duration = Duration::from_millis(200);
 
@@ -49,18 +59,20 @@ pub(crate) async fn own(number: u16, lease: Lease, context: Arc<Context>, stop: 
     }
 }
 
-/// The interest table and the position to go on from. Without a table: an empty one before the first
-/// record, so that the log itself rebuilds it.
+/// The interest table and the position to go on from. Without a table: an empty one at the end of the
+/// log. The gateways then state their rooms, and read from the log what lies before.
 async fn restore(number: u16, context: &Context) -> (Interest, u64) {
     loop {
-        match load(number, context).await {
-            Ok(Some((interest, position))) => return (interest, position),
-            Ok(None) => return (Interest::default(), 0),
-            Err(error) => {
-                tracing::warn!(%error, partition = number, "waiting for the interest snapshot");
-                sleep(RETRY).await;
-            }
-        }
+        let error = match load(number, context).await {
+            Ok(Some(restored)) => return restored,
+            Ok(None) => match context.log.last_seq(number).await {
+                Ok(last) => return (Interest::default(), last),
+                Err(error) => error.to_string(),
+            },
+            Err(error) => error.to_string(),
+        };
+        tracing::warn!(error, partition = number, "waiting for the interest snapshot");
+        sleep(RETRY).await;
     }
 }
 
@@ -93,6 +105,14 @@ struct Partition {
     table_saved: Instant,
     /// Volatile events that wait for the log to be read so far.
     early: VecDeque<(u64, Signal)>,
+    /// Gateways that were asked to state their rooms and have not answered.
+    asked: HashSet<u32>,
+}
+
+/// A gateway's answer to the wish to state its rooms.
+struct Answer {
+    gateway: u32,
+    result: Result<Bytes, SignalsError>,
 }
 
 /// What came of saving.
@@ -122,6 +142,7 @@ impl Partition {
             changed: false,
             table_saved: Instant::now(),
             early: VecDeque::new(),
+            asked: HashSet::new(),
         }
     }
 
@@ -157,6 +178,8 @@ impl Partition {
         // Deliveries do not wait for the registry.
         let mut saving: OptionFuture<BoxFuture<'static, Report>> = None.into();
         let mut under_way = false;
+        let mut news = self.context.gateways.news();
+        let mut statements: FuturesUnordered<_> = self.ask_for_statements().into_iter().collect();
         loop {
             // At random, so that none of a busy log, busy signals and the upkeep starves the others.
             tokio::select! {
@@ -185,6 +208,8 @@ impl Partition {
                         None => break,
                     },
                 },
+                Ok(()) = news.changed() => statements.extend(self.ask_for_statements()),
+                Some(answer) = statements.next() => self.take_answer(&answer),
                 _ = gaps.tick(), if self.dispatch.has_gaps() => self.dispatch.tell_gaps(self.position),
                 _ = progress.tick() => self.dispatch.tell_progress(self.position),
                 Some(report) = &mut saving => {
@@ -196,6 +221,7 @@ impl Partition {
                 },
                 _ = upkeep.tick(), if !under_way => {
                     self.look_after_gateways();
+                    statements.extend(self.ask_for_statements());
                     let with_table = self.changed || self.table_saved.elapsed() >= SAVE_AGAIN;
                     saving = Some(self.save(with_table)).into();
                     under_way = true;
@@ -242,13 +268,13 @@ impl Partition {
                     let receivers = self.interest.of(room);
                     self.dispatch.collect(receivers, entry.seq, room, &entry.payload);
                 }
-                LogSubject::Control => self.change_interest(entry.payload),
+                LogSubject::Control => self.change_interest(entry.seq, entry.payload),
             }
         }
         self.dispatch.flush(self.position);
     }
 
-    fn change_interest(&mut self, payload: Bytes) {
+    fn change_interest(&mut self, seq: u64, payload: Bytes) {
         let change = match proto::v1::Interest::decode(payload) {
             Ok(change) => change,
             Err(error) => {
@@ -268,7 +294,43 @@ impl Partition {
         for room in tokens(change.begin) {
             self.interest.begin(gateway, room);
         }
+        if change.stated && self.interest.state(gateway) {
+            self.dispatch.stated(gateway, seq);
+        }
         self.changed = true;
+    }
+
+    /// Asks the gateways that are heard and whose rooms are not all known.
+    fn ask_for_statements(&mut self) -> Vec<BoxFuture<'static, Answer>> {
+        let mut answers: Vec<BoxFuture<'static, Answer>> = Vec::new();
+        for gateway in self.context.gateways.live() {
+            if self.interest.is_stated(gateway) || !self.asked.insert(gateway) {
+                continue;
+            }
+            let Some(id) = self.context.gateways.id(gateway) else {
+                continue;
+            };
+            let signals = Arc::clone(&self.context.signals);
+            let wish = proto::v1::StateInterest {
+                partition: self.number.into(),
+            };
+            answers.push(Box::pin(async move {
+                let subject = subjects::state_interest(&id);
+                let result = signals
+                    .request(&subject, wish.encode_to_vec().into(), STATEMENT)
+                    .await;
+                Answer { gateway, result }
+            }));
+        }
+        answers
+    }
+
+    /// The statement itself comes through the log. One that fails is asked for again with the upkeep.
+    fn take_answer(&mut self, Answer { gateway, result }: &Answer) {
+        self.asked.remove(gateway);
+        if let Err(error) = result {
+            tracing::warn!(%error, partition = self.number, gateway, "a gateway did not state its rooms");
+        }
     }
 
     /// Hands a volatile event on. One for a room without interest may have overtaken the record of the
@@ -318,7 +380,9 @@ impl Partition {
                 self.changed = true;
             }
         }
-        self.dispatch.find_gaps(self.interest.gateways().into_iter());
+        let stated = self.interest.gateways().into_iter();
+        self.dispatch
+            .find_gaps(stated.filter(|gateway| self.interest.is_stated(*gateway)));
         self.context
             .metrics
             .reached(&self.label, self.position, self.interest.len());

@@ -9,8 +9,12 @@ use lifecycle::Tasks;
 use model::{GatewayId, RoomToken};
 use parking_lot::Mutex;
 use prost::Message;
+use tokio::sync::oneshot;
 
-use crate::rooms::Room;
+use crate::rooms::{Room, Rooms};
+
+/// Rooms in one record, at most: some 400 KB.
+const MAX_ROOMS: usize = 20_000;
 
 /// Why a join could not be made sure.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -33,7 +37,14 @@ pub(crate) struct Interest {
 struct Pending {
     begin: Vec<Arc<Room>>,
     end: Vec<RoomToken>,
+    statements: Vec<Statement>,
     appending: bool,
+}
+
+/// Somebody waits for all rooms of the partition to be stated.
+struct Statement {
+    rooms: Arc<Rooms>,
+    stated: oneshot::Sender<Result<u64, InterestError>>,
 }
 
 impl Interest {
@@ -58,6 +69,19 @@ impl Interest {
         self.change(partition, |pending| pending.end.push(room));
     }
 
+    /// States all rooms of a partition anew; the sequence from which on the log holds them.
+    ///
+    /// # Errors
+    /// When the log does not take it.
+    pub(crate) async fn state(&self, partition: u16, rooms: &Arc<Rooms>) -> Result<u64, InterestError> {
+        let (stated, answer) = oneshot::channel();
+        let rooms = Arc::clone(rooms);
+        self.change(partition, |pending| {
+            pending.statements.push(Statement { rooms, stated });
+        });
+        answer.await.unwrap_or(Err(InterestError::Stopped))
+    }
+
     fn change(&self, partition: u16, change: impl FnOnce(&mut Pending)) {
         let Some(pending) = self.partitions.get(usize::from(partition)) else {
             return;
@@ -76,41 +100,66 @@ impl Interest {
     async fn append(&self, partition: u16) {
         let pending = &self.partitions[usize::from(partition)];
         loop {
-            let (begin, end) = {
+            let (begin, end, statements) = {
                 let mut pending = pending.lock();
-                if pending.begin.is_empty() && pending.end.is_empty() {
+                if pending.begin.is_empty() && pending.end.is_empty() && pending.statements.is_empty() {
                     pending.appending = false;
                     return;
                 }
                 (
                     std::mem::take(&mut pending.begin),
                     std::mem::take(&mut pending.end),
+                    std::mem::take(&mut pending.statements),
                 )
             };
             // A room that ended and began again within one batch must end first, so ends have a record
             // of their own.
             if !end.is_empty() {
-                let record = self.record(Vec::new(), end);
+                let record = self.record(&[], &end, false);
                 if let Err(error) = self.log.append(partition, record).await {
                     // The worker goes on sending what nobody here wants; nothing is lost.
                     tracing::warn!(%error, partition, "could not end interest");
                 }
             }
             if !begin.is_empty() {
-                let tokens = begin.iter().map(|room| room.token()).collect();
-                let appended = self.log.append(partition, self.record(tokens, Vec::new())).await;
+                let tokens: Vec<_> = begin.iter().map(|room| room.token()).collect();
+                let appended = self.log.append(partition, self.record(&tokens, &[], false)).await;
                 let result = appended.map(|appended| appended.seq).map_err(InterestError::from);
                 for room in begin {
                     room.confirm(&result);
                 }
             }
+            // Behind the ends, and before those that come from now on: the table will be what it is here.
+            if let Some(first) = statements.first() {
+                let result = self
+                    .append_all(partition, &first.rooms.of_partition(partition))
+                    .await;
+                for statement in statements {
+                    // Who asked may have gone.
+                    let _ = statement.stated.send(result.clone());
+                }
+            }
         }
     }
 
-    fn record(&self, begin: Vec<RoomToken>, end: Vec<RoomToken>) -> NewEntry {
-        let bytes = |tokens: Vec<RoomToken>| {
+    /// The last record says that with it all are stated.
+    async fn append_all(&self, partition: u16, rooms: &[RoomToken]) -> Result<u64, InterestError> {
+        let last = rooms.len().saturating_sub(1) / MAX_ROOMS * MAX_ROOMS;
+        let (before, rest) = rooms.split_at(last);
+        for chunk in before.chunks(MAX_ROOMS) {
+            self.log.append(partition, self.record(chunk, &[], false)).await?;
+        }
+        Ok(self
+            .log
+            .append(partition, self.record(rest, &[], true))
+            .await?
+            .seq)
+    }
+
+    fn record(&self, begin: &[RoomToken], end: &[RoomToken], stated: bool) -> NewEntry {
+        let bytes = |tokens: &[RoomToken]| {
             tokens
-                .into_iter()
+                .iter()
                 .map(|token| Bytes::copy_from_slice(token.as_bytes()))
                 .collect()
         };
@@ -118,6 +167,7 @@ impl Interest {
             gateway: self.gateway.to_string(),
             begin: bytes(begin),
             end: bytes(end),
+            stated,
         };
         NewEntry {
             subject: LogSubject::Control,

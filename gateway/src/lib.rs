@@ -19,12 +19,15 @@ use std::{
 };
 
 use axum::Router;
-use bus::{Documents, EventLog, LogError, Signals, subjects};
+use bus::{Documents, EventLog, Signals, SignalsError, Subscription, subjects};
+use bytes::Bytes;
 use config::Config;
 use delivery::{Arrival, local::LocalReceiver};
+use futures_util::future::try_join_all;
 use lifecycle::Tasks;
 use model::GatewayId;
 use prost::Message;
+use proto::v1::StateInterest;
 use sio::{
     engine::{CloseReason, Timing},
     packet::Limits,
@@ -82,8 +85,11 @@ pub struct Gateway {
 #[derive(Debug, thiserror::Error)]
 pub enum BuildError {
     /// The log does not answer.
+    #[error("the log does not take the gateway's interest: {0}")]
+    Log(String),
+    /// The bus does not answer.
     #[error(transparent)]
-    Log(#[from] LogError),
+    Signals(#[from] SignalsError),
     /// Two parts of the process use one metric name.
     #[error(transparent)]
     Metrics(#[from] prometheus::Error),
@@ -104,12 +110,16 @@ impl Gateway {
             registry,
         } = deps;
         let metrics = Arc::new(Metrics::new(&registry)?);
+        let wishes = signals
+            .subscribe(&subjects::state_interest(id.as_str()), None)
+            .await?;
         let interest = Interest::new(id.clone(), Arc::clone(&log), tasks.clone());
         let rooms = Rooms::new(log.partitions(), interest, config.gateway.interest_linger);
-        let mut positions = Vec::with_capacity(usize::from(log.partitions()));
-        for partition in 0..log.partitions() {
-            positions.push(log.last_seq(partition).await?);
-        }
+        // Nobody is here yet: from these records on the workers know so, and send what concerns who comes.
+        let statements = (0..log.partitions()).map(|partition| rooms.state(partition));
+        let positions = try_join_all(statements)
+            .await
+            .map_err(|error| BuildError::Log(error.to_string()))?;
         let deliverer = Deliverer::new(
             Arc::clone(&rooms),
             Arc::clone(&log),
@@ -178,11 +188,11 @@ impl Gateway {
             http,
             tasks,
         };
-        gateway.start(deliverer, deliveries);
+        gateway.start(deliverer, deliveries, wishes);
         Ok(gateway)
     }
 
-    fn start(&self, deliverer: Arc<Deliverer>, mut deliveries: LocalReceiver) {
+    fn start(&self, deliverer: Arc<Deliverer>, mut deliveries: LocalReceiver, wishes: Box<dyn Subscription>) {
         self.tasks.background("deliver", async move {
             let mut arrivals: Vec<Arrival> = Vec::new();
             while deliveries.recv_many(&mut arrivals).await {
@@ -193,6 +203,13 @@ impl Gateway {
                 }
             }
         });
+        let statements = Statements {
+            rooms: Arc::clone(&self.rooms),
+            signals: Arc::clone(&self.signals),
+            tasks: self.tasks.clone(),
+        };
+        self.tasks
+            .background("statements", async move { statements.answer(wishes).await });
         let rooms = Arc::clone(&self.rooms);
         self.tasks.background("sweep rooms", async move {
             loop {
@@ -270,6 +287,42 @@ impl Gateway {
     pub async fn close(&self) {
         self.engine.close_all(CloseReason::ServerShuttingDown).await;
         self.heartbeat()(true);
+    }
+}
+
+/// States the gateway's rooms to workers that have to begin without knowing them.
+struct Statements {
+    rooms: Arc<Rooms>,
+    signals: Arc<dyn Signals>,
+    tasks: Tasks,
+}
+
+impl Statements {
+    async fn answer(self, mut wishes: Box<dyn Subscription>) {
+        while let Some(wish) = wishes.next().await {
+            let partition = match StateInterest::decode(wish.payload) {
+                Ok(StateInterest { partition }) => u16::try_from(partition).unwrap_or(u16::MAX),
+                Err(error) => {
+                    tracing::warn!(%error, "a worker's wish cannot be read");
+                    continue;
+                }
+            };
+            let (rooms, signals) = (Arc::clone(&self.rooms), Arc::clone(&self.signals));
+            self.tasks.spawn("statement", async move {
+                match rooms.state(partition).await {
+                    Ok(seq) => {
+                        tracing::info!(partition, seq, "stated the rooms that are here");
+                        if let Some(Err(error)) =
+                            wish.reply.map(|reply| signals.publish(&reply, Bytes::new()))
+                        {
+                            tracing::debug!(%error, "a worker does not learn that it has the rooms");
+                        }
+                    }
+                    // The worker asks again.
+                    Err(error) => tracing::warn!(%error, partition, "the rooms here could not be stated"),
+                }
+            });
+        }
     }
 }
 

@@ -20,6 +20,9 @@ use crate::session::Socket;
 const TIMEOUT: Duration = Duration::from_secs(2);
 /// After a batch without an answer, so long until the next try.
 const RETRY: Duration = Duration::from_millis(500);
+/// With nothing to tell, an empty batch goes out so often: its answer shows whether the service still knows
+/// what it was told (CONTRACT G6).
+const IDLE: Duration = Duration::from_secs(3);
 /// Deltas a batch, at most.
 const MAX_BATCH: usize = 4096;
 
@@ -94,11 +97,10 @@ impl PresenceFeed {
     async fn run(&self, truth: Truth) {
         let mut number = 0;
         let mut snapshot = true;
-        let mut resend = false;
         loop {
-            if self.pending.lock().is_empty() && !resend {
-                self.wake.notified().await;
-                continue;
+            if self.pending.lock().is_empty() && !snapshot {
+                // Whether woken or idle for long enough, there is a batch to send.
+                let _ = tokio::time::timeout(IDLE, self.wake.notified()).await;
             }
             let deltas = {
                 let mut pending = self.pending.lock();
@@ -110,12 +112,10 @@ impl PresenceFeed {
             match self.send(number, snapshot, &truth, deltas).await {
                 Some(reply) => {
                     snapshot = reply.need_snapshot;
-                    resend = reply.need_snapshot;
                     number = number.max(reply.applied);
                 }
                 None => {
                     snapshot = true;
-                    resend = true;
                     tokio::time::sleep(RETRY).await;
                 }
             }

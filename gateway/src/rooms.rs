@@ -351,6 +351,29 @@ impl Rooms {
         }
     }
 
+    /// Makes sure that the log holds all rooms of a partition that are here; from which sequence on.
+    ///
+    /// # Errors
+    /// When the log does not take it.
+    pub(crate) async fn state(self: &Arc<Self>, partition: u16) -> Result<u64, InterestError> {
+        self.interest.state(partition, self).await
+    }
+
+    /// Those of one partition.
+    pub(crate) fn of_partition(&self, partition: u16) -> Vec<RoomToken> {
+        let mut tokens = Vec::new();
+        for shard in &self.shards {
+            let shard = shard.lock();
+            tokens.extend(
+                shard
+                    .values()
+                    .filter(|room| room.partition == partition)
+                    .map(|room| room.token),
+            );
+        }
+        tokens
+    }
+
     /// Rooms known here.
     pub(crate) fn len(&self) -> usize {
         self.shards.iter().map(|shard| shard.lock().len()).sum()

@@ -1,6 +1,6 @@
 //! Gateways that come, go and are away for a while.
 
-use std::time::Duration;
+use std::{sync::atomic::Ordering, time::Duration};
 
 use tokio::time::sleep;
 
@@ -91,4 +91,30 @@ async fn a_new_link_begins_with_the_gap_of_the_old_one() {
     stage.publish_each(room(1), 6..7).await;
     assert_eq!(gateway.events(7).await, numbers(0..7));
     assert_eq!(gateway.gaps, 1);
+}
+
+/// Silent for so long that its interest ended; then it goes on as if nothing had been.
+#[tokio::test(start_paused = true)]
+async fn a_gateway_that_was_taken_for_gone_states_its_rooms_and_misses_nothing() {
+    let stage = Stage::new();
+    let worker = stage.worker("w").await;
+    let mut gateway = stage.gateway("g").await;
+    gateway.begin(room(1)).await;
+    gateway.begin(room(2)).await;
+    stage.publish_each(room(1), 0..3).await;
+    assert_eq!(gateway.events(3).await, numbers(0..3));
+    let statements = gateway.statements.load(Ordering::Relaxed);
+    gateway.be_silent();
+    sleep(Duration::from_secs(130)).await;
+    assert_eq!(worker.metric("fanfare_interest_rooms"), 0.0);
+    // A new room while it is not heard: what is said of it alone does not make the table whole.
+    gateway.begin(room(3)).await;
+    stage.publish_each(room(1), 3..6).await;
+    gateway.beat();
+    assert_eq!(gateway.events(6).await, numbers(0..6));
+    assert!(gateway.statements.load(Ordering::Relaxed) > statements);
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(worker.metric("fanfare_interest_rooms"), 3.0);
+    stage.publish_each(room(1), 6..9).await;
+    assert_eq!(gateway.events(9).await, numbers(0..9));
 }

@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -23,8 +23,9 @@ use delivery::{
 use fanout::{Deps, Settings, Worker, metrics::Metrics};
 use lifecycle::Tasks;
 use model::RoomToken;
+use parking_lot::Mutex;
 use prost::Message;
-use proto::v1::{GatewayHeartbeat, Interest};
+use proto::v1::{GatewayHeartbeat, Interest, StateInterest};
 use registry::{
     RegistryError,
     checkpoints::{Checkpoints, memory::MemoryCheckpoints},
@@ -123,12 +124,19 @@ impl Stage {
             tasks: self.tasks.clone(),
             receiver,
             beating: CancellationToken::new(),
-            rooms: Vec::new(),
-            partitions: vec![(0, 0); usize::from(PARTITIONS)],
+            rooms: Arc::default(),
+            statements: Arc::default(),
+            partitions: Vec::new(),
             events: Vec::new(),
             volatile: Vec::new(),
             gaps: 0,
         };
+        for number in 0..PARTITIONS {
+            let stated = statement(&gateway.id, &[], number);
+            let seq = self.log.append(number, stated).await.unwrap().seq;
+            gateway.partitions.push((0, seq));
+        }
+        gateway.answer().await;
         gateway.beat();
         settle().await;
         gateway
@@ -198,6 +206,11 @@ impl RunningWorker {
         self.cut.store(true, Ordering::Relaxed);
     }
 
+    /// It reaches them again.
+    pub fn come_back(&self) {
+        self.cut.store(false, Ordering::Relaxed);
+    }
+
     /// A metric, added up over its labels.
     pub fn metric(&self, name: &str) -> f64 {
         let families = self.counted.gather();
@@ -222,7 +235,9 @@ pub struct Gateway {
     tasks: Tasks,
     receiver: LocalReceiver,
     beating: CancellationToken,
-    rooms: Vec<RoomToken>,
+    rooms: Arc<Mutex<Vec<RoomToken>>>,
+    /// How often it was asked for its rooms.
+    pub statements: Arc<AtomicUsize>,
     /// Epoch and position by partition.
     pub partitions: Vec<(u64, u64)>,
     /// Events of its rooms, in the order in which they came.
@@ -251,6 +266,23 @@ impl Gateway {
                 }
             };
             until.run_until_cancelled(beating).await;
+        });
+    }
+
+    /// States its rooms to whoever asks.
+    async fn answer(&self) {
+        let subject = subjects::state_interest(&self.id);
+        let mut wishes = self.signals.subscribe(&subject, None).await.unwrap();
+        let (id, log, signals) = (self.id.clone(), Arc::clone(&self.log), Arc::clone(&self.signals));
+        let (rooms, statements) = (Arc::clone(&self.rooms), Arc::clone(&self.statements));
+        self.tasks.spawn("statements", async move {
+            while let Some(wish) = wishes.next().await {
+                let number = StateInterest::decode(wish.payload).unwrap().partition as u16;
+                let entry = statement(&id, &rooms.lock(), number);
+                log.append(number, entry).await.unwrap();
+                statements.fetch_add(1, Ordering::Relaxed);
+                signals.publish(&wish.reply.unwrap(), Bytes::new()).unwrap();
+            }
         });
     }
 
@@ -301,19 +333,17 @@ impl Gateway {
             gateway: self.id.clone(),
             begin: bytes(&begin),
             end: bytes(&end),
+            stated: false,
         };
         let entry = NewEntry {
             subject: LogSubject::Control,
             payload: interest.encode_to_vec().into(),
             dedup: None,
         };
-        let seq = self.log.append(number, entry).await.unwrap().seq;
-        let (_, through) = &mut self.partitions[usize::from(number)];
-        if self.rooms.is_empty() {
-            // Like the real one, it begins where the log was when it came.
-            *through = seq - 1;
-        }
-        self.rooms.extend(begin);
+        self.log.append(number, entry).await.unwrap();
+        let mut rooms = self.rooms.lock();
+        rooms.retain(|room| !end.contains(room));
+        rooms.extend(begin);
     }
 
     /// Takes what comes until there are so many events in all.
@@ -395,13 +425,30 @@ impl Gateway {
         while position < to {
             for entry in tail.next().await.unwrap() {
                 position = entry.seq;
-                let ours = |room| self.rooms.contains(&room);
+                let ours = |room| self.rooms.lock().contains(&room);
                 if position <= to && matches!(entry.subject, LogSubject::Room(room) if ours(room)) {
                     self.events.push(text(&entry.payload));
                 }
             }
         }
         self.partitions[usize::from(number)].1 = to;
+    }
+}
+
+fn statement(gateway: &str, rooms: &[RoomToken], number: u16) -> NewEntry {
+    let rooms = rooms.iter().filter(|room| partition(**room) == number);
+    let interest = Interest {
+        gateway: gateway.to_owned(),
+        begin: rooms
+            .map(|token| Bytes::copy_from_slice(token.as_bytes()))
+            .collect(),
+        end: Vec::new(),
+        stated: true,
+    };
+    NewEntry {
+        subject: LogSubject::Control,
+        payload: interest.encode_to_vec().into(),
+        dedup: None,
     }
 }
 
