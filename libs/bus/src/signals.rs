@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 pub mod memory;
+pub mod nats;
 
 /// Port of volatile messages, publish/subscribe and request/reply.
 ///

@@ -1,0 +1,252 @@
+//! Volatile messages on core NATS.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use async_nats::{
+    Client, Message, Request, RequestErrorKind, Subject, Subscriber, client::RequestError, connection::State,
+};
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::{FutureExt, StreamExt};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
+    task::{AbortHandle, coop},
+};
+
+use super::{Signal, Signals, SignalsError, Subscription};
+
+/// Bytes of payloads that may wait to be sent.
+const OUTGOING_BYTES: usize = 64 << 20;
+/// Messages that may wait for one subscriber.
+const BUFFER: usize = 65_536;
+/// Bytes of payloads that may wait for one subscriber; one message may, whatever its size.
+const BUFFER_BYTES: usize = 64 << 20;
+/// How long a subscription waits for the server to have it.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// How long one question to the server may take; it is lost when the connection breaks.
+const ROUND_TRIP: Duration = Duration::from_secs(1);
+
+/// Volatile messages on a connection to NATS. Cheap to clone.
+///
+/// While NATS is known not to be connected, nothing is taken. What was taken before the loss was noticed
+/// (see [`crate::nats::NatsHealth::is_connected`]) is sent after reconnection or lost; it is bounded by 65,536
+/// messages and 64 MiB, and beyond that nothing more is taken. Subscriptions outlive lost connections, and miss
+/// what is sent meanwhile.
+#[derive(Clone)]
+pub struct NatsSignals {
+    client: Client,
+    outgoing: Arc<Semaphore>,
+}
+
+impl NatsSignals {
+    /// On a connection from [`crate::nats::connect`]. Signals and the log may share it.
+    #[must_use]
+    pub fn new(client: Client) -> Self {
+        Self {
+            client,
+            outgoing: Arc::new(Semaphore::new(OUTGOING_BYTES)),
+        }
+    }
+
+    fn check_connected(&self) -> Result<(), SignalsError> {
+        match self.client.connection_state() {
+            State::Connected => Ok(()),
+            State::Pending | State::Disconnected => Err(unavailable("NATS is not connected")),
+        }
+    }
+
+    /// The payload with its share of the bytes that may wait; given back once it is written.
+    fn charged(&self, payload: Bytes) -> Result<Bytes, SignalsError> {
+        let full = || unavailable("too much waits to be sent");
+        let bytes = u32::try_from(payload.len()).map_err(|_| full())?;
+        let permit = Arc::clone(&self.outgoing)
+            .try_acquire_many_owned(bytes)
+            .map_err(|_| full())?;
+        Ok(Bytes::from_owner(Outgoing {
+            payload,
+            _permit: permit,
+        }))
+    }
+
+    /// Returns once the server has seen everything that this connection sent before.
+    async fn round_trip(&self) -> Result<(), SignalsError> {
+        loop {
+            // Nobody listens on a new inbox, and the server says so at once.
+            let question = Request::new().timeout(Some(ROUND_TRIP));
+            match self.client.send_request(self.client.new_inbox(), question).await {
+                Err(error) if error.kind() == RequestErrorKind::TimedOut => {}
+                Err(error) if error.kind() != RequestErrorKind::NoResponders => {
+                    return Err(unavailable(error));
+                }
+                _ => return Ok(()),
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl Signals for NatsSignals {
+    fn publish(&self, subject: &str, payload: Bytes) -> Result<(), SignalsError> {
+        self.check_connected()?;
+        let payload = self.charged(payload)?;
+        let publish = self.client.publish(Subject::from(subject), payload);
+        // All it may wait for is a place in the queue of commands; dropped before that, nothing is sent.
+        match coop::unconstrained(publish).now_or_never() {
+            Some(sent) => sent.map_err(unavailable),
+            None => Err(unavailable("too much waits to be sent")),
+        }
+    }
+
+    async fn subscribe(
+        &self,
+        subject: &str,
+        queue: Option<&str>,
+    ) -> Result<Box<dyn Subscription>, SignalsError> {
+        let subscribe = async {
+            let name = Subject::from(subject);
+            let subscriber = match queue {
+                Some(queue) => self.client.queue_subscribe(name, queue.to_owned()).await,
+                None => self.client.subscribe(name).await,
+            };
+            let subscriber = subscriber.map_err(unavailable)?;
+            self.round_trip().await?;
+            Ok(subscriber)
+        };
+        match tokio::time::timeout(PATIENCE, subscribe).await {
+            Ok(subscriber) => Ok(Box::new(NatsSubscription::new(subject, subscriber?))),
+            Err(_) => Err(unavailable("NATS does not answer")),
+        }
+    }
+
+    async fn request(&self, subject: &str, payload: Bytes, timeout: Duration) -> Result<Bytes, SignalsError> {
+        self.check_connected()?;
+        let request = Request::new().payload(payload).timeout(None);
+        let answer = self.client.send_request(Subject::from(subject), request);
+        match tokio::time::timeout(timeout, answer).await {
+            Ok(Ok(answer)) => Ok(answer.payload),
+            Ok(Err(error)) => Err(refused(subject, &error)),
+            // Most likely it was lost with the connection.
+            Err(_) => Err(self
+                .check_connected()
+                .err()
+                .unwrap_or_else(|| SignalsError::Timeout(subject.to_owned()))),
+        }
+    }
+}
+
+fn refused(subject: &str, error: &RequestError) -> SignalsError {
+    match error.kind() {
+        RequestErrorKind::NoResponders => SignalsError::NoResponders(subject.to_owned()),
+        RequestErrorKind::TimedOut => SignalsError::Timeout(subject.to_owned()),
+        _ => unavailable(error),
+    }
+}
+
+fn unavailable(reason: impl ToString) -> SignalsError {
+    SignalsError::Unavailable(reason.to_string())
+}
+
+/// A payload on its way out.
+struct Outgoing {
+    payload: Bytes,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl AsRef<[u8]> for Outgoing {
+    fn as_ref(&self) -> &[u8] {
+        &self.payload
+    }
+}
+
+struct NatsSubscription {
+    receiver: mpsc::Receiver<Signal>,
+    /// Bytes that wait.
+    waiting: Arc<AtomicUsize>,
+    pump: AbortHandle,
+}
+
+impl NatsSubscription {
+    /// The client's own buffer counts messages only, and complains about each that does not fit; so a task empties it
+    /// at once into one that is bounded in bytes too.
+    fn new(subject: &str, subscriber: Subscriber) -> Self {
+        let (sender, receiver) = mpsc::channel(BUFFER);
+        let waiting = Arc::new(AtomicUsize::new(0));
+        let pump = Pump {
+            subject: subject.to_owned(),
+            sender,
+            waiting: Arc::clone(&waiting),
+            lost: 0,
+        };
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "ends with the subscription that owns it; this crate knows no lifecycle"
+        )]
+        let pump = tokio::spawn(pump.run(subscriber)).abort_handle();
+        Self {
+            receiver,
+            waiting,
+            pump,
+        }
+    }
+}
+
+#[async_trait]
+impl Subscription for NatsSubscription {
+    async fn next(&mut self) -> Option<Signal> {
+        let signal = self.receiver.recv().await?;
+        self.waiting.fetch_sub(signal.payload.len(), Ordering::Relaxed);
+        Some(signal)
+    }
+}
+
+impl Drop for NatsSubscription {
+    fn drop(&mut self) {
+        self.pump.abort();
+    }
+}
+
+struct Pump {
+    subject: String,
+    sender: mpsc::Sender<Signal>,
+    waiting: Arc<AtomicUsize>,
+    lost: u64,
+}
+
+impl Pump {
+    async fn run(mut self, mut subscriber: Subscriber) {
+        while let Some(message) = subscriber.next().await {
+            self.offer(message);
+        }
+    }
+
+    /// Hands a message over unless the buffer is full.
+    fn offer(&mut self, message: Message) {
+        let bytes = message.payload.len();
+        let before = self.waiting.fetch_add(bytes, Ordering::Relaxed);
+        let room = before == 0 || before.saturating_add(bytes) <= BUFFER_BYTES;
+        let signal = Signal {
+            subject: message.subject.into_string(),
+            payload: message.payload,
+            reply: message.reply.map(Subject::into_string),
+        };
+        if room && self.sender.try_send(signal).is_ok() {
+            return;
+        }
+        self.waiting.fetch_sub(bytes, Ordering::Relaxed);
+        self.lost += 1;
+        // One line a lost message would be a flood.
+        if self.lost.is_power_of_two() {
+            tracing::warn!(
+                subject = self.subject,
+                lost = self.lost,
+                "a subscriber does not keep up and loses the newest messages"
+            );
+        }
+    }
+}
