@@ -8,7 +8,7 @@ mod secret;
 pub mod settings;
 mod show;
 
-use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
+use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
 
 pub use load::{Errors, Loaded, Problem};
 pub use secret::Secret;
@@ -38,6 +38,7 @@ pub struct Config {
     pub admin: Admin,
     pub bus: Bus,
     pub redis: Redis,
+    pub grpc: Grpc,
     pub auth: Auth,
     pub rooms: Rooms,
     pub namespaces: Vec<Namespace>,
@@ -87,9 +88,28 @@ sections! {
     /// Section `admin`.
     Admin { listen: SocketAddr, }
     /// Section `bus`.
-    Bus { partitions: u16, replicas: u8, max_age: Duration, max_messages_per_room: u32, url: Option<Secret>, }
+    Bus {
+        partitions: u16,
+        replicas: u8,
+        max_age: Duration,
+        max_messages_per_room: u32,
+        url: Option<Secret>,
+        credentials: Option<PathBuf>,
+        tls_ca: Option<PathBuf>,
+        tls_cert: Option<PathBuf>,
+        tls_key: Option<PathBuf>,
+    }
     /// Section `redis`.
-    Redis { url: Option<Secret>, }
+    Redis {
+        url: Option<Secret>,
+        topology: RedisTopology,
+        sentinel_master: String,
+        tls_ca: Option<PathBuf>,
+        tls_cert: Option<PathBuf>,
+        tls_key: Option<PathBuf>,
+    }
+    /// Section `grpc`.
+    Grpc { tls_ca: Option<PathBuf>, tls_cert: Option<PathBuf>, tls_key: Option<PathBuf>, }
     /// Section `auth`.
     Auth {
         mode: AuthMode,
@@ -145,6 +165,17 @@ pub enum AuthMode {
     Jwt,
     /// A token that the application's session endpoint knows.
     Session,
+}
+
+/// What kind of Redis there is.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum RedisTopology {
+    /// One server, or something that looks like one.
+    Single,
+    /// Redis Cluster.
+    Cluster,
+    /// A master that sentinels watch.
+    Sentinel,
 }
 
 /// How log lines look.

@@ -1,6 +1,13 @@
 //! From layers of texts to a typed configuration.
 
-use std::{fmt, fmt::Display, net::SocketAddr, path::Path, str::FromStr, time::Duration};
+use std::{
+    fmt,
+    fmt::Display,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    str::FromStr,
+    time::Duration,
+};
 
 use figment::{
     Figment, Profile,
@@ -10,8 +17,8 @@ use figment::{
 use tracing_subscriber::EnvFilter;
 
 use crate::{
-    Admin, Api, App, Auth, AuthMode, Bus, Config, Cors, Fanout, Gateway, Limits, Log, LogFormat, Namespace,
-    Presence, Redis, Role, Rooms, Secret, check, namespaces,
+    Admin, Api, App, Auth, AuthMode, Bus, Config, Cors, Fanout, Gateway, Grpc, Limits, Log, LogFormat,
+    Namespace, Presence, Redis, RedisTopology, Role, Rooms, Secret, check, namespaces,
     settings::{self, SETTINGS},
 };
 
@@ -118,6 +125,7 @@ impl Config {
             problems,
         };
         let config = reader.config();
+        reader.certificates();
         if reader.problems.is_empty() {
             Ok(Loaded { config, warnings })
         } else {
@@ -281,9 +289,13 @@ impl Reader {
                 url: self.servers(
                     "bus.url",
                     &[Role::Gateway, Role::Fanout, Role::Presence],
-                    &["nats", "tls", "ws", "wss"],
+                    &["nats", "tls"],
                     true,
                 ),
+                credentials: self.file("bus.credentials"),
+                tls_ca: self.file("bus.tls_ca"),
+                tls_cert: self.file("bus.tls_cert"),
+                tls_key: self.file("bus.tls_key"),
             },
             redis: Redis {
                 url: self.servers(
@@ -292,6 +304,23 @@ impl Reader {
                     &["redis", "rediss", "valkey", "valkeys", "redis+unix", "unix"],
                     false,
                 ),
+                topology: self.one_of(
+                    "redis.topology",
+                    &[
+                        ("single", RedisTopology::Single),
+                        ("cluster", RedisTopology::Cluster),
+                        ("sentinel", RedisTopology::Sentinel),
+                    ],
+                ),
+                sentinel_master: self.not_empty("redis.sentinel_master"),
+                tls_ca: self.file("redis.tls_ca"),
+                tls_cert: self.file("redis.tls_cert"),
+                tls_key: self.file("redis.tls_key"),
+            },
+            grpc: Grpc {
+                tls_ca: self.file("grpc.tls_ca"),
+                tls_cert: self.file("grpc.tls_cert"),
+                tls_key: self.file("grpc.tls_key"),
             },
             auth: self.auth(),
             rooms: Rooms {
@@ -326,6 +355,34 @@ impl Reader {
                 ),
             },
         }
+    }
+
+    /// A certificate comes with its key; between the roles, where both sides show one, with the authority too.
+    fn certificates(&mut self) {
+        let groups: [&[&str]; 3] = [
+            &["bus.tls_cert", "bus.tls_key"],
+            &["redis.tls_cert", "redis.tls_key"],
+            &["grpc.tls_ca", "grpc.tls_cert", "grpc.tls_key"],
+        ];
+        for group in groups {
+            let (set, missing): (Vec<&str>, Vec<&str>) =
+                group.iter().partition(|key| self.optional(key).is_some());
+            if set.is_empty() {
+                continue;
+            }
+            for key in missing {
+                self.wrong(key, format!("is needed beside {}", set.join(" and ")));
+            }
+        }
+    }
+
+    /// A file that is there.
+    fn file(&mut self, key: &str) -> Option<PathBuf> {
+        let path = PathBuf::from(self.optional(key)?);
+        if !path.is_file() {
+            self.wrong(key, format!("{} is no file", path.display()));
+        }
+        Some(path)
     }
 
     fn auth(&mut self) -> Auth {

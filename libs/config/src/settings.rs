@@ -78,11 +78,15 @@ pub const SETTINGS: &[Setting] = &[
             "Public address; WEBSOCKET_PORT changes its port",
         )
     },
-    reserved("gateway.grpc_listen", "0.0.0.0:7001", "Internal gRPC"),
-    reserved(
+    setting(
+        "gateway.grpc_listen",
+        "0.0.0.0:7001",
+        "Internal gRPC, for the other roles; not in standalone",
+    ),
+    setting(
         "gateway.advertise",
         "",
-        "The host:port other roles reach the internal gRPC at; found when empty",
+        "The host:port other roles reach the internal gRPC at; when empty, the address this machine has towards NATS",
     ),
     setting(
         "gateway.path",
@@ -179,7 +183,11 @@ pub const SETTINGS: &[Setting] = &[
         "16",
         "Partitions of the log, 1 to 1024; cannot be changed later",
     ),
-    reserved("bus.replicas", "1", "Copies of each partition, 1 to 5"),
+    setting(
+        "bus.replicas",
+        "1",
+        "Copies of each partition on a NATS cluster, 1 to 5",
+    ),
     setting(
         "bus.max_age_hours",
         "24",
@@ -193,17 +201,65 @@ pub const SETTINGS: &[Setting] = &[
     Setting {
         legacy: Some("NATS_URL"),
         secret: true,
-        ..reserved(
+        ..setting(
             "bus.url",
             "",
-            "NATS servers, comma-separated; required in the cluster roles",
+            "NATS servers, comma-separated; required in the cluster roles, which alone use it",
         )
     },
+    setting("bus.credentials", "", "File with NATS credentials (.creds)"),
+    setting(
+        "bus.tls_ca",
+        "",
+        "File (PEM) with the authority of the NATS servers' certificates",
+    ),
+    setting(
+        "bus.tls_cert",
+        "",
+        "File (PEM) with a certificate to show to NATS; goes with bus.tls_key",
+    ),
+    setting("bus.tls_key", "", "File (PEM) with the key of bus.tls_cert"),
     Setting {
         legacy: Some("REDIS_URL"),
         secret: true,
-        ..reserved("redis.url", "", "Redis; required in fanout and presence")
+        ..setting(
+            "redis.url",
+            "",
+            "Redis servers, comma-separated; required in fanout and presence, which alone use it",
+        )
     },
+    setting(
+        "redis.topology",
+        "single",
+        "single, cluster (redis.url: some of its nodes) or sentinel (redis.url: the sentinels)",
+    ),
+    setting(
+        "redis.sentinel_master",
+        "mymaster",
+        "What the sentinels call the master",
+    ),
+    setting(
+        "redis.tls_ca",
+        "",
+        "File (PEM) with the authority of Redis' certificates (rediss://)",
+    ),
+    setting(
+        "redis.tls_cert",
+        "",
+        "File (PEM) with a certificate to show to Redis; goes with redis.tls_key",
+    ),
+    setting("redis.tls_key", "", "File (PEM) with the key of redis.tls_cert"),
+    setting(
+        "grpc.tls_ca",
+        "",
+        "File (PEM) with the authority of the roles' certificates: with it and the next two the roles speak mutual TLS among themselves",
+    ),
+    setting(
+        "grpc.tls_cert",
+        "",
+        "File (PEM) with this role's certificate, for server and client",
+    ),
+    setting("grpc.tls_key", "", "File (PEM) with the key of grpc.tls_cert"),
     Setting {
         standalone: Some("guest"),
         ..setting(

@@ -1,8 +1,10 @@
 //! The effective configuration as TOML, secrets masked.
 
+use std::path::Path;
+
 use toml::{Table, Value};
 
-use crate::{AuthMode, Config, LogFormat, Secret, settings::SETTINGS};
+use crate::{AuthMode, Config, LogFormat, RedisTopology, Secret, settings::SETTINGS};
 
 impl Config {
     /// What is in force, as a TOML file that would say the same, but for the secrets.
@@ -43,6 +45,8 @@ impl Config {
             fanout,
             presence,
             bus,
+            redis,
+            grpc,
             auth,
             limits,
             app,
@@ -78,7 +82,23 @@ impl Config {
             "bus.max_age_hours" => number(bus.max_age.as_secs() / 3600),
             "bus.max_messages_per_room" => number(bus.max_messages_per_room),
             "bus.url" => secret(bus.url.as_ref()),
-            "redis.url" => secret(self.redis.url.as_ref()),
+            "bus.credentials" => path(bus.credentials.as_deref()),
+            "bus.tls_ca" => path(bus.tls_ca.as_deref()),
+            "bus.tls_cert" => path(bus.tls_cert.as_deref()),
+            "bus.tls_key" => path(bus.tls_key.as_deref()),
+            "redis.url" => secret(redis.url.as_ref()),
+            "redis.topology" => match redis.topology {
+                RedisTopology::Single => "single".into(),
+                RedisTopology::Cluster => "cluster".into(),
+                RedisTopology::Sentinel => "sentinel".into(),
+            },
+            "redis.sentinel_master" => redis.sentinel_master.clone().into(),
+            "redis.tls_ca" => path(redis.tls_ca.as_deref()),
+            "redis.tls_cert" => path(redis.tls_cert.as_deref()),
+            "redis.tls_key" => path(redis.tls_key.as_deref()),
+            "grpc.tls_ca" => path(grpc.tls_ca.as_deref()),
+            "grpc.tls_cert" => path(grpc.tls_cert.as_deref()),
+            "grpc.tls_key" => path(grpc.tls_key.as_deref()),
             "auth.mode" => match auth.mode {
                 AuthMode::Guest => "guest".into(),
                 AuthMode::Jwt => "jwt".into(),
@@ -118,6 +138,12 @@ fn number(number: impl TryInto<i64>) -> Value {
 
 fn text(text: Option<&str>) -> Value {
     text.unwrap_or_default().into()
+}
+
+fn path(path: Option<&Path>) -> Value {
+    path.map(|path| path.display().to_string())
+        .unwrap_or_default()
+        .into()
 }
 
 fn secret(secret: Option<&Secret>) -> Value {

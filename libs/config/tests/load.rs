@@ -239,6 +239,27 @@ fn defaults_are_what_the_table_says() {
     }
 }
 
+/// Of the directory that tests run in.
+const FILE: &str = "Cargo.toml";
+
+#[test]
+fn files_are_there_and_certificates_come_with_their_keys() {
+    let errors = load(
+        Role::Standalone,
+        "",
+        &[
+            ("FANFARE_BUS__TLS_CERT", FILE),
+            ("FANFARE_GRPC__TLS_KEY", FILE),
+            ("FANFARE_REDIS__TLS_CA", "no-such-file"),
+        ],
+        &[],
+    )
+    .unwrap_err();
+    let wrong = ["redis.tls_ca", "bus.tls_key", "grpc.tls_ca", "grpc.tls_cert"];
+    assert_eq!(keys(&errors), wrong);
+    assert!(errors.to_string().contains("no-such-file is no file"), "{errors}");
+}
+
 #[test]
 fn every_setting_can_be_set_by_its_variable_and_is_shown() {
     for setting in SETTINGS
@@ -249,12 +270,20 @@ fn every_setting_can_be_set_by_its_variable_and_is_shown() {
             "bus.url" => "nats://n:4222",
             "redis.url" => "redis://r:6379",
             "gateway.advertise" => "gateway-0:7001",
+            "bus.credentials" => FILE,
+            key if key.contains(".tls_") => FILE,
             _ => "https://a.example/x",
         };
         let variable = setting.variable();
-        let config = load(Role::Standalone, "", &[(variable.as_str(), value)], &[])
-            .unwrap()
-            .config;
+        // Certificates come with their keys.
+        let together = SETTINGS.iter().filter(|other| {
+            let tls = |key: &str| key.split_once(".tls_").map(|(section, _)| section.to_owned());
+            tls(other.key).is_some() && tls(other.key) == tls(setting.key)
+        });
+        let mut env: Vec<_> = together.map(|other| (other.variable(), FILE)).collect();
+        env.push((variable.clone(), value));
+        let env: Vec<_> = env.iter().map(|(name, value)| (name.as_str(), *value)).collect();
+        let config = load(Role::Standalone, "", &env, &[]).unwrap().config;
         let expected = if setting.secret { "********" } else { value };
         assert_eq!(shown(&config, setting.key), expected, "{variable}");
     }
