@@ -5,6 +5,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 pub mod memory;
+pub mod nats;
 
 /// Port of the key-value buckets.
 ///
@@ -59,4 +60,19 @@ pub enum DocumentsError {
     /// The store cannot be reached.
     #[error("the document store is unavailable: {0}")]
     Unavailable(String),
+}
+
+/// The one rule for names of buckets and keys.
+fn check(bucket: &str, key: &str) -> Result<(), DocumentsError> {
+    let word = |text: &str, more: &[u8]| {
+        !text.is_empty()
+            && text
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte) || more.contains(&byte))
+    };
+    if word(bucket, b"") && key.split('.').all(|token| word(token, b"=")) {
+        Ok(())
+    } else {
+        Err(DocumentsError::InvalidKey(format!("{bucket}/{key}")))
+    }
 }

@@ -31,6 +31,10 @@ const REMIND: Duration = Duration::from_secs(5);
 /// Commands that may wait for a connection that takes no more at the moment. Memory is taken for those that do.
 const WAITING_COMMANDS: usize = 65_536;
 
+/// Longest subject, bytes: with the rest of its line it stays below what a server takes (`max_control_line`, 4096),
+/// which otherwise closes the connection of the whole role.
+pub(crate) const MAX_SUBJECT: usize = 3584;
+
 /// Where NATS is and who we are there.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct NatsConfig {
@@ -87,7 +91,8 @@ pub enum NatsError {
 pub async fn connect(config: &NatsConfig, health: &NatsHealth) -> Result<Client, NatsError> {
     let (servers, options) = options(config, health).await?;
     let before = health.counts().connects;
-    let client = options.connect(servers).await.map_err(|error| {
+    // Boxed: it is large, and whoever connects holds it.
+    let client = Box::pin(options.connect(servers)).await.map_err(|error| {
         // The kind "IO error" says nothing more than its source.
         let reason = match (error.kind(), std::error::Error::source(&error)) {
             (ConnectErrorKind::AuthorizationViolation, _) => {

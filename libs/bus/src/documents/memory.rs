@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use parking_lot::Mutex;
 
-use super::{Document, Documents, DocumentsError};
+use super::{Document, Documents, DocumentsError, check};
 
 /// Documents in memory. Cheap to clone.
 #[derive(Clone, Default)]
@@ -69,19 +69,5 @@ impl Documents for MemoryDocuments {
             documents.remove(key);
         }
         Ok(())
-    }
-}
-
-fn check(bucket: &str, key: &str) -> Result<(), DocumentsError> {
-    let word = |text: &str, more: &[u8]| {
-        !text.is_empty()
-            && text
-                .bytes()
-                .all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte) || more.contains(&byte))
-    };
-    if word(bucket, b"") && key.split('.').all(|token| word(token, b"=")) {
-        Ok(())
-    } else {
-        Err(DocumentsError::InvalidKey(format!("{bucket}/{key}")))
     }
 }

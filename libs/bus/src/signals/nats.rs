@@ -20,6 +20,7 @@ use tokio::{
 };
 
 use super::{Signal, Signals, SignalsError, Subscription};
+use crate::nats::MAX_SUBJECT;
 
 /// Bytes of payloads that may wait to be sent.
 const OUTGOING_BYTES: usize = 64 << 20;
@@ -52,6 +53,13 @@ impl NatsSignals {
             client,
             outgoing: Arc::new(Semaphore::new(OUTGOING_BYTES)),
         }
+    }
+
+    fn subject(subject: &str) -> Result<Subject, SignalsError> {
+        if subject.len() > MAX_SUBJECT {
+            return Err(unavailable("the subject is too long"));
+        }
+        Ok(Subject::from(subject))
     }
 
     fn check_connected(&self) -> Result<(), SignalsError> {
@@ -93,9 +101,10 @@ impl NatsSignals {
 #[async_trait]
 impl Signals for NatsSignals {
     fn publish(&self, subject: &str, payload: Bytes) -> Result<(), SignalsError> {
+        let subject = Self::subject(subject)?;
         self.check_connected()?;
         let payload = self.charged(payload)?;
-        let publish = self.client.publish(Subject::from(subject), payload);
+        let publish = self.client.publish(subject, payload);
         // All it may wait for is a place in the queue of commands; dropped before that, nothing is sent.
         match coop::unconstrained(publish).now_or_never() {
             Some(sent) => sent.map_err(unavailable),
@@ -108,8 +117,8 @@ impl Signals for NatsSignals {
         subject: &str,
         queue: Option<&str>,
     ) -> Result<Box<dyn Subscription>, SignalsError> {
+        let name = Self::subject(subject)?;
         let subscribe = async {
-            let name = Subject::from(subject);
             let subscriber = match queue {
                 Some(queue) => self.client.queue_subscribe(name, queue.to_owned()).await,
                 None => self.client.subscribe(name).await,
@@ -125,9 +134,10 @@ impl Signals for NatsSignals {
     }
 
     async fn request(&self, subject: &str, payload: Bytes, timeout: Duration) -> Result<Bytes, SignalsError> {
+        let name = Self::subject(subject)?;
         self.check_connected()?;
         let request = Request::new().payload(payload).timeout(None);
-        let answer = self.client.send_request(Subject::from(subject), request);
+        let answer = self.client.send_request(name, request);
         match tokio::time::timeout(timeout, answer).await {
             Ok(Ok(answer)) => Ok(answer.payload),
             Ok(Err(error)) => Err(refused(subject, &error)),
