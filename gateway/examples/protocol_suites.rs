@@ -118,6 +118,7 @@ async fn main() -> Result<(), Error> {
         send_queue: 16 << 20,
         max_connections: 0,
         origins: vec!["*".to_owned()],
+        affinity_cookie: true,
     };
     let echo = EngineServer::new(
         options.clone(),

@@ -1,7 +1,12 @@
 //! The public listener: HTTP/1.1 connections, each request to the Engine.IO server of its path or to
 //! the router for everything else.
 
-use std::{convert::Infallible, net::IpAddr, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use ::http::{Request, Response};
 use axum::{Router, body::Body};
@@ -42,24 +47,7 @@ pub async fn serve(
     stop: CancellationToken,
 ) {
     let mounts: Arc<[Mount]> = mounts.into();
-    loop {
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            () = stop.cancelled() => return,
-        };
-        let (stream, peer) = match accepted {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                // Out of descriptors, most likely: those there are go on, new ones wait.
-                tracing::error!(%error, "cannot accept connections");
-                tokio::time::sleep(Duration::from_millis(100)).await;
-                continue;
-            }
-        };
-        // Small packets must not wait for the acknowledgement of those before.
-        if stream.set_nodelay(true).is_err() {
-            continue;
-        }
+    while let Some((stream, peer)) = accept(&listener, &stop).await {
         let connection = connection(
             stream,
             peer.ip(),
@@ -69,6 +57,29 @@ pub async fn serve(
             stop.clone(),
         );
         tasks.spawn("http connection", connection);
+    }
+}
+
+/// The next connection; `None` once `stop` is told.
+pub(crate) async fn accept(
+    listener: &TcpListener,
+    stop: &CancellationToken,
+) -> Option<(TcpStream, SocketAddr)> {
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = stop.cancelled() => return None,
+        };
+        match accepted {
+            // Small packets must not wait for the acknowledgement of those before.
+            Ok((stream, peer)) if stream.set_nodelay(true).is_ok() => return Some((stream, peer)),
+            Ok(_) => {}
+            Err(error) => {
+                // Out of descriptors, most likely: those there are go on, new ones wait.
+                tracing::error!(%error, "cannot accept connections");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
     }
 }
 

@@ -6,7 +6,9 @@ mod deliver;
 mod events;
 mod http;
 mod interest;
+mod internal;
 pub mod metrics;
+pub mod peers;
 mod presence_feed;
 mod publish;
 mod rooms;
@@ -47,6 +49,7 @@ use crate::{
 };
 pub use crate::{
     http::{HttpOptions, Mount, health, serve},
+    internal::{Internal, serve_internal},
     rooms::{Room, Rooms},
 };
 
@@ -168,6 +171,7 @@ impl Gateway {
             send_queue: settings.send_queue,
             max_connections: settings.max_connections,
             origins: config.cors.origins.clone(),
+            affinity_cookie: true,
         };
         let engine = EngineServer::new(options, sockets, tasks.clone(), Arc::clone(&metrics));
         // Set once, right here.

@@ -42,6 +42,7 @@ pub struct Metrics {
     end_to_end: Histogram,
     pub(crate) stale_batches: IntCounter,
     pub(crate) catch_ups: IntCounter,
+    forwards: IntCounterVec,
 }
 
 impl Metrics {
@@ -116,6 +117,13 @@ impl Metrics {
                 "fanfare_catch_ups_total",
                 "Times a partition was read from the log because deliveries were missing",
             )?,
+            forwards: IntCounterVec::new(
+                opts!(
+                    "fanfare_forwards_total",
+                    "Requests for sessions of other gateways, by kind and outcome"
+                ),
+                &["kind", "result"],
+            )?,
         };
         registry.register(Box::new(metrics.active_connections.clone()))?;
         registry.register(Box::new(metrics.connections.clone()))?;
@@ -128,6 +136,7 @@ impl Metrics {
         registry.register(Box::new(metrics.end_to_end.clone()))?;
         registry.register(Box::new(metrics.stale_batches.clone()))?;
         registry.register(Box::new(metrics.catch_ups.clone()))?;
+        registry.register(Box::new(metrics.forwards.clone()))?;
         Ok(metrics)
     }
 
@@ -200,6 +209,11 @@ impl Metrics {
         let seconds = crate::now_ms().saturating_sub(sent_ms) as f64 / 1000.0;
         self.message_duration.with_label_values(&[event]).observe(seconds);
         self.end_to_end.observe(seconds);
+    }
+
+    /// `kind` is `polling` or `upgrade`, `result` is `ok`, `gone` or `failed`.
+    pub(crate) fn forwarded(&self, kind: &str, result: &str) {
+        self.forwards.with_label_values(&[kind, result]).inc();
     }
 
     pub(crate) fn failed(&self, code: ErrorCode) {

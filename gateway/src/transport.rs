@@ -1,14 +1,19 @@
 //! Engine.IO over HTTP: handshakes, long-polling, WebSocket and the upgrade between them.
 
+mod affinity;
 pub mod conn;
 mod cors;
 mod driver;
+mod forward;
 mod outbound;
 mod polling;
 mod reply;
 pub mod server;
+mod tunnel;
 mod ws;
 
+pub use affinity::{COOKIE, session_key};
 pub use conn::{Conn, Handshake};
 pub use driver::{EngineHandler, Message, Step};
+pub use forward::Forwarder;
 pub use server::{EngineOptions, EngineServer};

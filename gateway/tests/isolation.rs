@@ -88,6 +88,7 @@ async fn a_panic_ends_its_own_connection_alone() {
         send_queue: 1 << 20,
         max_connections: 0,
         origins: Vec::new(),
+        affinity_cookie: true,
     };
     let engine = EngineServer::new(options, sockets, tasks.clone(), metrics);
     let mount = Mount {

@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     net::IpAddr,
-    sync::Arc,
+    sync::{Arc, OnceLock},
     time::{Duration, Instant},
 };
 
@@ -17,7 +17,8 @@ use rand::Rng;
 use sio::engine::{CloseReason, HandshakeError, Session, Timing, TransportKind, Version};
 
 use super::{
-    Conn, EngineHandler, Handshake, cors::Origins, driver::Driver, outbound::Mode, polling, reply, ws,
+    Conn, EngineHandler, Forwarder, Handshake, affinity, cors::Origins, driver::Driver, forward::CLIENT_IP,
+    outbound::Mode, polling, reply, ws,
 };
 use crate::{metrics::Metrics, session::Sockets};
 
@@ -38,6 +39,9 @@ pub struct EngineOptions {
     pub max_connections: usize,
     /// Allowed origins; `["*"]` for any.
     pub origins: Vec<String>,
+    /// Handshakes are answered with the affinity cookie `fanfare`, unless the client has one. Tells load
+    /// balancers apart what they should keep together; on by default.
+    pub affinity_cookie: bool,
 }
 
 /// Sessions of one path and what happens to requests for them.
@@ -48,6 +52,20 @@ pub struct EngineServer {
     tasks: Tasks,
     metrics: Arc<Metrics>,
     sessions: Sessions,
+    forwarder: OnceLock<Arc<Forwarder>>,
+}
+
+/// Whether a request has been forwarded already. It is forwarded once at most.
+#[derive(Copy, Clone, PartialEq, Eq)]
+enum Hop {
+    First,
+    Second,
+}
+
+enum Answer {
+    Own(Response<Body>),
+    /// As the owner of the session gave it, with everything that belongs on it.
+    OfOwner(Response<Body>),
 }
 
 impl EngineServer {
@@ -66,7 +84,14 @@ impl EngineServer {
             tasks,
             metrics,
             sessions: Sessions::default(),
+            forwarder: OnceLock::new(),
         })
+    }
+
+    /// From now on requests for sessions of other gateways are forwarded. Without, such sessions are
+    /// unknown. Only the first call counts.
+    pub fn forward_by(&self, forwarder: Arc<Forwarder>) {
+        let _ = self.forwarder.set(forwarder);
     }
 
     /// Its settings.
@@ -99,8 +124,27 @@ impl EngineServer {
         self.sessions.remove(sid);
     }
 
-    /// Answers one request of the path.
+    /// Answers one request of the path, from a client at `ip`; forwards it where the session is another
+    /// gateway's. Dropped, the client has hung up.
     pub async fn serve(self: &Arc<Self>, request: Request<Incoming>, ip: IpAddr) -> Response<Body> {
+        self.answer(request, ip, Hop::First).await
+    }
+
+    /// Answers one request that the gateway at `peer` has forwarded. Never forwards it again.
+    pub async fn serve_forwarded(
+        self: &Arc<Self>,
+        mut request: Request<Incoming>,
+        peer: IpAddr,
+    ) -> Response<Body> {
+        let ip = request
+            .headers_mut()
+            .remove(CLIENT_IP)
+            .and_then(|ip| ip.to_str().ok()?.parse().ok())
+            .unwrap_or(peer);
+        self.answer(request, ip, Hop::Second).await
+    }
+
+    async fn answer(self: &Arc<Self>, request: Request<Incoming>, ip: IpAddr, hop: Hop) -> Response<Body> {
         let headers = request.headers().clone();
         if request.method() == Method::OPTIONS {
             let mut response = reply::empty(StatusCode::NO_CONTENT);
@@ -108,8 +152,9 @@ impl EngineServer {
             return response;
         }
         let websocket = is_websocket(&headers);
-        let mut response = match self.route(request, ip, websocket).await {
-            Ok(response) => response,
+        let mut response = match self.route(request, ip, websocket, hop).await {
+            Ok(Answer::Own(response)) => response,
+            Ok(Answer::OfOwner(response)) => return response,
             Err(error) => {
                 self.metrics.handshake_refused(error);
                 reply::refused(error, websocket)
@@ -124,7 +169,8 @@ impl EngineServer {
         request: Request<Incoming>,
         ip: IpAddr,
         websocket: bool,
-    ) -> Result<Response<Body>, HandshakeError> {
+        hop: Hop,
+    ) -> Result<Answer, HandshakeError> {
         let query = Query::parse(request.uri().query().unwrap_or_default());
         // In the order of the reference: the transport, then the version.
         let transport = query
@@ -138,16 +184,23 @@ impl EngineServer {
         }
         match query.sid {
             Some(sid) => {
-                let conn = self.sessions.get(&sid).ok_or(HandshakeError::SessionIdUnknown)?;
+                let Some(conn) = self.sessions.get(&sid) else {
+                    // Boxed, so that a poll that waits here has no room for one that is forwarded.
+                    return Box::pin(self.forward(&sid, request, ip, websocket, hop)).await;
+                };
                 match transport {
                     TransportKind::WebSocket if websocket => {
                         ws::check(&request)?;
-                        Ok(ws::attach(self, conn, request))
+                        Ok(Answer::Own(ws::attach(self, conn, request)))
                     }
-                    TransportKind::Polling if !websocket => polling::serve(self, conn, request).await,
+                    TransportKind::Polling if !websocket => {
+                        polling::serve(self, conn, request).await.map(Answer::Own)
+                    }
                     _ => Err(HandshakeError::BadRequest),
                 }
             }
+            // Sessions begin where the client came in.
+            None if hop == Hop::Second => Err(HandshakeError::BadRequest),
             None if request.method() != Method::GET => Err(HandshakeError::BadHandshakeMethod),
             None => {
                 if websocket != (transport == TransportKind::WebSocket) {
@@ -165,15 +218,54 @@ impl EngineServer {
                     response
                         .headers_mut()
                         .insert(header::RETRY_AFTER, http::HeaderValue::from_static("5"));
-                    return Ok(response);
+                    return Ok(Answer::Own(response));
                 }
                 let handshake = Handshake::of(request.headers(), ip);
-                Ok(match transport {
+                let cookie = self
+                    .options
+                    .affinity_cookie
+                    .then(|| affinity::issue(request.headers()));
+                let mut response = match transport {
                     TransportKind::WebSocket => ws::open(self, request, handshake),
                     TransportKind::Polling => polling::open(self, handshake),
-                })
+                };
+                if let Some(cookie) = cookie.flatten() {
+                    response.headers_mut().append(header::SET_COOKIE, cookie);
+                }
+                Ok(Answer::Own(response))
             }
         }
+    }
+
+    /// Hands a request on to the gateway that its session id names, if that is another one that is there.
+    async fn forward(
+        &self,
+        sid: &str,
+        request: Request<Incoming>,
+        ip: IpAddr,
+        websocket: bool,
+        hop: Hop,
+    ) -> Result<Answer, HandshakeError> {
+        let unknown = HandshakeError::SessionIdUnknown;
+        let gateway = GatewayId::of_sid(sid).ok_or(unknown)?;
+        let forwarder = self
+            .forwarder
+            .get()
+            .filter(|_| hop == Hop::First)
+            .ok_or(unknown)?;
+        let owner = forwarder.owner(gateway).ok_or(unknown)?;
+        let Self { options, metrics, .. } = self;
+        let answer = if websocket {
+            forwarder
+                .upgrade(&owner, request, ip, &options.timing, metrics)
+                .await
+        } else {
+            let limit = options.max_payload;
+            forwarder
+                .request(&owner, request, ip, &options.timing, limit, metrics)
+                .await
+        };
+        answer.map(Answer::OfOwner)
     }
 
     /// A new session, known from now on.

@@ -13,8 +13,9 @@ use sio::{
     ws::{self, Decoder},
 };
 use tokio::net::TcpStream;
+use tokio_rustls::server::TlsStream;
 
-use super::{Conn, EngineServer, Handshake, driver::Message, reply};
+use super::{Conn, EngineServer, Handshake, driver::Message, reply, tunnel};
 
 /// Refuses what is no WebSocket handshake of version 13.
 pub(super) fn check(request: &Request<Incoming>) -> Result<(), HandshakeError> {
@@ -75,7 +76,7 @@ pub(super) fn attach(
     let (response, upgrade) = switch(request);
     let server = Arc::clone(server);
     server.clone().tasks().spawn("websocket probe", async move {
-        let Some((stream, early)) = raw(upgrade).await else {
+        let Some((stream, early)) = session_stream(&server, upgrade).await else {
             return;
         };
         let begun = conn
@@ -111,10 +112,45 @@ fn switch(mut request: Request<Incoming>) -> (Response<Body>, OnUpgrade) {
 }
 
 /// The TCP stream behind an upgraded request, with what was read of it beyond the head.
-async fn raw(upgrade: OnUpgrade) -> Option<(TcpStream, Bytes)> {
+pub(super) async fn raw(upgrade: OnUpgrade) -> Option<(TcpStream, Bytes)> {
     let upgraded = upgrade.await.ok()?;
     let parts = upgraded.downcast::<TokioIo<TcpStream>>().ok()?;
     Some((parts.io.into_inner(), parts.read_buf))
+}
+
+/// The same for a session's own WebSocket, which may also come from another gateway over TLS.
+async fn session_stream(server: &EngineServer, upgrade: OnUpgrade) -> Option<(TcpStream, Bytes)> {
+    let upgraded = upgrade.await.ok()?;
+    let upgraded = match upgraded.downcast::<TokioIo<TcpStream>>() {
+        Ok(parts) => return Some((parts.io.into_inner(), parts.read_buf)),
+        Err(upgraded) => upgraded,
+    };
+    let parts = upgraded.downcast::<TokioIo<TlsStream<TcpStream>>>().ok()?;
+    match bridge(server, parts.io.into_inner()) {
+        Ok(stream) => Some((stream, parts.read_buf)),
+        Err(error) => {
+            tracing::error!(%error, "cannot take a forwarded WebSocket over TLS");
+            None
+        }
+    }
+}
+
+/// A plain stream for one over TLS: sessions write to their socket directly, from whatever task delivers,
+/// and the state of a TLS stream has no place under that. It costs a pair of sockets, a task and one more
+/// copy each way; only WebSockets that were forwarded over TLS pay it.
+fn bridge(server: &EngineServer, encrypted: TlsStream<TcpStream>) -> io::Result<TcpStream> {
+    let (session, task) = std::os::unix::net::UnixStream::pair()?;
+    session.set_nonblocking(true)?;
+    task.set_nonblocking(true)?;
+    let task = tokio::net::UnixStream::from_std(task)?;
+    // Only what all stream sockets have is ever asked of a session's stream: read, write, shut down.
+    let session = std::net::TcpStream::from(std::os::fd::OwnedFd::from(session));
+    let session = TcpStream::from_std(session)?;
+    server.tasks().spawn(
+        "forwarded websocket over TLS",
+        tunnel::run(encrypted, Bytes::new(), task, Bytes::new()),
+    );
+    Ok(session)
 }
 
 /// Waits for `2probe`, answers `3probe`, waits for `5`, then hands the stream to the driver. What
