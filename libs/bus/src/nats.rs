@@ -7,10 +7,11 @@
 use std::{
     fmt, fs, io,
     path::{Path, PathBuf},
+    sync::atomic::Ordering,
     time::Duration,
 };
 
-use async_nats::{Client, ConnectErrorKind, ConnectOptions, ServerAddr, rustls};
+use async_nats::{Client, ConnectErrorKind, ConnectOptions, ServerAddr, connection::State, rustls};
 use rand::Rng;
 use tokio::time::Instant;
 
@@ -28,6 +29,8 @@ const HANDSHAKE: Duration = Duration::from_secs(3);
 const PAUSE: Duration = Duration::from_secs(1);
 /// How often a wait is told of again.
 const REMIND: Duration = Duration::from_secs(5);
+/// How often a question under way looks whether its connection still stands.
+const NOTICE: Duration = Duration::from_millis(50);
 /// Commands that may wait for a connection that takes no more at the moment. Memory is taken for those that do.
 const WAITING_COMMANDS: usize = 65_536;
 
@@ -134,6 +137,17 @@ pub async fn connect_waiting(config: &NatsConfig, health: &NatsHealth) -> Result
         }
         attempt += 1;
         tokio::time::sleep(pause(attempt)).await;
+    }
+}
+
+/// Returns once the connection there is now has been lost: what was asked on it is not answered any more. At most
+/// 50 ms later than the client knows.
+pub(crate) async fn lost(client: &Client) {
+    let statistics = client.statistics();
+    let connects = || statistics.connects.load(Ordering::Relaxed);
+    let before = connects();
+    while client.connection_state() == State::Connected && connects() == before {
+        tokio::time::sleep(NOTICE).await;
     }
 }
 

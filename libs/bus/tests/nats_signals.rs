@@ -92,11 +92,16 @@ async fn subscriptions_outlive_the_server() {
         let mut worker = bus.subscribe("q", Some("workers")).await.unwrap();
         for round in ["one", "two"] {
             heard(&bus, "s.x", &mut *ear, round).await;
-            nats.kill();
-            soon(health.disconnected()).await;
+            let hour = Duration::from_secs(3600);
+            let unanswered = bus.request("q", Bytes::new(), hour);
+            let killed = async {
+                while soon(worker.next()).await.unwrap().reply.is_none() {}
+                nats.kill();
+                soon(health.disconnected()).await;
+            };
+            assert!(is_unavailable(&tokio::join!(soon(unanswered), killed).0));
             // Nothing is kept for later, and nobody waits.
             assert!(is_unavailable(&bus.publish("s.x", Bytes::new())));
-            let hour = Duration::from_secs(3600);
             assert!(is_unavailable(&soon(bus.request("q", Bytes::new(), hour)).await));
             nats.start_again().unwrap();
             soon(health.connected()).await;

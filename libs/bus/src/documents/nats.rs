@@ -27,9 +27,9 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 
 use super::{Document, Documents, DocumentsError, check};
-use crate::nats::MAX_SUBJECT;
+use crate::nats::{MAX_SUBJECT, lost};
 
-/// One attempt; the answer is lost when the connection breaks.
+/// One question to the server.
 const ATTEMPT: Duration = Duration::from_millis(1500);
 /// Between two attempts.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -131,8 +131,12 @@ impl NatsDocuments {
         let attempts = async {
             loop {
                 // What is sent without a connection would wait in a queue and be done late.
-                let done = if self.shared.client.connection_state() == State::Connected {
-                    attempt().await
+                let client = &self.shared.client;
+                let done = if client.connection_state() == State::Connected {
+                    tokio::select! {
+                        done = attempt() => done,
+                        () = lost(client) => Err(Failure::Again("the connection to NATS was lost".to_owned())),
+                    }
                 } else {
                     Err(Failure::Again("NATS is not connected".to_owned()))
                 };

@@ -20,7 +20,7 @@ use tokio::{
 };
 
 use super::{Signal, Signals, SignalsError, Subscription};
-use crate::nats::MAX_SUBJECT;
+use crate::nats::{MAX_SUBJECT, lost};
 
 /// Bytes of payloads that may wait to be sent.
 const OUTGOING_BYTES: usize = 64 << 20;
@@ -30,8 +30,10 @@ const BUFFER: usize = 65_536;
 const BUFFER_BYTES: usize = 64 << 20;
 /// How long a subscription waits for the server to have it.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// How long one question to the server may take; it is lost when the connection breaks.
+/// How long one question to the server may take.
 const ROUND_TRIP: Duration = Duration::from_secs(1);
+/// How often it is looked whether there is a connection again.
+const PAUSE: Duration = Duration::from_millis(50);
 
 /// Volatile messages on a connection to NATS. Cheap to clone.
 ///
@@ -85,9 +87,16 @@ impl NatsSignals {
     /// Returns once the server has seen everything that this connection sent before.
     async fn round_trip(&self) -> Result<(), SignalsError> {
         loop {
+            while self.check_connected().is_err() {
+                tokio::time::sleep(PAUSE).await;
+            }
             // Nobody listens on a new inbox, and the server says so at once.
             let question = Request::new().timeout(Some(ROUND_TRIP));
-            match self.client.send_request(self.client.new_inbox(), question).await {
+            let answer = tokio::select! {
+                answer = self.client.send_request(self.client.new_inbox(), question) => answer,
+                () = lost(&self.client) => continue,
+            };
+            match answer {
                 Err(error) if error.kind() == RequestErrorKind::TimedOut => {}
                 Err(error) if error.kind() != RequestErrorKind::NoResponders => {
                     return Err(unavailable(error));
@@ -137,15 +146,13 @@ impl Signals for NatsSignals {
         let name = Self::subject(subject)?;
         self.check_connected()?;
         let request = Request::new().payload(payload).timeout(None);
-        let answer = self.client.send_request(name, request);
-        match tokio::time::timeout(timeout, answer).await {
-            Ok(Ok(answer)) => Ok(answer.payload),
-            Ok(Err(error)) => Err(refused(subject, &error)),
-            // Most likely it was lost with the connection.
-            Err(_) => Err(self
-                .check_connected()
-                .err()
-                .unwrap_or_else(|| SignalsError::Timeout(subject.to_owned()))),
+        tokio::select! {
+            answer = self.client.send_request(name, request) => match answer {
+                Ok(answer) => Ok(answer.payload),
+                Err(error) => Err(refused(subject, &error)),
+            },
+            () = lost(&self.client) => Err(unavailable("the connection to NATS was lost")),
+            () = tokio::time::sleep(timeout) => Err(SignalsError::Timeout(subject.to_owned())),
         }
     }
 }
