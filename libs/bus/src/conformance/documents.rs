@@ -31,10 +31,10 @@ async fn a_value_is_created_once(store: &dyn Documents, bucket: &str) {
     let key = key();
     assert_eq!(soon(store.get(bucket, &key)).await, Ok(None));
     let conflict = Err(DocumentsError::Conflict(key.clone()));
-    assert_eq!(
-        soon(store.put(bucket, &key, Bytes::from("x"), Some(1))).await,
-        conflict
-    );
+    for none in [0, 1, u64::MAX] {
+        let put = soon(store.put(bucket, &key, Bytes::from("x"), Some(none))).await;
+        assert_eq!(put, conflict);
+    }
     let revision = soon(store.put(bucket, &key, Bytes::from("one"), None))
         .await
         .unwrap();

@@ -14,6 +14,8 @@ pub struct NatsHealth {
 #[derive(Copy, Clone, Debug, Default)]
 struct State {
     connected: bool,
+    /// Attempts that failed since the connection was lost.
+    failed_in_a_row: u64,
     counts: NatsCounts,
 }
 
@@ -30,6 +32,8 @@ pub struct NatsCounts {
     pub server_errors: u64,
     /// Times a server said that it is about to stop.
     pub lame_duck: u64,
+    /// Attempts to connect again that failed; each tries every server.
+    pub failed_attempts: u64,
 }
 
 impl NatsCounts {
@@ -83,7 +87,7 @@ impl NatsHealth {
     }
 
     pub(super) fn on_event(&self, event: &Event) {
-        let mut counts = NatsCounts::default();
+        let mut now = State::default();
         self.state.send_modify(|state| {
             match event {
                 Event::Connected => {
@@ -98,11 +102,18 @@ impl NatsHealth {
                 Event::LameDuckMode => state.counts.lame_duck += 1,
                 Event::SlowConsumer(_) => state.counts.slow_consumer += 1,
                 Event::ServerError(_) => state.counts.server_errors += 1,
-                Event::Draining | Event::ClientError(_) => {}
+                Event::ClientError(_) => {
+                    state.counts.failed_attempts += 1;
+                    state.failed_in_a_row += 1;
+                }
+                Event::Draining => {}
             }
-            counts = state.counts;
+            if state.connected {
+                state.failed_in_a_row = 0;
+            }
+            now = *state;
         });
-        log(event, &counts);
+        log(event, &now);
     }
 
     async fn until(&self, mut reached: impl FnMut(&State) -> bool) {
@@ -111,7 +122,8 @@ impl NatsHealth {
     }
 }
 
-fn log(event: &Event, counts: &NatsCounts) {
+fn log(event: &Event, now: &State) {
+    let counts = &now.counts;
     match event {
         Event::Connected if counts.reconnects() == 0 => tracing::info!("connected to NATS"),
         Event::Connected => tracing::info!(reconnects = counts.reconnects(), "connected to NATS again"),
@@ -127,7 +139,11 @@ fn log(event: &Event, counts: &NatsCounts) {
             tracing::error!("NATS refuses the credentials");
         }
         Event::ServerError(error) => tracing::error!(%error, "NATS reports an error"),
-        Event::ClientError(error) => tracing::debug!(%error, "no connection to NATS yet"),
+        // There is about one a second.
+        Event::ClientError(error) if now.failed_in_a_row.is_power_of_two() => {
+            tracing::warn!(%error, attempts = now.failed_in_a_row, "no connection to NATS yet");
+        }
+        Event::ClientError(_) => {}
         Event::Draining => tracing::debug!("the connection to NATS is being drained"),
         Event::Closed => tracing::debug!("the connection to NATS is closed"),
     }
@@ -135,6 +151,8 @@ fn log(event: &Event, counts: &NatsCounts) {
 
 #[cfg(test)]
 mod tests {
+    use async_nats::ClientError;
+
     use super::*;
 
     #[tokio::test]
@@ -147,6 +165,8 @@ mod tests {
             Event::SlowConsumer(1),
             Event::LameDuckMode,
             Event::Disconnected,
+            Event::ClientError(ClientError::Other("IO error".to_owned())),
+            Event::ClientError(ClientError::Other("IO error".to_owned())),
         ] {
             health.on_event(&event);
         }
@@ -163,6 +183,7 @@ mod tests {
                 slow_consumer: 2,
                 server_errors: 0,
                 lame_duck: 1,
+                failed_attempts: 2,
             }
         );
         assert_eq!(counts.reconnects(), 1);
