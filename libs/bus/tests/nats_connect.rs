@@ -8,8 +8,10 @@ use std::{
     time::Duration,
 };
 
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use bus::nats::{NatsConfig, NatsError, NatsHealth, connect, connect_waiting};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use serde_json::json;
 use servers::{Nats, NatsVersion, Proxy};
 use tempfile::TempDir;
 
@@ -82,6 +84,64 @@ async fn an_nkey_opens_too() {
         config.nkey_seed = seed_file(&key, "good");
         works(&config).await;
         config.nkey_seed = seed_file(&nkeys::KeyPair::new_user(), "bad");
+        let error = fails(&config).await;
+        assert!(error.contains("refuses the credentials"), "{error}");
+    }
+}
+
+/// A token as NATS signs them.
+fn jwt(issuer: &nkeys::KeyPair, subject: &nkeys::KeyPair, nats: serde_json::Value) -> String {
+    let encode = |json: serde_json::Value| URL_SAFE_NO_PAD.encode(json.to_string());
+    let (issuer_key, subject_key) = (issuer.public_key(), subject.public_key());
+    let header = encode(json!({"typ": "JWT", "alg": "ed25519-nkey"}));
+    let claims = encode(json!({
+        "jti": "test", "iat": 1_700_000_000, "iss": issuer_key, "sub": subject_key, "name": "test", "nats": nats,
+    }));
+    let signed = format!("{header}.{claims}");
+    let signature = URL_SAFE_NO_PAD.encode(issuer.sign(signed.as_bytes()).unwrap());
+    format!("{signed}.{signature}")
+}
+
+#[tokio::test]
+async fn a_credentials_file_opens_too() {
+    let directory = TempDir::new().unwrap();
+    let [operator, system, account] = [
+        nkeys::KeyPair::new_operator(),
+        nkeys::KeyPair::new_account(),
+        nkeys::KeyPair::new_account(),
+    ];
+    let limits = json!({
+        "subs": -1, "data": -1, "payload": -1, "imports": -1, "exports": -1, "wildcards": true, "conn": -1, "leaf": -1,
+    });
+    let account_claims = json!({"type": "account", "version": 2, "limits": limits});
+    let trust = format!(
+        "operator: {}\nsystem_account: {}\nresolver: MEMORY\nresolver_preload: {{ {}: {}, {}: {} }}",
+        jwt(&operator, &operator, json!({"type": "operator", "version": 2})),
+        system.public_key(),
+        system.public_key(),
+        jwt(&operator, &system, account_claims.clone()),
+        account.public_key(),
+        jwt(&operator, &account, account_claims),
+    );
+    let credentials = |account: &nkeys::KeyPair, name: &str| {
+        let user = nkeys::KeyPair::new_user();
+        let claims = json!({"type": "user", "version": 2, "subs": -1, "data": -1, "payload": -1});
+        let file = directory.path().join(name);
+        let text = format!(
+            "-----BEGIN NATS USER JWT-----\n{}\n------END NATS USER JWT------\n\n\
+             -----BEGIN USER NKEY SEED-----\n{}\n------END USER NKEY SEED------\n",
+            jwt(account, &user, claims),
+            user.seed().unwrap()
+        );
+        fs::write(&file, text).unwrap();
+        Some(file)
+    };
+    for version in NatsVersion::ALL {
+        let nats = Nats::start_with(version, &trust).unwrap();
+        let mut config = config(nats.url());
+        config.credentials = credentials(&account, "good.creds");
+        works(&config).await;
+        config.credentials = credentials(&nkeys::KeyPair::new_account(), "bad.creds");
         let error = fails(&config).await;
         assert!(error.contains("refuses the credentials"), "{error}");
     }
