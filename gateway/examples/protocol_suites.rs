@@ -12,7 +12,7 @@ use futures_util::future::BoxFuture;
 use gateway::{
     HttpOptions, Mount,
     metrics::Metrics,
-    session::{Application, Connect, EventPacket, Refusal, Socket, SocketServer},
+    session::{Admission, Application, Away, Connect, EventPacket, Refusal, Socket, SocketServer},
     transport::{Conn, EngineHandler, EngineOptions, EngineServer, Message, Step},
 };
 use lifecycle::Tasks;
@@ -44,7 +44,7 @@ impl EngineHandler for Echo {
 struct Suite;
 
 impl Application for Suite {
-    fn connect(&self, request: Connect) -> BoxFuture<'static, Result<Arc<User>, Refusal>> {
+    fn connect(&self, request: Connect) -> BoxFuture<'static, Result<Admission, Refusal>> {
         let known = matches!(request.namespace.as_str(), "/" | "/custom");
         let user = UserId::new("suite").map(|id| {
             // The user's name carries the payload from here to `connected`.
@@ -65,7 +65,7 @@ impl Application for Suite {
         } else {
             Err(Refusal::InvalidNamespace)
         };
-        Box::pin(std::future::ready(answer))
+        Box::pin(std::future::ready(answer.map(Admission::from)))
     }
 
     fn connected(&self, socket: &Arc<Socket>, reply: Encoded) -> BoxFuture<'static, Result<(), Refusal>> {
@@ -73,6 +73,11 @@ impl Application for Suite {
         socket.emit("auth", &socket.user().username, &[]);
         Box::pin(std::future::ready(Ok(())))
     }
+
+    /// Nothing is recovered here.
+    fn returned(&self, _: &Arc<Socket>, _: Away, _: Option<u64>, _: Encoded) {}
+
+    fn away_again(&self, _: Option<&str>, _: Away) {}
 
     fn event(&self, socket: &Arc<Socket>, event: EventPacket) -> Step {
         let EventPacket {

@@ -14,12 +14,12 @@ use model::{Namespace, Offset, RoomName, RoomToken};
 use parking_lot::Mutex;
 use prost::Message;
 use proto::v1::Publish;
-use sio::packet::{Encoded, encode};
+use sio::packet::Encoded;
 
 use crate::{
+    journal::{Except, Journal},
     metrics::Metrics,
     rooms::{Room, Rooms},
-    session::Socket,
 };
 
 /// While a partition catches up, so many batches may wait for it; beyond that they are read from the
@@ -28,6 +28,7 @@ const MAX_WAITING: usize = 256;
 
 pub(crate) struct Deliverer {
     rooms: Arc<Rooms>,
+    journal: Arc<Journal>,
     log: Arc<dyn EventLog>,
     tasks: Tasks,
     metrics: Arc<Metrics>,
@@ -48,6 +49,7 @@ impl Deliverer {
     /// `positions`: the newest sequence of each partition at a time before the first join.
     pub(crate) fn new(
         rooms: Arc<Rooms>,
+        journal: Arc<Journal>,
         log: Arc<dyn EventLog>,
         tasks: Tasks,
         metrics: Arc<Metrics>,
@@ -65,6 +67,7 @@ impl Deliverer {
             .collect();
         Arc::new(Self {
             rooms,
+            journal,
             log,
             tasks,
             metrics,
@@ -210,17 +213,20 @@ impl Deliverer {
         let Some(mut publish) = decode(record, &room) else {
             return;
         };
-        let packet = packet(&publish, offset);
-        let skip = Skip::new(&self.rooms, &mut publish, room.namespace());
-        let receivers = match offset {
-            Some(offset) => room.deliver(offset.seq, &packet, |socket| skip.skips(socket)),
-            None => room.signal(&packet, publish.volatile, |socket| skip.skips(socket)),
+        let except = except(&self.rooms, &mut publish, room.namespace());
+        let publish = Arc::new(publish);
+        let sent = {
+            let mut lane = self.journal.lane();
+            match offset {
+                Some(offset) => room.deliver(&mut lane, offset, &publish, except),
+                None => room.signal(&lane, &publish, &except),
+            }
         };
         self.metrics.delivered(
             room.namespace(),
             &publish.event,
-            receivers,
-            packet.len(),
+            sent.receivers,
+            sent.bytes,
             publish.time_ms,
         );
     }
@@ -235,30 +241,21 @@ fn decode(record: Bytes, room: &Room) -> Option<Publish> {
         .then_some(publish)
 }
 
-/// The event as its members get it, encoded once for all of them.
-fn packet(publish: &Publish, offset: Option<Offset>) -> Encoded {
+/// The event as its members get it, encoded once for all of them; `position` is the trailing string of
+/// recovery.
+pub(crate) fn encode(publish: &Publish, offset: Option<Offset>, position: Option<&str>) -> Encoded {
     let args = std::str::from_utf8(&publish.args).unwrap_or_default();
-    match offset {
-        Some(offset) if publish.stamp_offset => {
-            let stamped = stamp(args, offset);
-            encode::event(
-                &publish.namespace,
-                None,
-                &publish.event,
-                &stamped,
-                &publish.attachments,
-                None,
-            )
-        }
-        _ => encode::event(
-            &publish.namespace,
-            None,
-            &publish.event,
-            args,
-            &publish.attachments,
-            None,
-        ),
-    }
+    let stamped = offset
+        .filter(|_| publish.stamp_offset)
+        .map(|offset| stamp(args, offset));
+    sio::packet::encode::event(
+        &publish.namespace,
+        None,
+        &publish.event,
+        stamped.as_deref().unwrap_or(args),
+        &publish.attachments,
+        position,
+    )
 }
 
 /// `{"a":1}` → `{"offset":"3-17","a":1}`.
@@ -272,31 +269,19 @@ pub(crate) fn stamp(args: &str, offset: Offset) -> String {
     }
 }
 
-/// Who must not get an event, resolved before the room is locked.
-#[derive(Default)]
-struct Skip {
-    sockets: HashSet<Box<str>>,
-    users: Vec<String>,
-}
-
-impl Skip {
-    fn new(rooms: &Rooms, publish: &mut Publish, namespace: &Namespace) -> Self {
-        let Some(except) = publish.except.take() else {
-            return Self::default();
-        };
-        let mut sockets: HashSet<Box<str>> = except.sockets.into_iter().map(Into::into).collect();
-        for name in except.rooms {
-            let token = RoomToken::new(namespace, &RoomName::stored(&name));
-            sockets.extend(rooms.get(token).map(|room| room.socket_ids()).unwrap_or_default());
-        }
-        Self {
-            sockets,
-            users: except.users,
-        }
+/// Who must not get an event, resolved before anything is locked.
+fn except(rooms: &Rooms, publish: &mut Publish, namespace: &Namespace) -> Except {
+    let Some(except) = publish.except.take() else {
+        return Except::default();
+    };
+    let mut sockets: HashSet<Box<str>> = except.sockets.into_iter().map(Into::into).collect();
+    for name in except.rooms {
+        let token = RoomToken::new(namespace, &RoomName::stored(&name));
+        sockets.extend(rooms.get(token).map(|room| room.socket_ids()).unwrap_or_default());
     }
-
-    fn skips(&self, socket: &Socket) -> bool {
-        self.sockets.contains(socket.id()) || self.users.iter().any(|user| user == socket.user().id.as_str())
+    Except {
+        sockets,
+        users: except.users,
     }
 }
 

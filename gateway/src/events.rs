@@ -18,17 +18,25 @@ use sio::{engine::CloseReason, packet::Encoded};
 use self::input::Input;
 pub(crate) use self::{access::Access, typing::Typing};
 use crate::{
+    journal::{Journal, Position, Returning},
     metrics::Metrics,
-    presence_feed::PresenceFeed,
+    presence_feed::{PresenceFeed, is_told},
     publish::Publisher,
     rooms::{Joining, Rooms},
-    session::{Application, Authenticator, Connect, EventPacket, Refusal, Socket, reply},
+    session::{
+        Admission, Application, Authenticator, Away, Claim, Connect, EventPacket, Refusal, Sessions, Socket,
+        Success, is_recoverable, json as to_json,
+    },
     transport::Step,
 };
 
 /// What the handlers work with.
 pub(crate) struct Core {
     pub(crate) rooms: Arc<Rooms>,
+    pub(crate) journal: Arc<Journal>,
+    pub(crate) sessions: Arc<Sessions>,
+    /// Bytes that may be replayed to one client: more would make it a slow one.
+    pub(crate) max_replay: usize,
     pub(crate) publisher: Arc<Publisher>,
     pub(crate) presence: Arc<PresenceFeed>,
     pub(crate) documents: Arc<dyn Documents>,
@@ -59,8 +67,8 @@ impl Vocabulary {
 }
 
 impl Application for Vocabulary {
-    fn connect(&self, request: Connect) -> BoxFuture<'static, Result<Arc<User>, Refusal>> {
-        let result = match self.core.access.policy(&request.namespace) {
+    fn connect(&self, request: Connect) -> BoxFuture<'static, Result<Admission, Refusal>> {
+        let user = match self.core.access.policy(&request.namespace) {
             None => Err(Refusal::InvalidNamespace),
             Some(policy) => self
                 .authenticator
@@ -76,7 +84,19 @@ impl Application for Vocabulary {
                     }
                 }),
         };
-        Box::pin(std::future::ready(result))
+        let core = Arc::clone(&self.core);
+        Box::pin(async move {
+            let user = user?;
+            let claim = Claim::from_auth(request.auth.as_deref());
+            if let Some(admission) = core.claim(claim, &request.namespace, &user).await {
+                return Ok(admission);
+            }
+            Ok(Admission {
+                user,
+                pid: core.sessions.new_pid(),
+                returns: None,
+            })
+        })
     }
 
     fn connected(&self, socket: &Arc<Socket>, answer: Encoded) -> BoxFuture<'static, Result<(), Refusal>> {
@@ -97,9 +117,10 @@ impl Application for Vocabulary {
                 })?;
             }
             core.presence.connected(&socket);
+            core.sessions.here(&socket);
             socket.conn().send(&answer);
             for join in joins {
-                join.release(&[]);
+                join.release(|_| Vec::new());
             }
             Ok(())
         })
@@ -144,9 +165,129 @@ impl Application for Vocabulary {
         }
     }
 
-    fn disconnected(&self, socket: &Arc<Socket>, _reason: CloseReason) {
-        self.core.rooms.leave_all(socket);
-        self.core.presence.disconnected(socket);
+    fn returned(&self, socket: &Arc<Socket>, away: Away, after: Option<u64>, answer: Encoded) {
+        let core = &self.core;
+        let places = away.places();
+        {
+            let mut lane = core.journal.lane();
+            let returning = Returning {
+                socket: socket.id(),
+                user: socket.user().id.as_str(),
+                rooms: &places,
+            };
+            let Some(missed) = lane.missed(after.unwrap_or(away.since()), &returning) else {
+                drop(lane);
+                // It has become too late in this very moment; the client connects anew.
+                core.rooms.give_up(away.places);
+                socket.conn().close(CloseReason::TransportError);
+                return;
+            };
+            for packet in missed {
+                socket.conn().send(&packet);
+            }
+            socket.conn().send(&answer);
+            core.rooms.come_back(&mut lane, socket, away.places);
+        }
+        core.metrics.recovered("recovered");
+        core.sessions.here(socket);
+        core.presence.connected(socket);
+        let rooms: Vec<RoomName> = {
+            let rooms = socket.rooms.lock();
+            let names = rooms.iter().map(|(room, _)| room.name());
+            names.filter(|name| is_told(name)).cloned().collect()
+        };
+        for room in rooms {
+            // Nobody asked how many there are.
+            drop(core.presence.joined(socket, &room));
+        }
+    }
+
+    fn away_again(&self, pid: Option<&str>, away: Away) {
+        if let Some(pid) = pid {
+            self.core.sessions.put(pid, away);
+        }
+    }
+
+    fn disconnected(&self, socket: &Arc<Socket>, reason: CloseReason) {
+        self.core.disconnected(socket, reason);
+    }
+}
+
+impl Core {
+    fn disconnected(&self, socket: &Arc<Socket>, reason: CloseReason) {
+        let places = if socket.pid().is_some() && is_recoverable(reason) {
+            self.rooms.go_away(socket)
+        } else {
+            self.rooms.leave_all(socket);
+            Vec::new()
+        };
+        // Without a place its CONNECT was not answered.
+        if places.is_empty() {
+            self.sessions.end(socket);
+        } else {
+            self.sessions.away(socket, places);
+        }
+        self.presence.disconnected(socket);
+    }
+
+    /// The session of a client that comes back, if all it missed can be had. Nothing is recovered in part.
+    async fn claim(&self, claim: Claim, namespace: &Namespace, user: &Arc<User>) -> Option<Admission> {
+        let pid = claim.pid?;
+        let position = claim.offset.map(|offset| offset.parse::<Position>()).transpose();
+        let part = |socket: &Arc<Socket>| {
+            let reason = CloseReason::ForcedServerClose;
+            self.metrics.socket_disconnected(socket.namespace(), reason);
+            self.disconnected(socket, reason);
+        };
+        let away = match position {
+            Ok(ref position) if self.is_ours(position.as_ref()) => {
+                self.sessions.claim(&pid, namespace, user, part).await
+            }
+            Ok(_) | Err(_) => None,
+        };
+        let Some(away) = away else {
+            self.metrics.recovered("unknown");
+            return None;
+        };
+        let after = position.ok().flatten().map(|position| position.number);
+        // A guest without a token is a new one at the door; it goes on as who it was.
+        let user = if user.id == away.user().id {
+            user
+        } else {
+            away.user()
+        };
+        let may_stay = away
+            .places
+            .iter()
+            .all(|place| self.access.may_stay(user, place.room.name()));
+        let is_there = may_stay && {
+            let places = away.places();
+            let returning = Returning {
+                socket: away.id(),
+                user: user.id.as_str(),
+                rooms: &places,
+            };
+            let missed = self
+                .journal
+                .lane()
+                .missed(after.unwrap_or(away.since()), &returning);
+            missed.is_some_and(|missed| missed.iter().map(Encoded::len).sum::<usize>() <= self.max_replay)
+        };
+        if !is_there {
+            self.metrics
+                .recovered(if may_stay { "too late" } else { "forbidden" });
+            self.rooms.give_up(away.places);
+            return None;
+        }
+        Some(Admission {
+            user: Arc::clone(user),
+            pid: Some(pid.into()),
+            returns: Some((away, after)),
+        })
+    }
+
+    fn is_ours(&self, position: Option<&Position>) -> bool {
+        position.is_none_or(|position| position.gateway == *self.journal.gateway())
     }
 }
 
@@ -155,11 +296,23 @@ impl Call {
         self.socket.namespace()
     }
 
+    /// The outcome of an event, as its acknowledgement or, without one, an error as event `error`
+    /// (CONTRACT section 4).
     fn reply<T: serde::Serialize>(&self, result: &Result<T, ClientError>) {
         if let Err(error) = result {
             self.core.metrics.failed(error.code);
         }
-        reply(&self.socket, self.ack, result);
+        let conn = self.socket.conn();
+        match (self.ack, result) {
+            (Some(id), Ok(value)) => conn.send(&self.socket.ack_json(id, &Success { status: "ok", value })),
+            (Some(id), Err(error)) => conn.send(&self.socket.ack_json(id, error)),
+            (None, Ok(_)) => {}
+            (None, Err(error)) => {
+                let lane = self.core.journal.lane();
+                let event = self.socket.event("error", &to_json(error), &[], lane.position());
+                conn.send(&event);
+            }
+        }
     }
 
     fn done(&self, value: &impl serde::Serialize) -> Step {

@@ -7,6 +7,7 @@ mod events;
 mod http;
 mod interest;
 mod internal;
+mod journal;
 pub mod metrics;
 pub mod peers;
 mod presence_feed;
@@ -41,10 +42,11 @@ use crate::{
     deliver::Deliverer,
     events::{Core, Vocabulary},
     interest::Interest,
+    journal::Journal,
     metrics::Metrics,
     presence_feed::PresenceFeed,
     publish::Publisher,
-    session::{Authenticator, SocketServer},
+    session::{Authenticator, Sessions, SocketServer},
     transport::{EngineOptions, EngineServer},
 };
 pub use crate::{
@@ -77,6 +79,8 @@ pub struct Gateway {
     id: GatewayId,
     engine: Arc<EngineServer>,
     rooms: Arc<Rooms>,
+    journal: Arc<Journal>,
+    sessions: Arc<Sessions>,
     metrics: Arc<Metrics>,
     signals: Arc<dyn Signals>,
     path: String,
@@ -117,7 +121,14 @@ impl Gateway {
             .subscribe(&subjects::state_interest(id.as_str()), None)
             .await?;
         let interest = Interest::new(id.clone(), Arc::clone(&log), tasks.clone());
-        let rooms = Rooms::new(log.partitions(), interest, config.gateway.interest_linger);
+        let journal = Journal::new(&id, config.gateway.recovery);
+        let sessions = Arc::new(Sessions::new(config.gateway.recovery));
+        let rooms = Rooms::new(
+            log.partitions(),
+            interest,
+            Arc::clone(&journal),
+            config.gateway.interest_linger,
+        );
         // Nobody is here yet: from these records on the workers know so, and send what concerns who comes.
         let statements = (0..log.partitions()).map(|partition| rooms.state(partition));
         let positions = try_join_all(statements)
@@ -125,6 +136,7 @@ impl Gateway {
             .map_err(|error| BuildError::Log(error.to_string()))?;
         let deliverer = Deliverer::new(
             Arc::clone(&rooms),
+            Arc::clone(&journal),
             Arc::clone(&log),
             tasks.clone(),
             Arc::clone(&metrics),
@@ -148,6 +160,9 @@ impl Gateway {
         );
         let core = Arc::new(Core {
             rooms: Arc::clone(&rooms),
+            journal: Arc::clone(&journal),
+            sessions: Arc::clone(&sessions),
+            max_replay: config.gateway.send_queue,
             publisher: Arc::new(Publisher::new(log, Arc::clone(&signals))),
             presence,
             documents,
@@ -186,6 +201,8 @@ impl Gateway {
             id,
             engine,
             rooms,
+            journal,
+            sessions,
             metrics,
             signals,
             path,
@@ -215,10 +232,14 @@ impl Gateway {
         self.tasks
             .background("statements", async move { statements.answer(wishes).await });
         let rooms = Arc::clone(&self.rooms);
+        let (journal, sessions) = (Arc::clone(&self.journal), Arc::clone(&self.sessions));
         self.tasks.background("sweep rooms", async move {
             loop {
                 tokio::time::sleep(SWEEP).await;
-                rooms.sweep(Instant::now());
+                let now = Instant::now();
+                journal.sweep(now);
+                rooms.give_up(sessions.expire(now));
+                rooms.sweep(now);
             }
         });
         let heartbeat = self.heartbeat();

@@ -43,6 +43,7 @@ pub struct Metrics {
     pub(crate) stale_batches: IntCounter,
     pub(crate) catch_ups: IntCounter,
     forwards: IntCounterVec,
+    recoveries: IntCounterVec,
 }
 
 impl Metrics {
@@ -117,6 +118,13 @@ impl Metrics {
                 "fanfare_catch_ups_total",
                 "Times a partition was read from the log because deliveries were missing",
             )?,
+            recoveries: IntCounterVec::new(
+                opts!(
+                    "fanfare_recoveries_total",
+                    "Clients that came back with a session, by what became of it: recovered, unknown (nobody has it), too late (what was missed is gone), forbidden"
+                ),
+                &["result"],
+            )?,
             forwards: IntCounterVec::new(
                 opts!(
                     "fanfare_forwards_total",
@@ -137,6 +145,7 @@ impl Metrics {
         registry.register(Box::new(metrics.stale_batches.clone()))?;
         registry.register(Box::new(metrics.catch_ups.clone()))?;
         registry.register(Box::new(metrics.forwards.clone()))?;
+        registry.register(Box::new(metrics.recoveries.clone()))?;
         Ok(metrics)
     }
 
@@ -189,6 +198,10 @@ impl Metrics {
         self.message_size
             .with_label_values(&["inbound"])
             .observe(size as f64);
+    }
+
+    pub(crate) fn recovered(&self, result: &str) {
+        self.recoveries.with_label_values(&[result]).inc();
     }
 
     pub(crate) fn delivered(

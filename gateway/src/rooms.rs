@@ -10,13 +10,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-use model::{Namespace, RoomName, RoomToken, partition_of};
+use model::{Namespace, Offset, RoomName, RoomToken, partition_of};
 use parking_lot::Mutex;
+use proto::v1::Publish;
 use sio::{engine::CloseReason, packet::Encoded};
 use tokio::sync::oneshot;
 
 use crate::{
+    deliver::encode,
     interest::{Interest, InterestError},
+    journal::{Except, Journal, Lane, Receivers},
     session::Socket,
 };
 
@@ -33,6 +36,8 @@ struct Inner {
     /// Slots keep their index, so that a member can be taken out of a large room in one step.
     members: Vec<Option<Member>>,
     free: Vec<u32>,
+    /// Places of members that are away and may come back.
+    away: u32,
     next_member: u64,
     /// Sequence of the last event delivered, or at which the interest was confirmed.
     position: u64,
@@ -52,6 +57,9 @@ struct Member {
     /// Never given out twice in a room.
     number: u64,
     socket: Arc<Socket>,
+    /// Place in the journal behind which what the room gets is for this member too; none before its first
+    /// join was answered.
+    since: Option<u64>,
     held: Option<Box<Held>>,
 }
 
@@ -60,10 +68,33 @@ struct Member {
 struct Held {
     joins: u32,
     bytes: usize,
-    packets: Vec<(Encoded, bool)>,
+    events: Vec<Waiting>,
 }
 
-/// Held packets of one member may take so many bytes, then it is too slow.
+/// An event that waits for a member.
+struct Waiting {
+    publish: Arc<Publish>,
+    /// Its place in the log, if it has one.
+    offset: Option<Offset>,
+}
+
+/// A member's place while it is away.
+pub(crate) struct Place {
+    pub(crate) room: Arc<Room>,
+    /// As of the member.
+    pub(crate) since: u64,
+}
+
+/// What became of an event.
+#[derive(Copy, Clone, Debug, Default)]
+pub(crate) struct Sent {
+    /// Members it was for.
+    pub(crate) receivers: usize,
+    /// Bytes each of them gets.
+    pub(crate) bytes: usize,
+}
+
+/// Events held for one member may take so many bytes, then it is too slow.
 const HELD_LIMIT: usize = 1 << 20;
 
 impl Room {
@@ -116,21 +147,38 @@ impl Room {
     }
 
     /// Hands an event to every member, in the order of the calls. One at or below the room's
-    /// position has been delivered before and is dropped (CONTRACT G3). `skip` names sockets that must
-    /// not get it. Returns how many got it.
-    pub(crate) fn deliver(&self, seq: u64, packet: &Encoded, skip: impl Fn(&Socket) -> bool) -> usize {
+    /// position has been delivered before and is dropped (CONTRACT G3).
+    pub(crate) fn deliver(
+        &self,
+        lane: &mut Lane,
+        offset: Offset,
+        publish: &Arc<Publish>,
+        except: Except,
+    ) -> Sent {
         let mut inner = self.inner.lock();
-        if seq <= inner.position {
-            return 0;
+        if offset.seq <= inner.position {
+            return Sent::default();
         }
-        inner.position = seq;
-        inner.send(packet, false, skip)
+        inner.position = offset.seq;
+        if inner.is_empty() {
+            return Sent::default();
+        }
+        let packet = encode(publish, Some(offset), lane.next(offset, publish.time_ms));
+        let (sent, held) = inner.send(&packet, publish, Some(offset), &except);
+        let except = Arc::new(except);
+        lane.sent(self.token, packet, Receivers::Members { except, held });
+        sent
     }
 
     /// Hands an event without a place in the log to every member; a volatile one only to those that can
     /// take it now.
-    pub(crate) fn signal(&self, packet: &Encoded, volatile: bool, skip: impl Fn(&Socket) -> bool) -> usize {
-        self.inner.lock().send(packet, volatile, skip)
+    pub(crate) fn signal(&self, lane: &Lane, publish: &Arc<Publish>, except: &Except) -> Sent {
+        let mut inner = self.inner.lock();
+        if inner.members.is_empty() {
+            return Sent::default();
+        }
+        let packet = encode(publish, None, lane.position());
+        inner.send(&packet, publish, None, except).0
     }
 
     /// The log holds the interest from `seq` on.
@@ -160,33 +208,49 @@ impl Room {
 }
 
 impl Inner {
-    fn send(&mut self, packet: &Encoded, volatile: bool, skip: impl Fn(&Socket) -> bool) -> usize {
-        let mut receivers = 0;
-        for member in self.members.iter_mut().flatten() {
-            if skip(&member.socket) {
+    /// Also tells the sockets that are held.
+    fn send(
+        &mut self,
+        packet: &Encoded,
+        publish: &Arc<Publish>,
+        offset: Option<Offset>,
+        except: &Except,
+    ) -> (Sent, Vec<Box<str>>) {
+        let mut sent = Sent {
+            receivers: 0,
+            bytes: packet.len(),
+        };
+        let mut were_held = Vec::new();
+        for Member { socket, held, .. } in self.members.iter_mut().flatten() {
+            if except.names(socket.id(), socket.user().id.as_str()) {
                 continue;
             }
-            receivers += 1;
-            match &mut member.held {
-                None if volatile => member.socket.conn().send_volatile(packet),
-                None => member.socket.conn().send(packet),
+            sent.receivers += 1;
+            match held {
+                None if publish.volatile => socket.conn().send_volatile(packet),
+                None => socket.conn().send(packet),
                 Some(held) if held.bytes + packet.len() > HELD_LIMIT => {
-                    member.socket.conn().close(CloseReason::SlowConsumer);
+                    socket.conn().close(CloseReason::SlowConsumer);
                 }
                 Some(held) => {
                     held.bytes += packet.len();
-                    held.packets.push((packet.clone(), volatile));
+                    held.events.push(Waiting {
+                        publish: Arc::clone(publish),
+                        offset,
+                    });
+                    were_held.push(socket.id().into());
                 }
             }
         }
-        receivers
+        (sent, were_held)
     }
 
-    fn add(&mut self, socket: &Arc<Socket>) -> u32 {
+    fn add(&mut self, socket: &Arc<Socket>, since: Option<u64>) -> u32 {
         self.next_member += 1;
         let member = Member {
             number: self.next_member,
             socket: Arc::clone(socket),
+            since,
             held: None,
         };
         if let Some(slot) = self.free.pop() {
@@ -220,7 +284,7 @@ impl Inner {
     }
 
     fn is_empty(&self) -> bool {
-        self.members.len() == self.free.len()
+        self.members.len() == self.free.len() && self.away == 0
     }
 }
 
@@ -231,6 +295,7 @@ pub struct Rooms {
     shards: [Mutex<HashMap<RoomToken, Arc<Room>>>; SHARDS],
     partitions: u16,
     interest: Arc<Interest>,
+    journal: Arc<Journal>,
     linger: Duration,
     /// Rooms that became empty, oldest first.
     empty: Mutex<VecDeque<(Instant, Weak<Room>)>>,
@@ -238,11 +303,17 @@ pub struct Rooms {
 
 impl Rooms {
     /// No rooms yet. An empty room's interest is kept for `linger`, so that flapping costs nothing.
-    pub(crate) fn new(partitions: u16, interest: Arc<Interest>, linger: Duration) -> Arc<Self> {
+    pub(crate) fn new(
+        partitions: u16,
+        interest: Arc<Interest>,
+        journal: Arc<Journal>,
+        linger: Duration,
+    ) -> Arc<Self> {
         Arc::new(Self {
             shards: std::array::from_fn(|_| Mutex::default()),
             partitions,
             interest,
+            journal,
             linger,
             empty: Mutex::default(),
         })
@@ -278,7 +349,7 @@ impl Rooms {
                 continue;
             }
             // Held within the same lock: nothing may reach the member before its join is answered.
-            let slot = inner.add(socket);
+            let slot = inner.add(socket, None);
             let hold = inner.hold(slot);
             drop(inner);
             rooms.push((Arc::clone(&room), slot));
@@ -304,18 +375,80 @@ impl Rooms {
         }
     }
 
+    /// Takes a socket that may come back out of all its rooms. Its places are kept, so that the journal
+    /// goes on holding what the rooms get; rooms whose join was not answered are simply left.
+    pub(crate) fn go_away(&self, socket: &Socket) -> Vec<Place> {
+        let mut lane = self.journal.lane();
+        let rooms = std::mem::take(&mut *socket.rooms.lock());
+        let mut places = Vec::with_capacity(rooms.len());
+        for (room, slot) in rooms {
+            let since = {
+                let mut inner = room.inner.lock();
+                let member = inner.members.get_mut(slot as usize).and_then(Option::as_mut);
+                let since = member.and_then(|member| {
+                    // It was in the room before the join that is under way.
+                    let since = member.since?;
+                    for waiting in member.held.take().map(|held| held.events).unwrap_or_default() {
+                        if let Some(offset) = waiting.offset {
+                            let position = lane.next(offset, waiting.publish.time_ms);
+                            let packet = encode(&waiting.publish, Some(offset), position);
+                            lane.sent(room.token, packet, Receivers::Socket(socket.id().into()));
+                        }
+                    }
+                    Some(since)
+                });
+                inner.away += u32::from(since.is_some());
+                since
+            };
+            self.vacate(&room, slot);
+            places.extend(since.map(|since| Place { room, since }));
+        }
+        places
+    }
+
+    /// Puts one that has come back into its rooms again. In the same lane it was told what it missed.
+    pub(crate) fn come_back(&self, _lane: &mut Lane, socket: &Arc<Socket>, places: Vec<Place>) {
+        let mut rooms = socket.rooms.lock();
+        for Place { room, since } in places {
+            let mut inner = room.inner.lock();
+            let slot = inner.add(socket, Some(since));
+            inner.away -= 1;
+            drop(inner);
+            rooms.push((room, slot));
+        }
+    }
+
+    /// Nobody comes back to these places.
+    pub(crate) fn give_up(&self, places: Vec<Place>) {
+        for Place { room, .. } in places {
+            let mut inner = room.inner.lock();
+            inner.away -= 1;
+            let is_empty = inner.is_empty();
+            drop(inner);
+            if is_empty {
+                self.note_empty(&room);
+            }
+        }
+    }
+
     fn vacate(&self, room: &Arc<Room>, slot: u32) {
         let mut inner = room.inner.lock();
         let member = inner.members.get_mut(slot as usize).and_then(Option::take);
         if member.is_some() {
             inner.free.push(slot);
         }
-        if !inner.is_empty() {
-            return;
+        if inner.members.len() == inner.free.len() {
+            inner.members = Vec::new();
+            inner.free = Vec::new();
         }
-        inner.members = Vec::new();
-        inner.free = Vec::new();
+        let is_empty = inner.is_empty();
         drop(inner);
+        if is_empty {
+            self.note_empty(room);
+        }
+    }
+
+    fn note_empty(&self, room: &Arc<Room>) {
         self.empty
             .lock()
             .push_back((Instant::now(), Arc::downgrade(room)));
@@ -393,6 +526,7 @@ impl Rooms {
                         inner: Mutex::new(Inner {
                             members: Vec::new(),
                             free: Vec::new(),
+                            away: 0,
                             next_member: 0,
                             position: 0,
                             interest: State::Asked(Vec::new()),
@@ -487,17 +621,18 @@ impl Joining {
         Ok(position)
     }
 
-    /// Sends `answer`, then what was held, then lets the member go.
-    pub(crate) fn release(mut self, answer: &[Encoded]) {
+    /// Sends the answer, which is told the position of events, then what was held, then lets the member go.
+    pub(crate) fn release(mut self, answer: impl FnOnce(Option<&str>) -> Vec<Encoded>) {
         self.finish(answer);
     }
 
-    fn finish(&mut self, answer: &[Encoded]) {
+    fn finish(&mut self, answer: impl FnOnce(Option<&str>) -> Vec<Encoded>) {
         self.released = true;
+        let mut lane = self.rooms.journal.lane();
         let mut inner = self.room.inner.lock();
         // Under the room's lock, so that no event overtakes the answer.
-        for packet in answer {
-            self.socket.conn().send(packet);
+        for packet in answer(lane.position()) {
+            self.socket.conn().send(&packet);
         }
         let Some(Some(member)) = inner.members.get_mut(self.slot as usize) else {
             return;
@@ -510,14 +645,25 @@ impl Joining {
         if held.joins > 0 {
             return;
         }
-        for (packet, volatile) in std::mem::take(&mut held.packets) {
-            if volatile {
-                self.socket.conn().send_volatile(&packet);
-            } else {
-                self.socket.conn().send(&packet);
+        for Waiting { publish, offset } in std::mem::take(&mut held.events) {
+            let conn = self.socket.conn();
+            match offset {
+                Some(offset) => {
+                    // It comes later than to the others, so it has a position of its own.
+                    let packet = encode(&publish, Some(offset), lane.next(offset, publish.time_ms));
+                    conn.send(&packet);
+                    lane.sent(
+                        self.room.token,
+                        packet,
+                        Receivers::Socket(self.socket.id().into()),
+                    );
+                }
+                None if publish.volatile => conn.send_volatile(&encode(&publish, None, lane.position())),
+                None => conn.send(&encode(&publish, None, lane.position())),
             }
         }
         member.held = None;
+        member.since.get_or_insert(lane.number());
     }
 }
 
@@ -526,7 +672,7 @@ impl Drop for Joining {
         if self.released {
             return;
         }
-        self.finish(&[]);
+        self.finish(|_| Vec::new());
         if self.new {
             self.rooms.leave(&self.socket, self.room.token);
         }

@@ -15,7 +15,7 @@ use futures_util::future::BoxFuture;
 use gateway::{
     HttpOptions, Mount,
     metrics::Metrics,
-    session::{Application, Connect, EventPacket, Refusal, Socket, SocketServer},
+    session::{Admission, Application, Away, Connect, EventPacket, Refusal, Socket, SocketServer},
     transport::{EngineOptions, EngineServer, Step},
 };
 use lifecycle::Tasks;
@@ -33,7 +33,7 @@ struct Fragile {
 }
 
 impl Application for Fragile {
-    fn connect(&self, _: Connect) -> BoxFuture<'static, Result<Arc<User>, Refusal>> {
+    fn connect(&self, _: Connect) -> BoxFuture<'static, Result<Admission, Refusal>> {
         let id = UserId::new("u").unwrap();
         let user = User {
             id,
@@ -43,13 +43,18 @@ impl Application for Fragile {
             rooms: Vec::new(),
             expires_at: None,
         };
-        Box::pin(std::future::ready(Ok(Arc::new(user))))
+        Box::pin(std::future::ready(Ok(Arc::new(user).into())))
     }
 
     fn connected(&self, socket: &Arc<Socket>, reply: Encoded) -> BoxFuture<'static, Result<(), Refusal>> {
         socket.conn().send(&reply);
         Box::pin(std::future::ready(Ok(())))
     }
+
+    /// Nothing is recovered here.
+    fn returned(&self, _: &Arc<Socket>, _: Away, _: Option<u64>, _: Encoded) {}
+
+    fn away_again(&self, _: Option<&str>, _: Away) {}
 
     fn event(&self, socket: &Arc<Socket>, event: EventPacket) -> Step {
         match event.name.as_str() {

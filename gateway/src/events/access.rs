@@ -61,6 +61,12 @@ impl Access {
         }
     }
 
+    /// Whether a user who was in a room may be in it again. Membership is not asked for anew: nobody is
+    /// taken out of it.
+    pub(super) fn may_stay(&self, user: &User, room: &RoomName) -> bool {
+        room.as_str().starts_with(char::is_control) || self.quick(user, room) != Quick::Denied
+    }
+
     /// The policy of a namespace; `None` when there is no such namespace.
     pub(super) fn policy(&self, namespace: &Namespace) -> Option<&Policy> {
         self.namespaces

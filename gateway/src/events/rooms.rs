@@ -73,27 +73,16 @@ fn admit(call: Call, name: RoomName, history: u64) -> Step {
         .await;
         match answer {
             Ok(joined) => {
-                let mut packets = Vec::with_capacity(2);
-                if let Some(id) = call.ack {
-                    packets.push(call.socket.ack_json(
-                        id,
-                        &Success {
-                            status: "ok",
-                            value: &joined,
-                        },
-                    ));
-                }
-                let namespace = call.namespace().as_str();
-                let args = json!({ "roomId": name }).to_string();
-                packets.push(sio::packet::encode::event(
-                    namespace,
-                    None,
-                    "room-joined",
-                    &args,
-                    &[],
-                    None,
-                ));
-                joining.release(&packets);
+                joining.release(|position| {
+                    let answer = Success {
+                        status: "ok",
+                        value: &joined,
+                    };
+                    let ack = call.ack.map(|id| call.socket.ack_json(id, &answer));
+                    let args = json!({ "roomId": name }).to_string();
+                    let event = call.socket.event("room-joined", &args, &[], position);
+                    ack.into_iter().chain([event]).collect()
+                });
             }
             Err(error) => {
                 // Only a join that brought the socket into the room is taken back.

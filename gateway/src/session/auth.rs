@@ -152,8 +152,11 @@ impl Authenticator {
     }
 }
 
+/// How the ids of guests without a token begin.
+pub(super) const GUEST: &str = "guest-";
+
 fn guest(username: Option<String>) -> User {
-    let mut id = String::from("guest-");
+    let mut id = String::from(GUEST);
     push_random(&mut id, 10);
     let name = username
         .map(|name| name.trim().to_owned())

@@ -12,7 +12,7 @@ use sio::{
     packet::{EventName, Limits, RawArgs, encode},
 };
 
-use super::{Refusal, Socket};
+use super::{Away, Refusal, Socket};
 use crate::{
     metrics::Metrics,
     transport::{Conn, EngineHandler, Message, Step},
@@ -21,7 +21,7 @@ use crate::{
 /// What stands above the Socket.IO layer.
 pub trait Application: Send + Sync + 'static {
     /// A client asks to join a namespace. The future ends with the client's identity there.
-    fn connect(&self, request: Connect) -> BoxFuture<'static, Result<Arc<User>, Refusal>>;
+    fn connect(&self, request: Connect) -> BoxFuture<'static, Result<Admission, Refusal>>;
 
     /// The socket is known, its CONNECT not yet answered: joins what it must be in from its first
     /// moment. The answer goes out through `reply`.
@@ -30,6 +30,13 @@ pub trait Application: Send + Sync + 'static {
         socket: &Arc<Socket>,
         reply: sio::packet::Encoded,
     ) -> BoxFuture<'static, Result<(), Refusal>>;
+
+    /// As [`Application::connected`] for a socket that has come back: it is in its rooms again, what it
+    /// missed and the answer are sent.
+    fn returned(&self, socket: &Arc<Socket>, away: Away, after: Option<u64>, reply: sio::packet::Encoded);
+
+    /// The connection of a client that came back ended before it was answered.
+    fn away_again(&self, pid: Option<&str>, away: Away);
 
     /// An event. Must not block.
     fn event(&self, socket: &Arc<Socket>, event: EventPacket) -> Step;
@@ -46,6 +53,28 @@ pub struct Connect {
     pub namespace: Namespace,
     /// The CONNECT packet's payload: a raw JSON object.
     pub auth: Option<ByteString>,
+}
+
+/// A client may join a namespace.
+pub struct Admission {
+    /// Who it is.
+    pub user: Arc<User>,
+    /// What names its session, if it can be recovered.
+    pub pid: Option<Box<str>>,
+    /// It comes back: what it left, and the place in the journal up to which it has everything (none:
+    /// it has nothing since it connected).
+    pub returns: Option<(Away, Option<u64>)>,
+}
+
+impl From<Arc<User>> for Admission {
+    /// One that cannot be recovered.
+    fn from(user: Arc<User>) -> Self {
+        Self {
+            user,
+            pid: None,
+            returns: None,
+        }
+    }
 }
 
 /// An event from a client.
@@ -89,14 +118,25 @@ impl SocketServer {
                     namespace: namespace.clone(),
                     auth,
                 };
-                let user = application.connect(request).await?;
-                let socket = Socket::new(Arc::clone(&conn), namespace, user);
-                let reply = encode::connect(&name, socket.id(), None);
-                if !conn.sockets.lock().add(&socket) {
-                    return Ok(());
+                let Admission { user, pid, returns } = application.connect(request).await?;
+                let Some((away, after)) = returns else {
+                    let socket = Socket::new(Arc::clone(&conn), namespace, user, pid);
+                    let reply = encode::connect(&name, socket.id(), socket.pid());
+                    if !conn.sockets.lock().add(&socket) {
+                        return Ok(());
+                    }
+                    metrics.socket_connected(socket.namespace());
+                    return application.connected(&socket, reply).await;
+                };
+                let socket = Socket::returned(Arc::clone(&conn), &away, user, pid);
+                let reply = encode::connect(&name, socket.id(), socket.pid());
+                if conn.sockets.lock().add(&socket) {
+                    metrics.socket_connected(socket.namespace());
+                    application.returned(&socket, away, after, reply);
+                } else {
+                    application.away_again(socket.pid(), away);
                 }
-                metrics.socket_connected(socket.namespace());
-                application.connected(&socket, reply).await
+                Ok(())
             };
             if let Err(refusal) = joined.await {
                 metrics.connect_refused(&refusal);
@@ -176,19 +216,6 @@ impl EngineHandler for SocketServer {
         for socket in sockets {
             self.disconnected(&socket, reason);
         }
-    }
-}
-
-/// The outcome of an event, as its acknowledgement or, without one, an error as event `error`
-/// (CONTRACT section 4).
-pub(crate) fn reply<T: serde::Serialize>(socket: &Socket, ack: Option<u64>, result: &Result<T, ClientError>) {
-    match (ack, result) {
-        (Some(id), Ok(value)) => socket
-            .conn()
-            .send(&socket.ack_json(id, &Success { status: "ok", value })),
-        (Some(id), Err(error)) => socket.conn().send(&socket.ack_json(id, error)),
-        (None, Ok(_)) => {}
-        (None, Err(error)) => socket.emit_json("error", error),
     }
 }
 

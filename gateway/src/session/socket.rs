@@ -15,10 +15,11 @@ use sio::{
 };
 use smallvec::SmallVec;
 
+use super::Away;
 use crate::{rooms::Room, transport::Conn, transport::server::push_random};
 
 /// A room and the member's slot in it.
-pub(crate) type Place = (Arc<Room>, u32);
+pub(crate) type Slot = (Arc<Room>, u32);
 
 /// A client in one namespace: what applications call a socket.
 pub struct Socket {
@@ -27,12 +28,19 @@ pub struct Socket {
     user: Arc<User>,
     connected_at_ms: u64,
     conn: Arc<Conn>,
+    /// Names its session where it can be recovered; a secret of the client.
+    pid: Option<Box<str>>,
     /// Rooms it is in.
-    pub(crate) rooms: Mutex<SmallVec<[Place; 3]>>,
+    pub(crate) rooms: Mutex<SmallVec<[Slot; 3]>>,
 }
 
 impl Socket {
-    pub(super) fn new(conn: Arc<Conn>, namespace: Namespace, user: Arc<User>) -> Arc<Self> {
+    pub(super) fn new(
+        conn: Arc<Conn>,
+        namespace: Namespace,
+        user: Arc<User>,
+        pid: Option<Box<str>>,
+    ) -> Arc<Self> {
         let mut id = String::with_capacity(20);
         push_random(&mut id, 20);
         Arc::new(Self {
@@ -41,8 +49,31 @@ impl Socket {
             user,
             connected_at_ms: crate::now_ms(),
             conn,
+            pid,
             rooms: Mutex::default(),
         })
+    }
+
+    /// The socket of a client that has come back.
+    pub(super) fn returned(
+        conn: Arc<Conn>,
+        away: &Away,
+        user: Arc<User>,
+        pid: Option<Box<str>>,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            id: away.id.clone(),
+            namespace: away.namespace.clone(),
+            user,
+            connected_at_ms: away.connected_at_ms,
+            conn,
+            pid,
+            rooms: Mutex::default(),
+        })
+    }
+
+    pub(crate) fn pid(&self) -> Option<&str> {
+        self.pid.as_deref()
     }
 
     /// The public id: 20 URL-safe characters, not the `sid`.
@@ -75,21 +106,22 @@ impl Socket {
         &self.conn
     }
 
-    /// Sends an event to this socket alone. `args` is raw JSON without the array's brackets.
-    pub fn emit(&self, name: &str, args: &str, attachments: &[Bytes]) {
-        self.conn.send(&encode::event(
-            self.namespace.as_str(),
-            None,
-            name,
-            args,
-            attachments,
-            None,
-        ));
+    /// An event for this socket. `args` is raw JSON without the array's brackets; `position` ends every
+    /// event where connections can be recovered.
+    #[must_use]
+    pub(crate) fn event(
+        &self,
+        name: &str,
+        args: &str,
+        attachments: &[Bytes],
+        position: Option<&str>,
+    ) -> Encoded {
+        encode::event(self.namespace.as_str(), None, name, args, attachments, position)
     }
 
-    /// [`Socket::emit`] with one argument.
-    pub fn emit_json(&self, name: &str, argument: &impl Serialize) {
-        self.emit(name, &json(argument), &[]);
+    /// Sends an event to this socket alone, where connections are not recovered.
+    pub fn emit(&self, name: &str, args: &str, attachments: &[Bytes]) {
+        self.conn.send(&self.event(name, args, attachments, None));
     }
 
     /// The acknowledgement of the client's event `id` with one argument.

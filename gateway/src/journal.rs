@@ -1,0 +1,388 @@
+//! The delivery journal: in which order events went to the sockets of this gateway, so that a client that
+//! comes back gets exactly what it missed (DESIGN, "Recovery").
+//!
+//! Every event that goes to a client ends with a **position**. Positions of one gateway are numbers in one
+//! order, and every socket gets its events in that order: whoever sends events to clients holds the
+//! [`Lane`] while it does. What a client has received is then a prefix of the journal, which one position
+//! names, and the same bytes serve all members of a room.
+
+use std::{
+    collections::VecDeque,
+    fmt,
+    str::FromStr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
+use model::{GatewayId, Offset, RoomToken};
+use parking_lot::{Mutex, MutexGuard};
+use sio::packet::Encoded;
+
+/// Bytes of packets that are kept for those who come back.
+const MAX_BYTES: usize = 64 << 20;
+/// What keeping an entry costs besides its packet, roughly.
+const OVERHEAD: usize = 128;
+
+/// The journal of a gateway; off when clients cannot recover.
+pub(crate) struct Journal {
+    gateway: GatewayId,
+    window: Duration,
+    lane: Mutex<Lane>,
+}
+
+/// The right to send events to clients.
+pub(crate) struct Lane {
+    on: bool,
+    position: Position,
+    /// The position as text, as events carry it.
+    text: String,
+    /// Ascending by number.
+    entries: VecDeque<Entry>,
+    bytes: usize,
+    /// Number of the newest entry that was given up.
+    floor: u64,
+}
+
+/// A client's position: everything up to it has been received.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Position {
+    /// Whose journal.
+    pub(crate) gateway: GatewayId,
+    /// The place in it.
+    pub(crate) number: u64,
+    /// The place in the log of the last durable event before it.
+    pub(crate) offset: Offset,
+    /// Unix milliseconds at which the gateway of its sender took that event.
+    pub(crate) time_ms: u64,
+}
+
+struct Entry {
+    number: u64,
+    at: Instant,
+    room: RoomToken,
+    packet: Encoded,
+    receivers: Receivers,
+}
+
+/// Who got an event.
+pub(crate) enum Receivers {
+    /// The room's members but for these sockets and users.
+    Members {
+        except: Arc<Except>,
+        /// Sockets that were held: they got it later, by an entry of their own.
+        held: Vec<Box<str>>,
+    },
+    /// One member that had been held.
+    Socket(Box<str>),
+}
+
+/// Who must not get an event.
+#[derive(Debug, Default)]
+pub(crate) struct Except {
+    pub(crate) sockets: std::collections::HashSet<Box<str>>,
+    pub(crate) users: Vec<String>,
+}
+
+impl Except {
+    pub(crate) fn names(&self, socket: &str, user: &str) -> bool {
+        self.sockets.contains(socket) || self.users.iter().any(|excepted| excepted == user)
+    }
+}
+
+/// Who comes back, and the rooms it is in, each with the position from which on.
+pub(crate) struct Returning<'a> {
+    pub(crate) socket: &'a str,
+    pub(crate) user: &'a str,
+    pub(crate) rooms: &'a [(RoomToken, u64)],
+}
+
+impl Journal {
+    /// An empty journal that remembers for `window`; zero turns it off.
+    pub(crate) fn new(gateway: &GatewayId, window: Duration) -> Arc<Self> {
+        let position = Position {
+            gateway: gateway.clone(),
+            number: 0,
+            offset: Offset { partition: 0, seq: 0 },
+            time_ms: 0,
+        };
+        Arc::new(Self {
+            gateway: gateway.clone(),
+            window,
+            lane: Mutex::new(Lane {
+                on: !window.is_zero(),
+                text: position.to_string(),
+                position,
+                entries: VecDeque::new(),
+                bytes: 0,
+                floor: 0,
+            }),
+        })
+    }
+
+    /// Whose it is.
+    pub(crate) fn gateway(&self) -> &GatewayId {
+        &self.gateway
+    }
+
+    /// Held while an event is sent, taken before any room's lock. Nothing is awaited meanwhile.
+    pub(crate) fn lane(&self) -> MutexGuard<'_, Lane> {
+        self.lane.lock()
+    }
+
+    /// Forgets what nobody may ask for any more.
+    pub(crate) fn sweep(&self, now: Instant) {
+        let mut lane = self.lane.lock();
+        while let Some(entry) = lane.entries.front() {
+            if now.duration_since(entry.at) < self.window {
+                return;
+            }
+            lane.give_up();
+        }
+    }
+}
+
+impl Lane {
+    /// The position of an event without a place in the journal, behind everything sent so far.
+    pub(crate) fn position(&self) -> Option<&str> {
+        self.on.then_some(self.text.as_str())
+    }
+
+    /// The number of the last event.
+    pub(crate) fn number(&self) -> u64 {
+        self.position.number
+    }
+
+    /// The position of the next event, which stands at `offset` in the log since `time_ms`. To be
+    /// followed by [`Lane::sent`].
+    pub(crate) fn next(&mut self, offset: Offset, time_ms: u64) -> Option<&str> {
+        if !self.on {
+            return None;
+        }
+        self.position.number += 1;
+        self.position.offset = offset;
+        self.position.time_ms = time_ms;
+        self.text = self.position.to_string();
+        Some(&self.text)
+    }
+
+    /// The event of the last [`Lane::next`] was sent, as `packet`.
+    pub(crate) fn sent(&mut self, room: RoomToken, packet: Encoded, receivers: Receivers) {
+        if !self.on {
+            return;
+        }
+        self.bytes += packet.len() + OVERHEAD;
+        self.entries.push_back(Entry {
+            number: self.position.number,
+            at: Instant::now(),
+            room,
+            packet,
+            receivers,
+        });
+        while self.bytes > MAX_BYTES {
+            self.give_up();
+        }
+    }
+
+    fn give_up(&mut self) {
+        if let Some(entry) = self.entries.pop_front() {
+            self.bytes -= entry.packet.len() + OVERHEAD;
+            self.floor = entry.number;
+        }
+    }
+
+    /// What was sent to one socket behind `after`; `None` when some of it is no longer known.
+    pub(crate) fn missed(&self, after: u64, returning: &Returning<'_>) -> Option<Vec<Encoded>> {
+        if after < self.floor || after > self.position.number {
+            return None;
+        }
+        let first = self.entries.partition_point(|entry| entry.number <= after);
+        let missed = self.entries.range(first..).filter(|entry| {
+            let since = returning.rooms.iter().find(|(room, _)| *room == entry.room);
+            match (&entry.receivers, since) {
+                (Receivers::Socket(socket), Some(_)) => **socket == *returning.socket,
+                (Receivers::Members { except, held }, Some((_, since))) => {
+                    entry.number > *since
+                        && !except.names(returning.socket, returning.user)
+                        && held.iter().all(|held| **held != *returning.socket)
+                }
+                (_, None) => false,
+            }
+        });
+        Some(missed.map(|entry| entry.packet.clone()).collect())
+    }
+}
+
+impl fmt::Display for Position {
+    /// The gateway's id, then the numbers in base 128, together as URL-safe base 64.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut bytes = [0; 4 * 10];
+        let mut length = 0;
+        let numbers = [
+            self.number,
+            u64::from(self.offset.partition),
+            self.offset.seq,
+            self.time_ms,
+        ];
+        for mut number in numbers {
+            while number >= 0x80 {
+                bytes[length] = number.to_le_bytes()[0] | 0x80;
+                length += 1;
+                number >>= 7;
+            }
+            bytes[length] = number.to_le_bytes()[0];
+            length += 1;
+        }
+        f.write_str(self.gateway.as_str())?;
+        f.write_str(&BASE64_URL_SAFE_NO_PAD.encode(&bytes[..length]))
+    }
+}
+
+/// A text that is no position.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("no position")]
+pub(crate) struct NoPosition;
+
+impl FromStr for Position {
+    type Err = NoPosition;
+
+    fn from_str(text: &str) -> Result<Self, NoPosition> {
+        let (gateway, numbers) = text.split_at_checked(GatewayId::LEN).ok_or(NoPosition)?;
+        let gateway = GatewayId::new(gateway).map_err(|_| NoPosition)?;
+        let bytes = BASE64_URL_SAFE_NO_PAD.decode(numbers).map_err(|_| NoPosition)?;
+        let mut bytes = bytes.into_iter();
+        let mut number = || {
+            let mut number = 0u64;
+            for shift in (0..64).step_by(7) {
+                let byte = bytes.next().ok_or(NoPosition)?;
+                number |= u64::from(byte & 0x7f).checked_shl(shift).ok_or(NoPosition)?;
+                if byte & 0x80 == 0 {
+                    return Ok(number);
+                }
+            }
+            Err(NoPosition)
+        };
+        let position = Self {
+            gateway,
+            number: number()?,
+            offset: Offset {
+                partition: u16::try_from(number()?).map_err(|_| NoPosition)?,
+                seq: number()?,
+            },
+            time_ms: number()?,
+        };
+        match bytes.next() {
+            None => Ok(position),
+            Some(_) => Err(NoPosition),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn gateway() -> GatewayId {
+        GatewayId::new("abc-_9").unwrap()
+    }
+
+    fn token(number: u8) -> RoomToken {
+        RoomToken::from_bytes(&[number; 16]).unwrap()
+    }
+
+    fn packet(text: &str) -> Encoded {
+        sio::packet::encode::engine_text(text)
+    }
+
+    fn members() -> Receivers {
+        Receivers::Members {
+            except: Arc::default(),
+            held: Vec::new(),
+        }
+    }
+
+    fn send(journal: &Journal, room: u8, text: &str, receivers: Receivers) -> u64 {
+        let mut lane = journal.lane();
+        let offset = Offset { partition: 1, seq: 1 };
+        lane.next(offset, 1).unwrap();
+        lane.sent(token(room), packet(text), receivers);
+        lane.number()
+    }
+
+    proptest! {
+        #[test]
+        fn positions_survive_their_text(number: u64, partition: u16, seq: u64, time_ms: u64) {
+            let position = Position { gateway: gateway(), number, offset: Offset { partition, seq }, time_ms };
+            prop_assert_eq!(position.to_string().parse::<Position>(), Ok(position));
+        }
+
+        #[test]
+        fn any_text_is_read_or_refused(text in "\\PC{0,60}|[A-Za-z0-9_-]{0,60}") {
+            if let Ok(position) = text.parse::<Position>() {
+                prop_assert!(position.to_string().len() <= text.len().max(10));
+            }
+        }
+    }
+
+    #[test]
+    fn who_comes_back_gets_what_it_missed_and_nothing_else() {
+        let journal = Journal::new(&gateway(), Duration::from_secs(120));
+        let first = send(&journal, 1, "received", members());
+        send(&journal, 1, "missed", members());
+        send(&journal, 2, "of another room", members());
+        let except = Arc::new(Except {
+            users: vec!["ada".to_owned()],
+            ..Except::default()
+        });
+        let held = Vec::new();
+        send(&journal, 1, "not for ada", Receivers::Members { except, held });
+        let held = Receivers::Members {
+            except: Arc::default(),
+            held: vec!["s".into()],
+        };
+        send(&journal, 1, "while held", held);
+        send(&journal, 1, "for another", Receivers::Socket("t".into()));
+        send(&journal, 1, "when let go", Receivers::Socket("s".into()));
+        send(&journal, 3, "before it came", members());
+        let since = journal.lane().number();
+        send(&journal, 3, "since it came", members());
+        let rooms = [(token(1), 0), (token(3), since)];
+        let returning = Returning {
+            socket: "s",
+            user: "ada",
+            rooms: &rooms,
+        };
+        let missed = journal.lane().missed(first, &returning).unwrap();
+        assert_eq!(
+            missed,
+            ["missed", "when let go", "since it came"].map(packet).to_vec()
+        );
+        let last = journal.lane().number();
+        assert_eq!(journal.lane().missed(last, &returning), Some(Vec::new()));
+        assert_eq!(
+            journal.lane().missed(last + 1, &returning),
+            None,
+            "nobody was told that"
+        );
+    }
+
+    #[test]
+    fn what_was_given_up_is_not_replayed_in_part() {
+        let journal = Journal::new(&gateway(), Duration::ZERO);
+        assert_eq!(journal.lane().position(), None, "off");
+        let journal = Journal::new(&gateway(), Duration::from_millis(1));
+        let first = send(&journal, 1, "one", members());
+        let second = send(&journal, 1, "two", members());
+        journal.sweep(Instant::now() + Duration::from_secs(1));
+        let rooms = [(token(1), 0)];
+        let returning = Returning {
+            socket: "s",
+            user: "ada",
+            rooms: &rooms,
+        };
+        assert_eq!(journal.lane().missed(first, &returning), None);
+        assert_eq!(journal.lane().missed(second, &returning), Some(Vec::new()));
+    }
+}

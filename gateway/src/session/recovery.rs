@@ -1,0 +1,256 @@
+//! Connection state recovery on this gateway: who went away, and may come back (DESIGN, "Recovery").
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::{Arc, Weak},
+    time::{Duration, Instant},
+};
+
+use model::{Namespace, Role, RoomToken, User};
+use parking_lot::Mutex;
+use serde::Deserialize;
+use sio::engine::CloseReason;
+
+use super::Socket;
+use crate::{rooms::Place, transport::server::push_random};
+
+/// A connection that is being closed is waited for so often, and so long each time, before a claim on its
+/// session gives up.
+const TRIES: usize = 50;
+const PAUSE: Duration = Duration::from_millis(10);
+
+/// What a client says of the connection it had.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub(crate) struct Claim {
+    /// Names the session; a secret of the client.
+    pub(crate) pid: Option<String>,
+    /// The position of the last event it got; none when it got none since it connected.
+    pub(crate) offset: Option<String>,
+}
+
+impl Claim {
+    /// From the payload of a CONNECT; what is no claim is none.
+    pub(crate) fn from_auth(auth: Option<&str>) -> Self {
+        auth.and_then(|auth| serde_json::from_str(auth).ok())
+            .unwrap_or_default()
+    }
+}
+
+/// A socket that is away.
+pub struct Away {
+    pub(super) id: Box<str>,
+    pub(super) user: Arc<User>,
+    pub(super) namespace: Namespace,
+    pub(super) connected_at_ms: u64,
+    pub(crate) places: Vec<Place>,
+    /// When it is given up.
+    until: Instant,
+}
+
+impl Away {
+    /// The public id it had and will have.
+    pub(crate) fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// Who it is.
+    pub(crate) fn user(&self) -> &Arc<User> {
+        &self.user
+    }
+
+    /// Its rooms, each with the place in the journal from which on.
+    pub(crate) fn places(&self) -> Vec<(RoomToken, u64)> {
+        self.places
+            .iter()
+            .map(|place| (place.room.token(), place.since))
+            .collect()
+    }
+
+    /// The place in the journal at which it connected.
+    pub(crate) fn since(&self) -> u64 {
+        self.places
+            .iter()
+            .map(|place| place.since)
+            .min()
+            .unwrap_or_default()
+    }
+}
+
+/// The sessions of this gateway, by `pid`.
+pub(crate) struct Sessions {
+    window: Duration,
+    by_pid: Mutex<HashMap<Box<str>, Session>>,
+    /// Who went away, oldest first.
+    order: Mutex<VecDeque<(Instant, Box<str>)>>,
+}
+
+enum Session {
+    Here(Weak<Socket>),
+    Away(Box<Away>),
+}
+
+/// What a claim finds.
+enum Found {
+    Nothing,
+    /// Its connection still stands, as far as we know.
+    Here(Arc<Socket>),
+    Away(Box<Away>),
+}
+
+impl Sessions {
+    /// Sockets may come back within `window`; zero turns recovery off.
+    pub(crate) fn new(window: Duration) -> Self {
+        Self {
+            window,
+            by_pid: Mutex::default(),
+            order: Mutex::default(),
+        }
+    }
+
+    /// A name for a session that begins, if sessions can be recovered.
+    pub(crate) fn new_pid(&self) -> Option<Box<str>> {
+        (!self.window.is_zero()).then(|| {
+            let mut pid = String::with_capacity(20);
+            push_random(&mut pid, 20);
+            pid.into()
+        })
+    }
+
+    /// The session's socket is connected.
+    pub(crate) fn here(&self, socket: &Arc<Socket>) {
+        let Some(pid) = socket.pid() else { return };
+        let sockets = socket.conn().sockets.lock();
+        // Under this lock: whoever takes the socket out tells its end after this.
+        if sockets.find(socket.namespace().as_str()).is_some() {
+            let here = Session::Here(Arc::downgrade(socket));
+            self.by_pid.lock().insert(pid.into(), here);
+        }
+    }
+
+    /// The session is over.
+    pub(crate) fn end(&self, socket: &Socket) {
+        if let Some(pid) = socket.pid() {
+            self.by_pid.lock().remove(pid);
+        }
+    }
+
+    /// The socket went away and may come back to `places`.
+    pub(crate) fn away(&self, socket: &Socket, places: Vec<Place>) {
+        let Some(pid) = socket.pid() else { return };
+        let away = Away {
+            id: socket.id().into(),
+            user: Arc::clone(socket.user()),
+            namespace: socket.namespace().clone(),
+            connected_at_ms: socket.connected_at_ms(),
+            places,
+            until: Instant::now() + self.window,
+        };
+        self.put(pid, away);
+    }
+
+    /// Nobody took what was claimed.
+    pub(crate) fn put(&self, pid: &str, away: Away) {
+        self.order.lock().push_back((away.until, pid.into()));
+        self.by_pid
+            .lock()
+            .insert(pid.into(), Session::Away(Box::new(away)));
+    }
+
+    /// Takes the session of a client that comes back as `user`, if it is that client's: nobody else gets it
+    /// after that. One whose connection still stands is taken from it by `part`, which ends it.
+    pub(crate) async fn claim(
+        &self,
+        pid: &str,
+        namespace: &Namespace,
+        user: &User,
+        part: impl Fn(&Arc<Socket>),
+    ) -> Option<Away> {
+        for _ in 0..TRIES {
+            match self.find(pid, namespace, user) {
+                Found::Nothing => return None,
+                Found::Away(away) => return Some(*away),
+                Found::Here(socket) => {
+                    let taken = socket.conn().sockets.lock().take(namespace.as_str());
+                    match taken {
+                        Some(socket) => {
+                            part(&socket);
+                            socket.conn().close(CloseReason::ForcedServerClose);
+                        }
+                        // Somebody is ending it right now.
+                        None => tokio::time::sleep(PAUSE).await,
+                    }
+                }
+            }
+        }
+        None
+    }
+
+    fn find(&self, pid: &str, namespace: &Namespace, user: &User) -> Found {
+        let mut sessions = self.by_pid.lock();
+        match sessions.get(pid) {
+            None => Found::Nothing,
+            Some(Session::Here(socket)) => match socket.upgrade() {
+                Some(socket) if socket.namespace() == namespace && same(socket.user(), user) => {
+                    Found::Here(socket)
+                }
+                Some(_) | None => Found::Nothing,
+            },
+            Some(Session::Away(away)) if away.namespace == *namespace && same(&away.user, user) => {
+                match sessions.remove(pid) {
+                    Some(Session::Away(away)) => Found::Away(away),
+                    Some(Session::Here(_)) | None => Found::Nothing,
+                }
+            }
+            Some(Session::Away(_)) => Found::Nothing,
+        }
+    }
+
+    /// Ends the sessions whose time is over; the places nobody comes back to.
+    pub(crate) fn expire(&self, now: Instant) -> Vec<Place> {
+        let mut places = Vec::new();
+        loop {
+            let pid = {
+                let mut order = self.order.lock();
+                match order.front() {
+                    Some((until, _)) if *until <= now => order.pop_front().map(|(_, pid)| pid),
+                    _ => return places,
+                }
+            };
+            let mut sessions = self.by_pid.lock();
+            let over = pid.as_deref().and_then(|pid| match sessions.get(pid) {
+                Some(Session::Away(away)) if away.until <= now => Some(pid),
+                _ => None,
+            });
+            if let Some(Session::Away(away)) = over.and_then(|pid| sessions.remove(pid)) {
+                places.extend(away.places);
+            }
+        }
+    }
+}
+
+/// Whether a session of `before` is that of who is `now` at the door. A guest without a token is a new
+/// one each time; that it knows the `pid` is all there is to know.
+fn same(before: &User, now: &User) -> bool {
+    let anonymous =
+        |user: &User| user.role == Role::Guest && user.id.as_str().starts_with(super::auth::GUEST);
+    before.id == now.id || (anonymous(before) && anonymous(now))
+}
+
+/// Whether a client may come back after this; it said goodbye itself, was put out, or broke the protocol
+/// otherwise.
+pub(crate) fn is_recoverable(reason: CloseReason) -> bool {
+    match reason {
+        CloseReason::TransportError
+        | CloseReason::TransportClose
+        | CloseReason::ForcedClose
+        | CloseReason::ForcedServerClose
+        | CloseReason::PingTimeout
+        | CloseReason::ServerShuttingDown
+        | CloseReason::SlowConsumer
+        | CloseReason::TooLarge => true,
+        CloseReason::ParseError
+        | CloseReason::ClientNamespaceDisconnect
+        | CloseReason::ServerNamespaceDisconnect
+        | CloseReason::ConnectTimeout => false,
+    }
+}
