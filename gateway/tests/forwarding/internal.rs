@@ -90,7 +90,10 @@ async fn http2_over_tls(to: SocketAddr, tls: &Tls) {
     config.alpn_protocols = vec![b"h2".to_vec()];
     let name = ServerName::try_from("127.0.0.1").unwrap();
     let stream = TcpStream::connect(to).await.unwrap();
-    let stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await.unwrap();
+    let stream = TlsConnector::from(Arc::new(config))
+        .connect(name, stream)
+        .await
+        .unwrap();
     calls(stream).await;
 }
 
@@ -138,7 +141,10 @@ async fn forwarding_and_grpc_over_tls() {
     assert_eq!(second.next().await, Said::Closed);
     drop(socket);
     until(|| owner.engine.connections() == 0).await;
-    assert_eq!(other.forwards("polling", "gone") + other.forwards("upgrade", "gone"), 0);
+    assert_eq!(
+        other.forwards("polling", "gone") + other.forwards("upgrade", "gone"),
+        0
+    );
 }
 
 #[tokio::test]

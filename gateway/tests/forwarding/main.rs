@@ -145,7 +145,7 @@ async fn a_hundred_sessions_without_stickiness() {
                 }
             }
         }
-        if number % 2 == 0 {
+        if number.is_multiple_of(2) {
             let mut socket = upgrade(next(), next(), &sid).await;
             for round in 0..ROUNDS {
                 let message = format!("4{number}.{round}");

@@ -167,7 +167,9 @@ impl Node {
             };
             has("kind", kind) && has("result", result)
         });
-        counters.map(|metric| metric.get_counter().get_value() as u64).sum()
+        counters
+            .map(|metric| metric.get_counter().get_value() as u64)
+            .sum()
     }
 
     /// Waits until this gateway forwards to `other`.
