@@ -4,7 +4,7 @@ use bus::{SignalsError, subjects};
 use model::{RoomName, RoomToken, partition_of};
 use prost::Message;
 use proto::v1;
-use registry::presence_store::{Change, Transition};
+use registry::presence_store::{RoomChange, RoomTransition, Transition};
 use serde::Serialize;
 
 use crate::Core;
@@ -33,7 +33,10 @@ impl Core {
     /// the next announcement of the room carries the right count again.
     pub(crate) fn announce(&self, transitions: &[Transition]) {
         for transition in transitions {
-            self.metrics.transition(&transition.change);
+            self.metrics.transition(transition);
+            let Transition::Room(transition) = transition else {
+                continue;
+            };
             if let Err(error) = self.announce_one(transition) {
                 self.metrics.announcements_lost.inc();
                 tracing::warn!(%error, room = %transition.room, "an announcement was lost");
@@ -41,9 +44,9 @@ impl Core {
         }
     }
 
-    fn announce_one(&self, transition: &Transition) -> Result<(), AnnounceError> {
+    fn announce_one(&self, transition: &RoomTransition) -> Result<(), AnnounceError> {
         match &transition.change {
-            Change::Joined | Change::Left if transition.users_count > self.settings.crowd => {
+            RoomChange::Joined | RoomChange::Left if transition.users_count > self.settings.crowd => {
                 let now = tokio::time::Instant::now();
                 if self.crowds.lock().admit(transition, now) {
                     self.tell_crowd(transition)
@@ -51,12 +54,12 @@ impl Core {
                     Ok(())
                 }
             }
-            Change::Joined => self.presence(transition, &transition.room, "joined"),
-            Change::JoinedAgain { socket } => {
+            RoomChange::Joined => self.presence(transition, &transition.room, "joined"),
+            RoomChange::JoinedAgain { socket } => {
                 self.presence(transition, &RoomName::of_socket(socket), "joined")
             }
-            Change::Lost { .. } => Ok(()),
-            Change::Left => {
+            RoomChange::Lost { .. } => Ok(()),
+            RoomChange::Left => {
                 self.presence(transition, &transition.room, "left")?;
                 let args = UserLeft {
                     room_id: transition.room.as_str(),
@@ -79,8 +82,8 @@ impl Core {
         }
     }
 
-    fn tell_crowd(&self, transition: &Transition) -> Result<(), AnnounceError> {
-        let action = if matches!(transition.change, Change::Left) {
+    fn tell_crowd(&self, transition: &RoomTransition) -> Result<(), AnnounceError> {
+        let action = if matches!(transition.change, RoomChange::Left) {
             "left"
         } else {
             "joined"
@@ -90,7 +93,7 @@ impl Core {
 
     fn presence(
         &self,
-        transition: &Transition,
+        transition: &RoomTransition,
         to: &RoomName,
         action: &'static str,
     ) -> Result<(), AnnounceError> {
@@ -105,7 +108,7 @@ impl Core {
 
     fn emit(
         &self,
-        about: &Transition,
+        about: &RoomTransition,
         to: &RoomName,
         event: &str,
         arg: &impl Serialize,

@@ -4,7 +4,7 @@
 use std::{collections::HashMap, time::Duration};
 
 use model::{Namespace, RoomName};
-use registry::presence_store::Transition;
+use registry::presence_store::RoomTransition;
 use tokio::time::Instant;
 
 /// A crowded room hears of its users at most once in this time.
@@ -20,12 +20,12 @@ pub(crate) struct Crowds {
 struct Crowd {
     told: Instant,
     /// The newest transition since.
-    waiting: Option<Transition>,
+    waiting: Option<RoomTransition>,
 }
 
 impl Crowds {
     /// Whether the transition may be told now; else it is kept, in place of an older one of the room.
-    pub(crate) fn admit(&mut self, transition: &Transition, now: Instant) -> bool {
+    pub(crate) fn admit(&mut self, transition: &RoomTransition, now: Instant) -> bool {
         let room = (transition.namespace.clone(), transition.room.clone());
         match self.rooms.get_mut(&room) {
             Some(crowd) => {
@@ -46,7 +46,7 @@ impl Crowds {
     }
 
     /// What has waited for its pause to end and is told now. Rooms without news are forgotten.
-    pub(crate) fn due(&mut self, now: Instant) -> Vec<Transition> {
+    pub(crate) fn due(&mut self, now: Instant) -> Vec<RoomTransition> {
         let mut due = Vec::new();
         self.rooms.retain(|_, crowd| {
             if now.duration_since(crowd.told) < PAUSE {
@@ -65,18 +65,18 @@ impl Crowds {
 #[cfg(test)]
 mod tests {
     use model::UserId;
-    use registry::presence_store::Change;
+    use registry::presence_store::RoomChange;
 
     use super::*;
 
-    fn joined(users_count: u32) -> Transition {
-        Transition {
+    fn joined(users_count: u32) -> RoomTransition {
+        RoomTransition {
             namespace: Namespace::new("/chat").unwrap(),
             room: RoomName::new("stadium").unwrap(),
             user: UserId::new("ada").unwrap(),
             username: "Ada".into(),
             users_count,
-            change: Change::Joined,
+            change: RoomChange::Joined,
         }
     }
 

@@ -1,7 +1,7 @@
 //! What the service counts (CONTRACT section 8).
 
 use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts, Registry};
-use registry::presence_store::{Change, Stats};
+use registry::presence_store::{RoomChange, Stats, Transition, UserChange};
 
 /// The service's families. Labels come from closed sets.
 #[derive(Clone, Debug)]
@@ -59,7 +59,7 @@ impl Metrics {
             )?,
             transitions: counters(
                 "fanfare_presence_transitions_total",
-                "Changes of users' stays in rooms",
+                "Changes of users' stays in rooms and namespaces",
                 &["change"],
             )?,
             queries: counters(
@@ -72,12 +72,20 @@ impl Metrics {
         })
     }
 
-    pub(crate) fn transition(&self, change: &Change) {
-        let change = match change {
-            Change::Joined => "joined",
-            Change::JoinedAgain { .. } => "joined_again",
-            Change::Lost { .. } => "lost",
-            Change::Left => "left",
+    pub(crate) fn transition(&self, transition: &Transition) {
+        let change = match transition {
+            Transition::Room(room) => match room.change {
+                RoomChange::Joined => "joined",
+                RoomChange::JoinedAgain { .. } => "joined_again",
+                RoomChange::Lost { .. } => "lost",
+                RoomChange::Left => "left",
+            },
+            Transition::User(user) => match user.change {
+                UserChange::Online => "online",
+                UserChange::Back => "back",
+                UserChange::Lost { .. } => "away",
+                UserChange::Offline => "offline",
+            },
         };
         self.transitions.with_label_values(&[change]).inc();
     }

@@ -8,10 +8,16 @@
 //! at once when its last socket leaves on purpose, after a grace when its last socket is lost. Counts
 //! and room listings follow the stay, so someone who is back within the grace was never away: nobody
 //! saw a count go down. The lists of online users and of a user's sockets follow the sockets alone.
+//! A user stays in a namespace in the same way: from the first socket until a grace after the last one
+//! is lost.
 //!
 //! **Listed rooms.** Rooms that belong to one user (`user:…`) and rooms whose name begins with a
 //! control character are kept, but they have no transitions, no grace, and no part in the statistics
 //! (see [`is_listed`]).
+//!
+//! **Changes.** What happens to users' stays, in rooms and in namespaces, is handed to the caller whose
+//! batch or clock brought it about, and is kept in one list for all ([`changes`](PresenceStore::changes)),
+//! in the order in which it happened, for a while.
 //!
 //! **Cost.** No operation looks at more than what it names: a delta is a constant number of look-ups
 //! (a logarithmic one where order is kept), a disconnect costs the socket's rooms, an expiry the dead
@@ -26,6 +32,7 @@ use model::{GatewayId, Namespace, RoomName, USER_ROOM_PREFIX, UserId};
 
 pub mod conformance;
 pub mod memory;
+mod snapshot;
 
 /// Port of the presence service's state.
 ///
@@ -72,8 +79,8 @@ pub trait PresenceStore: Send + Sync + 'static {
         grace: Duration,
     ) -> Result<Vec<Expired>, PresenceError>;
 
-    /// Ends the stay of up to `limit` users whose grace is over, earliest first, and hands out each
-    /// once as [`Change::Left`].
+    /// Ends up to `limit` stays whose grace is over, earliest first and rooms before their namespace,
+    /// and hands out each once as [`RoomChange::Left`] or [`UserChange::Offline`].
     ///
     /// # Errors
     /// [`PresenceError::Unavailable`].
@@ -90,11 +97,21 @@ pub trait PresenceStore: Send + Sync + 'static {
         page: PageRequest,
     ) -> Result<Page<OnlineUser>, PresenceError>;
 
-    /// How many members a room has, 0 for a room that nobody is in.
+    /// The counts of a room, 0 for a room that nobody is in.
     ///
     /// # Errors
     /// [`PresenceError::Unavailable`].
-    async fn room_count(&self, namespace: &Namespace, room: &RoomName) -> Result<u32, PresenceError>;
+    async fn room(&self, namespace: &Namespace, room: &RoomName) -> Result<RoomInfo, PresenceError>;
+
+    /// The listed rooms of a namespace that have members.
+    ///
+    /// # Errors
+    /// [`PresenceError::Unavailable`].
+    async fn list_rooms(
+        &self,
+        namespace: &Namespace,
+        page: PageRequest,
+    ) -> Result<Page<RoomInfo>, PresenceError>;
 
     /// The users who have a socket in the namespace.
     ///
@@ -105,6 +122,17 @@ pub trait PresenceStore: Send + Sync + 'static {
         namespace: &Namespace,
         page: PageRequest,
     ) -> Result<Page<OnlineUser>, PresenceError>;
+
+    /// Whether these users have a socket in the namespace: one answer each, in the order of the question,
+    /// `None` for a user who is not online.
+    ///
+    /// # Errors
+    /// [`PresenceError::Unavailable`].
+    async fn users_online(
+        &self,
+        namespace: &Namespace,
+        users: &[UserId],
+    ) -> Result<Vec<Option<OnlineUser>>, PresenceError>;
 
     /// A user's sockets in the namespace, oldest first; empty for a user who is not online.
     ///
@@ -127,7 +155,31 @@ pub trait PresenceStore: Send + Sync + 'static {
     /// # Errors
     /// [`PresenceError::Unavailable`].
     async fn stats(&self) -> Result<Stats, PresenceError>;
+
+    /// The counts of every namespace and gateway; costs as much as there are of these.
+    ///
+    /// # Errors
+    /// [`PresenceError::Unavailable`].
+    async fn stats_breakdown(&self) -> Result<StatsBreakdown, PresenceError>;
+
+    /// Where the list of changes ends now. Who takes this first, then reads what interests him, then
+    /// follows the [`changes`](Self::changes) after it, misses nothing; what happened in between he may
+    /// see twice.
+    ///
+    /// # Errors
+    /// [`PresenceError::Unavailable`].
+    async fn changes_end(&self) -> Result<Position, PresenceError>;
+
+    /// Up to `limit` changes after a position, in the order in which they happened, whichever replica
+    /// brought them about; at once, and empty when there are none. The newest [`CHANGES_KEPT`] are kept.
+    ///
+    /// # Errors
+    /// [`PresenceError::Unavailable`].
+    async fn changes(&self, after: &Position, limit: usize) -> Result<Changes, PresenceError>;
 }
+
+/// How many changes a store keeps at least, as long as it is not emptied.
+pub const CHANGES_KEPT: usize = 65_536;
 
 /// Whether a room is one of those that people share: not a user's own (`user:…`) and not one of ours
 /// (first character a control character).
@@ -230,9 +282,18 @@ pub struct Expired {
     pub transitions: Vec<Transition>,
 }
 
+/// Something about a user's stay.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Transition {
+    /// In a listed room.
+    Room(RoomTransition),
+    /// In a namespace.
+    User(UserTransition),
+}
+
 /// Something about a user's stay in a listed room.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Transition {
+pub struct RoomTransition {
     /// The room's namespace.
     pub namespace: Namespace,
     /// The room.
@@ -244,12 +305,12 @@ pub struct Transition {
     /// Members of the room right after.
     pub users_count: u32,
     /// What happened.
-    pub change: Change,
+    pub change: RoomChange,
 }
 
 /// What happened to a user's stay in a room.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Change {
+pub enum RoomChange {
     /// It began: the user's first socket is in.
     Joined,
     /// This further socket is in; the user was a member already, by another socket or by the grace.
@@ -264,6 +325,50 @@ pub enum Change {
     },
     /// It ended.
     Left,
+}
+
+/// Something about a user's stay in a namespace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UserTransition {
+    /// The namespace.
+    pub namespace: Namespace,
+    /// Who.
+    pub user: UserId,
+    /// The name for people, of the socket that caused it.
+    pub username: Arc<str>,
+    /// What happened.
+    pub change: UserChange,
+}
+
+/// What happened to a user's stay in a namespace. Further sockets of a user who has one change nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum UserChange {
+    /// It began: the first socket is here.
+    Online,
+    /// A socket is here within the grace: the stay goes on.
+    Back,
+    /// The last socket is lost; the stay ends when the grace does.
+    Lost {
+        /// End of the grace, unix milliseconds.
+        until_ms: u64,
+    },
+    /// It ended.
+    Offline,
+}
+
+/// A place in the list of changes; opaque, for the same store only. It stays good over the end of the
+/// process that has it, so a watch may be taken up elsewhere.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Position(pub String);
+
+/// A part of the list of changes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Changes {
+    /// Each with its own place, after which to go on.
+    Next(Vec<(Position, Transition)>),
+    /// The changes after that position are no longer known, or it is none of this store: begin anew
+    /// with [`PresenceStore::changes_end`].
+    Forgotten,
 }
 
 /// Which part of a list. Lists are in an engine's own stable order: an element that is there all the
@@ -301,15 +406,37 @@ pub struct OnlineUser {
     pub connected_at_ms: u64,
 }
 
-/// Counts of the whole cluster.
+/// A room in a list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RoomInfo {
+    /// Which one.
+    pub room: RoomName,
+    /// Its members.
+    pub users_count: u32,
+    /// The sockets in it, of all members; counted for listed rooms only.
+    pub sockets_count: u32,
+}
+
+/// Counts of the whole cluster, or of a part.
 #[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
-    /// Socket entries, over all namespaces.
+    /// Socket entries.
     pub connections: u64,
-    /// Distinct users with a socket, over all namespaces.
+    /// Distinct users with a socket.
     pub users: u64,
     /// Listed rooms with members.
     pub rooms: u64,
+}
+
+/// Counts by namespace and by gateway, all of one moment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StatsBreakdown {
+    /// Over all namespaces and gateways.
+    pub all: Stats,
+    /// Of every namespace that has sockets or listed rooms, by name.
+    pub namespaces: Vec<(Namespace, Stats)>,
+    /// Socket entries of every gateway that is known, by id.
+    pub gateways: Vec<(GatewayId, u64)>,
 }
 
 /// Why the store could not do it.

@@ -1,21 +1,17 @@
 //! In-memory engine: one process, one lock, held for one operation and never over an await.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    ops::Bound,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeSet, ops::Bound, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use model::{GatewayId, Namespace, RoomName, UserId};
 use parking_lot::Mutex;
 
 use super::{
-    Batch, Expired, HeldSocket, OnlineUser, Outcome, Page, PageRequest, PageToken, PresenceError,
-    PresenceStore, Stats, Transition,
+    Batch, Changes, Expired, HeldSocket, OnlineUser, Outcome, Page, PageRequest, PageToken, Position,
+    PresenceError, PresenceStore, RoomInfo, Stats, StatsBreakdown, Transition,
 };
 
+mod changes;
 mod state;
 
 use state::{State, until};
@@ -71,20 +67,47 @@ impl PresenceStore for MemoryPresence {
         let members = state
             .namespaces
             .get(namespace)
-            .and_then(|held| held.rooms.get(room));
-        Ok(page_of(members, &page, |user, member| OnlineUser {
-            user: user.clone(),
-            username: Arc::clone(&member.username),
-            connected_at_ms: state
-                .oldest_socket(namespace, user)
-                .map(|socket| socket.connected_at_ms)
-                .or(member.lost.map(|lost| lost.connected_at_ms))
-                .unwrap_or_default(),
-        }))
+            .and_then(|held| held.rooms.get(room))
+            .map(|held| &held.members);
+        let after = user_of(page.after.as_ref());
+        let rest = members
+            .into_iter()
+            .flat_map(|members| members.range(rest(&after)));
+        Ok(page_of(
+            rest,
+            page.limit,
+            |(user, _)| user.as_str(),
+            |&(user, member)| OnlineUser {
+                user: user.clone(),
+                username: Arc::clone(&member.username),
+                connected_at_ms: state
+                    .oldest_socket(namespace, user)
+                    .map(|socket| socket.connected_at_ms)
+                    .or(member.lost.map(|lost| lost.connected_at_ms))
+                    .unwrap_or_default(),
+            },
+        ))
     }
 
-    async fn room_count(&self, namespace: &Namespace, room: &RoomName) -> Result<u32, PresenceError> {
-        Ok(self.state.lock().count(namespace, room))
+    async fn room(&self, namespace: &Namespace, room: &RoomName) -> Result<RoomInfo, PresenceError> {
+        Ok(self.state.lock().room(namespace, room))
+    }
+
+    async fn list_rooms(
+        &self,
+        namespace: &Namespace,
+        page: PageRequest,
+    ) -> Result<Page<RoomInfo>, PresenceError> {
+        let state = self.state.lock();
+        let rooms = state.namespaces.get(namespace).map(|held| &held.listed);
+        let after = page.after.as_ref().map(|token| RoomName::stored(&token.0));
+        let rest = rooms.into_iter().flat_map(|rooms| rooms.range(rest(&after)));
+        Ok(page_of(
+            rest,
+            page.limit,
+            |room| room.as_str(),
+            |room| state.room(namespace, room),
+        ))
     }
 
     async fn online_users(
@@ -94,14 +117,21 @@ impl PresenceStore for MemoryPresence {
     ) -> Result<Page<OnlineUser>, PresenceError> {
         let state = self.state.lock();
         let users = state.namespaces.get(namespace).map(|held| &held.users);
-        Ok(page_of(users, &page, |user, _| {
-            let oldest = state.oldest_socket(namespace, user);
-            OnlineUser {
-                user: user.clone(),
-                username: oldest.map_or_else(|| user.as_str().into(), |socket| Arc::clone(&socket.username)),
-                connected_at_ms: oldest.map_or(0, |socket| socket.connected_at_ms),
-            }
-        }))
+        let after = user_of(page.after.as_ref());
+        let rest = users
+            .into_iter()
+            .flat_map(|users| users.range(rest(&after)))
+            .filter_map(|(user, _)| state.online(namespace, user));
+        Ok(page_of(rest, page.limit, |user| user.user.as_str(), Clone::clone))
+    }
+
+    async fn users_online(
+        &self,
+        namespace: &Namespace,
+        users: &[UserId],
+    ) -> Result<Vec<Option<OnlineUser>>, PresenceError> {
+        let state = self.state.lock();
+        Ok(users.iter().map(|user| state.online(namespace, user)).collect())
     }
 
     async fn user_sockets(
@@ -131,39 +161,81 @@ impl PresenceStore for MemoryPresence {
     }
 
     async fn stats(&self) -> Result<Stats, PresenceError> {
+        Ok(self.state.lock().stats())
+    }
+
+    async fn stats_breakdown(&self) -> Result<StatsBreakdown, PresenceError> {
         let state = self.state.lock();
-        Ok(Stats {
-            connections: state.connections,
-            users: state.users.len() as u64,
-            rooms: state.listed_rooms,
+        let mut namespaces: Vec<_> = state
+            .namespaces
+            .iter()
+            .filter(|(_, held)| held.connections > 0 || !held.listed.is_empty())
+            .map(|(namespace, held)| {
+                let stats = Stats {
+                    connections: held.connections,
+                    users: held.users.len() as u64,
+                    rooms: held.listed.len() as u64,
+                };
+                (namespace.clone(), stats)
+            })
+            .collect();
+        namespaces.sort_by(|(a, _), (b, _)| a.cmp(b));
+        let mut gateways: Vec<_> = state
+            .gateways
+            .iter()
+            .map(|(gateway, held)| (gateway.clone(), held.sockets.len() as u64))
+            .collect();
+        gateways.sort();
+        Ok(StatsBreakdown {
+            all: state.stats(),
+            namespaces,
+            gateways,
         })
+    }
+
+    async fn changes_end(&self) -> Result<Position, PresenceError> {
+        Ok(self.state.lock().log.end())
+    }
+
+    async fn changes(&self, after: &Position, limit: usize) -> Result<Changes, PresenceError> {
+        Ok(self.state.lock().log.after(after, limit))
     }
 }
 
-/// A page in the order of user ids; the token is the last id of the page.
-fn page_of<V, T>(
-    users: Option<&BTreeMap<UserId, V>>,
-    page: &PageRequest,
-    item: impl Fn(&UserId, &V) -> T,
+/// What comes after the page before.
+fn rest<K>(after: &Option<K>) -> (Bound<&K>, Bound<&K>) {
+    (
+        after.as_ref().map_or(Bound::Unbounded, Bound::Excluded),
+        Bound::Unbounded,
+    )
+}
+
+/// The user where a page ended; a token that is no user id is none of ours, and the list begins anew.
+fn user_of(token: Option<&PageToken>) -> Option<UserId> {
+    token.and_then(|token| UserId::new(&token.0).ok())
+}
+
+/// A page of what is left, in its order; the token is the last name of the page.
+fn page_of<I, T>(
+    rest: impl Iterator<Item = I>,
+    limit: usize,
+    name: impl Fn(&I) -> &str,
+    item: impl Fn(&I) -> T,
 ) -> Page<T> {
-    let mut result = Page {
-        items: Vec::new(),
-        next: None,
-    };
-    let Some(users) = users else { return result };
-    // A token that is no user id is none of ours: the list begins anew.
-    let after = page.after.as_ref().and_then(|token| UserId::new(&token.0).ok());
-    let begin = after.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
-    let mut rest = users.range((begin, Bound::Unbounded)).peekable();
+    let mut rest = rest.peekable();
+    let mut items = Vec::new();
     let mut last = None;
-    for (user, value) in rest.by_ref().take(page.limit.max(1)) {
-        result.items.push(item(user, value));
-        last = Some(user);
+    for entry in rest.by_ref().take(limit.max(1)) {
+        items.push(item(&entry));
+        last = Some(entry);
     }
-    if rest.peek().is_some() {
-        result.next = last.map(|user| PageToken(user.as_str().to_owned()));
+    let more = rest.peek().is_some();
+    Page {
+        items,
+        next: last
+            .filter(|_| more)
+            .map(|last| PageToken(name(&last).to_owned())),
     }
-    result
 }
 
 #[cfg(test)]

@@ -1,15 +1,19 @@
 //! A random history of gateways, told to the engine by batches of which some are lost, and to a model
 //! that keeps flat lists and answers by looking at all of them.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::collections::BTreeSet;
 
 use model::{GatewayId, Namespace, RoomName, UserId};
 
-use super::{
-    Applied, Batch, Change, Delta, GRACE, LEASE, Outcome, Page, PageRequest, PresenceStore, Socket,
-    SocketKey, Stats, socket,
+use super::{GRACE, LEASE, words::socket};
+use crate::presence_store::{
+    Batch, Changes, Delta, OnlineUser, Outcome, Page, PageRequest, Position, PresenceStore, RoomChange,
+    RoomInfo, SocketKey, Stats, StatsBreakdown, Transition, is_listed,
 };
-use crate::presence_store::{Transition, is_listed};
+
+mod told;
+
+use told::{Held, Told};
 
 const GATEWAYS: usize = 3;
 const USERS: [&str; 4] = ["ada", "bob", "cy", "dee"];
@@ -71,18 +75,12 @@ impl Step {
 /// # Panics
 /// When they differ.
 pub async fn agrees_with_the_naive_truth(store: &dyn PresenceStore, steps: &[Step]) {
-    let mut world = World::new();
+    let mut world = World::new(store.changes_end().await.unwrap());
     for step in steps {
         world.play(store, *step).await;
+        world.follow(store).await;
         world.compare(store).await;
     }
-}
-
-#[derive(Clone)]
-struct Held {
-    gateway: GatewayId,
-    socket: Socket,
-    rooms: BTreeSet<RoomName>,
 }
 
 /// A gateway: what it holds and what it has not yet told.
@@ -98,25 +96,21 @@ struct World {
     names: usize,
     gateways: Vec<Gateway>,
     told: Told,
-}
-
-/// What the store has been told: what it must know.
-#[derive(Default)]
-struct Told {
-    sockets: Vec<Held>,
-    /// Gateway, number applied, when heard of.
-    gateways: Vec<(GatewayId, u64, u64)>,
-    /// End, namespace, room, user.
-    graces: Vec<(u64, Namespace, RoomName, UserId)>,
+    /// The transitions of the step.
+    happened: Vec<Transition>,
+    /// How far the list of changes was read.
+    at: Position,
 }
 
 impl World {
-    fn new() -> Self {
+    fn new(at: Position) -> Self {
         let mut world = Self {
             now_ms: 1_000,
             names: 0,
             gateways: Vec::new(),
             told: Told::default(),
+            happened: Vec::new(),
+            at,
         };
         world.gateways = (0..GATEWAYS).map(|_| world.gateway()).collect();
         world
@@ -198,6 +192,7 @@ impl World {
         let got = store.apply(batch, self.now_ms, GRACE).await.unwrap();
         match (got, expected) {
             (Outcome::Applied(got), Outcome::Applied(expected)) => {
+                self.happened.extend(got.transitions.iter().cloned());
                 assert_eq!(got.users_counts, expected.users_counts);
                 assert_eq!(by_room(got.transitions), by_room(expected.transitions));
             }
@@ -217,6 +212,7 @@ impl World {
         let Outcome::Applied(got) = store.apply(snapshot, self.now_ms, GRACE).await.unwrap() else {
             panic!("a snapshot is always taken")
         };
+        self.happened.extend(got.transitions.iter().cloned());
         assert_eq!(got.users_counts, expected.users_counts);
         assert_eq!(
             in_any_order(&got.transitions),
@@ -232,6 +228,7 @@ impl World {
             .into_iter()
             .flat_map(|expired| expired.transitions)
             .collect();
+        self.happened.extend(got.iter().cloned());
         let (expected_gateways, expected) = self.told.expire(self.now_ms);
         assert_eq!(gateways, expected_gateways);
         assert_eq!(in_any_order(&got), in_any_order(&expected));
@@ -239,6 +236,7 @@ impl World {
         loop {
             let some = store.due(self.now_ms, 3).await.unwrap();
             got.extend(some.iter().cloned());
+            self.happened.extend(some.iter().cloned());
             if some.len() < 3 {
                 break;
             }
@@ -246,18 +244,43 @@ impl World {
         assert_eq!(in_any_order(&got), in_any_order(&self.told.due(self.now_ms)));
     }
 
+    /// The list of changes has what this step was told, in the same order.
+    async fn follow(&mut self, store: &dyn PresenceStore) {
+        let Changes::Next(next) = store.changes(&self.at, 1_000).await.unwrap() else {
+            panic!("nothing is forgotten so soon")
+        };
+        if let Some((last, _)) = next.last() {
+            self.at = last.clone();
+        }
+        let seen: Vec<_> = next.into_iter().map(|(_, transition)| transition).collect();
+        assert_eq!(seen, std::mem::take(&mut self.happened));
+    }
+
     async fn compare(&self, store: &dyn PresenceStore) {
         let told = &self.told;
         let users: BTreeSet<_> = told.sockets.iter().map(|held| &held.socket.user).collect();
         let mut rooms = 0;
+        let mut namespaces = Vec::new();
         for namespace in NAMESPACES.map(|name| Namespace::new(name).unwrap()) {
+            let mut listed = Vec::new();
             for room in ROOMS.map(RoomName::stored) {
                 let members = told.members(&namespace, &room);
-                rooms += u64::from(!members.is_empty() && is_listed(&room));
-                assert_eq!(
-                    store.room_count(&namespace, &room).await.unwrap() as usize,
-                    members.len()
-                );
+                let inside =
+                    |held: &&Held| held.socket.key.namespace == namespace && held.rooms.contains(&room);
+                let sockets = told.sockets.iter().filter(inside).count();
+                let info = RoomInfo {
+                    room: room.clone(),
+                    users_count: u32::try_from(members.len()).unwrap(),
+                    sockets_count: if is_listed(&room) {
+                        u32::try_from(sockets).unwrap()
+                    } else {
+                        0
+                    },
+                };
+                assert_eq!(store.room(&namespace, &room).await.unwrap(), info);
+                if !members.is_empty() && is_listed(&room) {
+                    listed.push(info);
+                }
                 let mut got = BTreeSet::new();
                 let mut after = None;
                 loop {
@@ -280,6 +303,15 @@ impl World {
                 after: None,
                 limit: 100,
             };
+            let mut got = store.list_rooms(&namespace, page).await.unwrap().items;
+            got.sort_by(|a, b| a.room.cmp(&b.room));
+            listed.sort_by(|a, b| a.room.cmp(&b.room));
+            assert_eq!(got, listed);
+            rooms += listed.len() as u64;
+            let page = PageRequest {
+                after: None,
+                limit: 100,
+            };
             let online = store.online_users(&namespace, page).await.unwrap().items;
             let mut got: Vec<_> = online
                 .into_iter()
@@ -292,6 +324,32 @@ impl World {
                 .filter_map(|user| Some((user.clone(), told.online_since(&namespace, user)?)))
                 .collect();
             assert_eq!(got, expected);
+            let found = store.users_online(&namespace, &all).await.unwrap();
+            let since: Vec<_> = all
+                .iter()
+                .map(|user| told.online_since(&namespace, user))
+                .collect();
+            let connected_at_ms = |user: OnlineUser| user.connected_at_ms;
+            assert_eq!(
+                found
+                    .into_iter()
+                    .map(|user| user.map(connected_at_ms))
+                    .collect::<Vec<_>>(),
+                since
+            );
+            let connections = told
+                .sockets
+                .iter()
+                .filter(|held| held.socket.key.namespace == namespace)
+                .count();
+            if connections > 0 || !listed.is_empty() {
+                let stats = Stats {
+                    connections: connections as u64,
+                    users: since.iter().flatten().count() as u64,
+                    rooms: listed.len() as u64,
+                };
+                namespaces.push((namespace.clone(), stats));
+            }
             for user in &all {
                 let mine = || told.of_user(&namespace, user);
                 let sockets = store.user_sockets(&namespace, user).await.unwrap();
@@ -316,6 +374,24 @@ impl World {
             rooms,
         };
         assert_eq!(store.stats().await.unwrap(), expected);
+        let of = |gateway: &GatewayId| {
+            told.sockets
+                .iter()
+                .filter(|held| held.gateway == *gateway)
+                .count() as u64
+        };
+        let mut gateways: Vec<_> = told
+            .gateways
+            .iter()
+            .map(|(id, ..)| (id.clone(), of(id)))
+            .collect();
+        gateways.sort();
+        let expected = StatsBreakdown {
+            all: expected,
+            namespaces,
+            gateways,
+        };
+        assert_eq!(store.stats_breakdown().await.unwrap(), expected);
     }
 }
 
@@ -359,260 +435,53 @@ impl Gateway {
     }
 }
 
-impl Told {
-    fn number(&self, gateway: &GatewayId) -> Option<u64> {
-        self.gateways
-            .iter()
-            .find(|(id, ..)| id == gateway)
-            .map(|(_, number, _)| *number)
-    }
-
-    fn touch(&mut self, gateway: &GatewayId, now_ms: u64) -> bool {
-        let known = self.gateways.iter_mut().find(|(id, ..)| id == gateway);
-        known.map(|(_, _, heard)| *heard = now_ms).is_some()
-    }
-
-    fn apply(&mut self, batch: &Batch, now_ms: u64) -> Outcome {
-        self.touch(&batch.gateway, now_ms);
-        let number = self.number(&batch.gateway);
-        let repeated = !batch.snapshot && number == Some(batch.number);
-        if !batch.snapshot && !repeated && number.unwrap_or(0) + 1 != batch.number {
-            return Outcome::NeedSnapshot {
-                applied: number.unwrap_or(0),
-            };
-        }
-        let mut applied = Applied::default();
-        if !repeated {
-            self.gateways.retain(|(id, ..)| *id != batch.gateway);
-            self.gateways.push((batch.gateway.clone(), batch.number, now_ms));
-        }
-        if batch.snapshot {
-            self.forget(batch, now_ms, &mut applied.transitions);
-        }
-        for delta in &batch.deltas {
-            if !repeated {
-                self.change(&batch.gateway, delta, now_ms, &mut applied.transitions);
-            }
-            if let Delta::Joined(key, room) = delta {
-                applied.users_counts.push(self.count(&key.namespace, room));
-            }
-        }
-        Outcome::Applied(applied)
-    }
-
-    fn forget(&mut self, snapshot: &Batch, now_ms: u64, out: &mut Vec<Transition>) {
-        let mine: Vec<_> = self
-            .sockets
-            .iter()
-            .filter(|held| held.gateway == snapshot.gateway)
-            .cloned()
-            .collect();
-        let (stay, gone): (Vec<_>, Vec<_>) = mine.into_iter().partition(|held| {
-            snapshot
-                .deltas
-                .iter()
-                .any(|delta| matches!(delta, Delta::Connected(socket) if *socket == held.socket))
-        });
-        for held in gone {
-            self.change(
-                &snapshot.gateway,
-                &Delta::Disconnected(held.socket.key),
-                now_ms,
-                out,
-            );
-        }
-        for held in stay {
-            for room in held.rooms {
-                if !snapshot
-                    .deltas
-                    .contains(&Delta::Joined(held.socket.key.clone(), room.clone()))
-                {
-                    self.change(
-                        &snapshot.gateway,
-                        &Delta::Left(held.socket.key.clone(), room),
-                        now_ms,
-                        out,
-                    );
-                }
-            }
-        }
-    }
-
-    fn change(&mut self, gateway: &GatewayId, delta: &Delta, now_ms: u64, out: &mut Vec<Transition>) {
-        let place = |sockets: &[Held], key: &SocketKey| {
-            sockets
-                .iter()
-                .position(|held| held.gateway == *gateway && held.socket.key == *key)
-        };
-        match delta {
-            Delta::Connected(socket) => {
-                if place(&self.sockets, &socket.key).is_none() {
-                    let (gateway, socket) = (gateway.clone(), socket.clone());
-                    self.sockets.push(Held {
-                        gateway,
-                        socket,
-                        rooms: BTreeSet::new(),
-                    });
-                }
-            }
-            Delta::Disconnected(key) => {
-                let Some(at) = place(&self.sockets, key) else {
-                    return;
-                };
-                let gone = self.sockets.remove(at);
-                for room in gone.rooms {
-                    let (namespace, user) = (&gone.socket.key.namespace, &gone.socket.user);
-                    if is_listed(&room) && !self.is_in(namespace, &room, user) {
-                        let until_ms = now_ms + GRACE.as_millis() as u64;
-                        self.graces
-                            .push((until_ms, namespace.clone(), room.clone(), user.clone()));
-                        out.push(self.transition(namespace, &room, user, Change::Lost { until_ms }));
-                    }
-                }
-            }
-            Delta::Joined(key, room) => {
-                let Some(at) = place(&self.sockets, key) else {
-                    return;
-                };
-                let user = self.sockets[at].socket.user.clone();
-                let member = self.members(&key.namespace, room).contains(&user);
-                if !self.sockets[at].rooms.insert(room.clone()) || !is_listed(room) {
-                    return;
-                }
-                self.graces
-                    .retain(|(_, namespace, of, who)| (namespace, of, who) != (&key.namespace, room, &user));
-                let again = Change::JoinedAgain {
-                    socket: Arc::clone(&key.id),
-                };
-                let change = if member { again } else { Change::Joined };
-                out.push(self.transition(&key.namespace, room, &user, change));
-            }
-            Delta::Left(key, room) => {
-                let Some(at) = place(&self.sockets, key) else {
-                    return;
-                };
-                let user = self.sockets[at].socket.user.clone();
-                let was_in = self.sockets[at].rooms.remove(room);
-                if was_in && is_listed(room) && !self.is_in(&key.namespace, room, &user) {
-                    out.push(self.transition(&key.namespace, room, &user, Change::Left));
-                }
-            }
-        }
-    }
-
-    fn expire(&mut self, now_ms: u64) -> (Vec<(GatewayId, usize)>, Vec<Transition>) {
-        let over = |heard: u64| Duration::from_millis(now_ms - heard) >= LEASE;
-        let mut dead: Vec<_> = self
-            .gateways
-            .extract_if(.., |(_, _, heard)| over(*heard))
-            .map(|(id, ..)| id)
-            .collect();
-        dead.sort();
-        let mut out = Vec::new();
-        let mut gateways = Vec::new();
-        for gateway in dead {
-            let mine = self.sockets.iter().filter(|held| held.gateway == gateway);
-            let keys: Vec<_> = mine.map(|held| held.socket.key.clone()).collect();
-            gateways.push((gateway.clone(), keys.len()));
-            for key in keys {
-                self.change(&gateway, &Delta::Disconnected(key), now_ms, &mut out);
-            }
-        }
-        (gateways, out)
-    }
-
-    fn due(&mut self, now_ms: u64) -> Vec<Transition> {
-        let mut out = Vec::new();
-        while let Some(at) = self.graces.iter().position(|(until_ms, ..)| *until_ms <= now_ms) {
-            let (_, namespace, room, user) = self.graces.remove(at);
-            out.push(self.transition(&namespace, &room, &user, Change::Left));
-        }
-        out
-    }
-
-    fn is_in(&self, namespace: &Namespace, room: &RoomName, user: &UserId) -> bool {
-        self.of_user(namespace, user)
-            .any(|held| held.rooms.contains(room))
-    }
-
-    fn of_user(&self, namespace: &Namespace, user: &UserId) -> impl Iterator<Item = &Held> {
-        self.sockets
-            .iter()
-            .filter(move |held| held.socket.key.namespace == *namespace && held.socket.user == *user)
-    }
-
-    fn online_since(&self, namespace: &Namespace, user: &UserId) -> Option<u64> {
-        self.of_user(namespace, user)
-            .map(|held| held.socket.connected_at_ms)
-            .min()
-    }
-
-    fn members(&self, namespace: &Namespace, room: &RoomName) -> BTreeSet<UserId> {
-        let inside = self
-            .sockets
-            .iter()
-            .filter(|held| held.socket.key.namespace == *namespace);
-        let inside = inside
-            .filter(|held| held.rooms.contains(room))
-            .map(|held| &held.socket.user);
-        let graces = self
-            .graces
-            .iter()
-            .filter(|(_, within, of, _)| (within, of) == (namespace, room));
-        inside.chain(graces.map(|(.., user)| user)).cloned().collect()
-    }
-
-    fn count(&self, namespace: &Namespace, room: &RoomName) -> u32 {
-        u32::try_from(self.members(namespace, room).len()).unwrap()
-    }
-
-    fn transition(
-        &self,
-        namespace: &Namespace,
-        room: &RoomName,
-        user: &UserId,
-        change: Change,
-    ) -> Transition {
-        Transition {
-            namespace: namespace.clone(),
-            room: room.clone(),
-            user: user.clone(),
-            username: format!("Name of {user}").into(),
-            users_count: self.count(namespace, room),
-            change,
-        }
-    }
-}
-
-/// Order is promised within a room, not between the rooms of one disconnect.
+/// Order is promised within a room and within a namespace, not between the rooms of one disconnect.
 fn by_room(mut transitions: Vec<Transition>) -> Vec<Transition> {
-    transitions.sort_by(|a, b| (&a.namespace, &a.room).cmp(&(&b.namespace, &b.room)));
+    transitions.sort_by_key(|transition| match transition {
+        Transition::Room(t) => (t.namespace.clone(), Some(t.room.clone())),
+        Transition::User(t) => (t.namespace.clone(), None),
+    });
     transitions
 }
 
 /// Sockets that go in one step go in no order: who goes and which counts are seen must agree, not
 /// which count was seen with whom.
 fn in_any_order(transitions: &[Transition]) -> (Vec<String>, Vec<String>) {
-    let mut who: Vec<_> = transitions
-        .iter()
-        .map(|t| {
-            format!(
-                "{} {} {} {} {:?}",
-                t.namespace, t.room, t.user, t.username, t.change
-            )
-        })
-        .collect();
-    let kind = |change: &Change| match change {
-        Change::Joined => "joined",
-        Change::JoinedAgain { .. } => "again",
-        Change::Lost { .. } => "lost",
-        Change::Left => "left",
-    };
-    let mut counts: Vec<_> = transitions
-        .iter()
-        .map(|t| format!("{} {} {} {}", t.namespace, t.room, kind(&t.change), t.users_count))
-        .collect();
+    let mut who = Vec::new();
+    let mut counts = Vec::new();
+    for transition in transitions {
+        match transition {
+            Transition::Room(t) => {
+                who.push(format!(
+                    "{} {} {} {} {:?}",
+                    t.namespace, t.room, t.user, t.username, t.change
+                ));
+                counts.push(format!(
+                    "{} {} {} {}",
+                    t.namespace,
+                    t.room,
+                    kind(&t.change),
+                    t.users_count
+                ));
+            }
+            Transition::User(t) => {
+                who.push(format!(
+                    "{} {} {} {:?}",
+                    t.namespace, t.user, t.username, t.change
+                ));
+            }
+        }
+    }
     who.sort();
     counts.sort();
     (who, counts)
+}
+
+fn kind(change: &RoomChange) -> &'static str {
+    match change {
+        RoomChange::Joined => "joined",
+        RoomChange::JoinedAgain { .. } => "again",
+        RoomChange::Lost { .. } => "lost",
+        RoomChange::Left => "left",
+    }
 }

@@ -8,8 +8,10 @@ use std::{
 
 use model::{GatewayId, Namespace, RoomName, UserId};
 
+use super::changes::Log;
 use crate::presence_store::{
-    Applied, Batch, Change, Delta, Expired, Outcome, Socket, SocketKey, Transition, is_listed,
+    Applied, Batch, Delta, Expired, OnlineUser, Outcome, RoomChange, RoomInfo, RoomTransition, Socket,
+    SocketKey, Stats, Transition, UserChange, UserTransition, is_listed, snapshot::Wanted,
 };
 
 #[derive(Debug, Default)]
@@ -22,13 +24,14 @@ pub(super) struct State {
     pub(super) graces: BTreeSet<(u64, Stay)>,
     pub(super) connections: u64,
     pub(super) listed_rooms: u64,
+    pub(super) log: Log,
 }
 
 #[derive(Debug, Default)]
 pub(super) struct HeldGateway {
     applied: u64,
     pub(super) touched_ms: u64,
-    sockets: HashMap<SocketKey, HeldByGateway>,
+    pub(super) sockets: HashMap<SocketKey, HeldByGateway>,
 }
 
 #[derive(Debug)]
@@ -40,7 +43,23 @@ pub(super) struct HeldByGateway {
 #[derive(Debug, Default)]
 pub(super) struct HeldNamespace {
     pub(super) users: BTreeMap<UserId, BTreeSet<(GatewayId, Arc<str>)>>,
-    pub(super) rooms: HashMap<RoomName, BTreeMap<UserId, Member>>,
+    /// Users within the grace.
+    away: HashMap<UserId, Away>,
+    pub(super) rooms: HashMap<RoomName, HeldRoom>,
+    pub(super) listed: BTreeSet<RoomName>,
+    pub(super) connections: u64,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct HeldRoom {
+    pub(super) members: BTreeMap<UserId, Member>,
+    pub(super) sockets: u32,
+}
+
+#[derive(Debug)]
+struct Away {
+    until_ms: u64,
+    username: Arc<str>,
 }
 
 #[derive(Debug)]
@@ -60,8 +79,15 @@ pub(super) struct Lost {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Stay {
     namespace: Namespace,
-    room: RoomName,
+    place: Place,
     user: UserId,
+}
+
+/// Where a user stays. Of graces that end together, those of rooms come first.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Place {
+    Room(RoomName),
+    Namespace,
 }
 
 impl State {
@@ -107,44 +133,25 @@ impl State {
                 Delta::Left(key, room) => self.leave(&gateway, &key, &room, &mut applied.transitions),
             }
         }
+        self.log.append(&applied.transitions);
         Outcome::Applied(applied)
     }
 
     /// The first half of a snapshot: drops what the gateway had and a snapshot's deltas no longer say.
     fn let_go(&mut self, gateway: &GatewayId, deltas: &[Delta], until_ms: u64, out: &mut Vec<Transition>) {
-        let mut wanted: HashMap<&SocketKey, (&UserId, BTreeSet<&RoomName>)> = HashMap::new();
-        for delta in deltas {
-            match delta {
-                Delta::Connected(socket) => {
-                    let rooms = match wanted.remove(&socket.key) {
-                        Some((user, rooms)) if *user == socket.user => rooms,
-                        _ => BTreeSet::new(),
-                    };
-                    wanted.insert(&socket.key, (&socket.user, rooms));
-                }
-                Delta::Disconnected(key) => {
-                    wanted.remove(key);
-                }
-                Delta::Joined(key, room) => {
-                    wanted.get_mut(key).map(|(_, rooms)| rooms.insert(room));
-                }
-                Delta::Left(key, room) => {
-                    wanted.get_mut(key).map(|(_, rooms)| rooms.remove(room));
-                }
-            }
-        }
+        let wanted = Wanted::new(deltas);
         let Some(held) = self.gateways.get(gateway) else {
             return;
         };
         let mut lost = Vec::new();
         let mut left = Vec::new();
         for (key, held) in &held.sockets {
-            match wanted.get(key) {
-                Some((user, rooms)) if **user == held.socket.user => {
+            match wanted.rooms(key, &held.socket.user) {
+                Some(rooms) => {
                     let gone = held.rooms.iter().filter(|room| !rooms.contains(room));
                     left.extend(gone.map(|room| (key.clone(), room.clone())));
                 }
-                _ => lost.push(key.clone()),
+                None => lost.push(key.clone()),
             }
         }
         for key in lost {
@@ -172,8 +179,24 @@ impl State {
         let sockets = namespace.users.entry(socket.user.clone()).or_default();
         if sockets.is_empty() {
             *self.users.entry(socket.user.clone()).or_default() += 1;
+            let stay = Stay {
+                namespace: socket.key.namespace.clone(),
+                place: Place::Namespace,
+                user: socket.user.clone(),
+            };
+            let away = namespace.away.remove(&socket.user);
+            let change = if away.is_some() {
+                UserChange::Back
+            } else {
+                UserChange::Online
+            };
+            out.push(stay.user_transition(Arc::clone(&socket.username), change));
+            if let Some(away) = away {
+                self.graces.remove(&(away.until_ms, stay));
+            }
         }
         sockets.insert((gateway.clone(), Arc::clone(&socket.key.id)));
+        namespace.connections += 1;
         self.connections += 1;
         let held = self.gateways.entry(gateway.clone()).or_default();
         held.sockets.insert(
@@ -201,10 +224,20 @@ impl State {
         let Some(namespace) = self.namespaces.get_mut(&key.namespace) else {
             return;
         };
+        namespace.connections -= 1;
         if let Some(sockets) = namespace.users.get_mut(user) {
             sockets.remove(&(gateway.clone(), Arc::clone(&key.id)));
             if sockets.is_empty() {
                 namespace.users.remove(user);
+                let stay = Stay {
+                    namespace: key.namespace.clone(),
+                    place: Place::Namespace,
+                    user: user.clone(),
+                };
+                let username = Arc::clone(&gone.socket.username);
+                out.push(stay.user_transition(Arc::clone(&username), UserChange::Lost { until_ms }));
+                namespace.away.insert(user.clone(), Away { until_ms, username });
+                self.graces.insert((until_ms, stay));
                 if let Some(namespaces) = self.users.get_mut(user) {
                     *namespaces -= 1;
                     if *namespaces == 0 {
@@ -213,7 +246,6 @@ impl State {
                 }
             }
         }
-        self.drop_if_empty(&key.namespace);
     }
 
     fn join(&mut self, gateway: &GatewayId, key: &SocketKey, room: &RoomName, out: &mut Vec<Transition>) {
@@ -238,15 +270,18 @@ impl State {
         }
         let listed = is_listed(&name);
         let socket = &held.socket;
-        let members = namespace.rooms.entry(name.clone()).or_default();
-        if members.is_empty() && listed {
+        let held = namespace.rooms.entry(name.clone()).or_default();
+        if held.members.is_empty() && listed {
+            namespace.listed.insert(name.clone());
             self.listed_rooms += 1;
         }
-        let mut change = Change::JoinedAgain {
+        held.sockets += 1;
+        let members = &mut held.members;
+        let mut change = RoomChange::JoinedAgain {
             socket: Arc::clone(&key.id),
         };
         let member = members.entry(socket.user.clone()).or_insert_with(|| {
-            change = Change::Joined;
+            change = RoomChange::Joined;
             Member {
                 sockets: 0,
                 username: Arc::clone(&socket.username),
@@ -257,14 +292,14 @@ impl State {
         member.username = Arc::clone(&socket.username);
         let stay = Stay {
             namespace: key.namespace.clone(),
-            room: name,
+            place: Place::Room(name),
             user: socket.user.clone(),
         };
         let lost = member.lost.take();
         let users_count = size(members);
         let username = Arc::clone(&socket.username);
         if listed {
-            out.push(stay.transition(username, users_count, change));
+            out.push(stay.room_transition(room, username, users_count, change));
         }
         if let Some(lost) = lost {
             self.graces.remove(&(lost.until_ms, stay));
@@ -284,15 +319,7 @@ impl State {
         }
         let (user, username) = (held.socket.user.clone(), Arc::clone(&held.socket.username));
         if self.one_socket_less(&key.namespace, room, &user) {
-            self.end(
-                Stay {
-                    namespace: key.namespace.clone(),
-                    room: room.clone(),
-                    user,
-                },
-                username,
-                out,
-            );
+            self.end_in_room(&key.namespace, room, user, username, out);
         }
     }
 
@@ -302,31 +329,32 @@ impl State {
         if !self.one_socket_less(namespace, room, &socket.user) {
             return;
         }
-        let stay = Stay {
-            namespace: namespace.clone(),
-            room: room.clone(),
-            user: socket.user.clone(),
-        };
         let username = Arc::clone(&socket.username);
         if !is_listed(room) {
-            self.end(stay, username, out);
+            self.end_in_room(namespace, room, socket.user.clone(), username, out);
             return;
         }
-        let Some(members) = self
+        let Some(held) = self
             .namespaces
             .get_mut(namespace)
             .and_then(|held| held.rooms.get_mut(room))
         else {
             return;
         };
-        if let Some(member) = members.get_mut(&socket.user) {
+        if let Some(member) = held.members.get_mut(&socket.user) {
             member.lost = Some(Lost {
                 until_ms,
                 connected_at_ms: socket.connected_at_ms,
             });
             member.username = Arc::clone(&username);
         }
-        out.push(stay.transition(username, size(members), Change::Lost { until_ms }));
+        let stay = Stay {
+            namespace: namespace.clone(),
+            place: Place::Room(room.clone()),
+            user: socket.user.clone(),
+        };
+        let change = RoomChange::Lost { until_ms };
+        out.push(stay.room_transition(room, username, size(&held.members), change));
         self.graces.insert((until_ms, stay));
     }
 
@@ -336,31 +364,48 @@ impl State {
             .namespaces
             .get_mut(namespace)
             .and_then(|held| held.rooms.get_mut(room));
-        held.and_then(|members| members.get_mut(user))
-            .is_some_and(|member| {
+        held.is_some_and(|held| {
+            held.sockets -= 1;
+            held.members.get_mut(user).is_some_and(|member| {
                 member.sockets -= 1;
                 member.sockets == 0
             })
+        })
     }
 
     /// Ends a stay; reports it if the room is listed.
-    fn end(&mut self, stay: Stay, username: Arc<str>, out: &mut Vec<Transition>) {
-        let Some(held) = self.namespaces.get_mut(&stay.namespace) else {
+    fn end_in_room(
+        &mut self,
+        namespace: &Namespace,
+        room: &RoomName,
+        user: UserId,
+        username: Arc<str>,
+        out: &mut Vec<Transition>,
+    ) {
+        let Some(held) = self.namespaces.get_mut(namespace) else {
             return;
         };
-        let Some(members) = held.rooms.get_mut(&stay.room) else {
+        let Some(members) = held.rooms.get_mut(room).map(|held| &mut held.members) else {
             return;
         };
-        members.remove(&stay.user);
+        members.remove(&user);
         let users_count = size(members);
-        let listed = is_listed(&stay.room);
+        let listed = is_listed(room);
         if members.is_empty() {
-            held.rooms.remove(&stay.room);
+            held.rooms.remove(room);
+            held.listed.remove(room);
             self.listed_rooms -= u64::from(listed);
         }
-        self.drop_if_empty(&stay.namespace);
+        self.drop_if_empty(namespace);
         if listed {
-            out.push(stay.transition(username, users_count, Change::Left));
+            out.push(Transition::Room(RoomTransition {
+                namespace: namespace.clone(),
+                room: room.clone(),
+                user,
+                username,
+                users_count,
+                change: RoomChange::Left,
+            }));
         }
     }
 
@@ -368,7 +413,7 @@ impl State {
         if self
             .namespaces
             .get(namespace)
-            .is_some_and(|held| held.users.is_empty() && held.rooms.is_empty())
+            .is_some_and(|held| held.users.is_empty() && held.away.is_empty() && held.rooms.is_empty())
         {
             self.namespaces.remove(namespace);
         }
@@ -394,6 +439,7 @@ impl State {
                     self.disconnect(&gateway, key, until_ms, &mut transitions);
                 }
                 self.gateways.remove(&gateway);
+                self.log.append(&transitions);
                 Expired {
                     gateway,
                     sockets: keys.len(),
@@ -414,26 +460,67 @@ impl State {
             let Some((_, stay)) = self.graces.pop_first() else {
                 break;
             };
-            let members = self
-                .namespaces
-                .get(&stay.namespace)
-                .and_then(|held| held.rooms.get(&stay.room));
-            let Some(username) = members
-                .and_then(|members| members.get(&stay.user))
-                .map(|m| Arc::clone(&m.username))
-            else {
-                continue;
-            };
-            self.end(stay, username, &mut left);
+            self.end(stay, &mut left);
         }
+        self.log.append(&left);
         left
+    }
+
+    fn end(&mut self, stay: Stay, out: &mut Vec<Transition>) {
+        let Some(held) = self.namespaces.get_mut(&stay.namespace) else {
+            return;
+        };
+        match &stay.place {
+            Place::Room(room) => {
+                let members = held.rooms.get(room).map(|held| &held.members);
+                if let Some(member) = members.and_then(|members| members.get(&stay.user)) {
+                    let username = Arc::clone(&member.username);
+                    self.end_in_room(&stay.namespace, room, stay.user, username, out);
+                }
+            }
+            Place::Namespace => {
+                if let Some(away) = held.away.remove(&stay.user) {
+                    self.drop_if_empty(&stay.namespace);
+                    out.push(stay.user_transition(away.username, UserChange::Offline));
+                }
+            }
+        }
     }
 
     pub(super) fn count(&self, namespace: &Namespace, room: &RoomName) -> u32 {
         self.namespaces
             .get(namespace)
             .and_then(|held| held.rooms.get(room))
-            .map_or(0, size)
+            .map_or(0, |held| size(&held.members))
+    }
+
+    pub(super) fn room(&self, namespace: &Namespace, room: &RoomName) -> RoomInfo {
+        let held = self
+            .namespaces
+            .get(namespace)
+            .and_then(|held| held.rooms.get(room));
+        RoomInfo {
+            room: room.clone(),
+            users_count: held.map_or(0, |held| size(&held.members)),
+            sockets_count: held.filter(|_| is_listed(room)).map_or(0, |held| held.sockets),
+        }
+    }
+
+    pub(super) fn online(&self, namespace: &Namespace, user: &UserId) -> Option<OnlineUser> {
+        let oldest = self.oldest_socket(namespace, user)?;
+        Some(OnlineUser {
+            user: user.clone(),
+            username: Arc::clone(&oldest.username),
+            connected_at_ms: oldest.connected_at_ms,
+        })
+    }
+
+    pub(super) fn stats(&self) -> Stats {
+        Stats {
+            connections: self.connections,
+            users: self.users.len() as u64,
+            rooms: self.listed_rooms,
+        }
     }
 
     fn counts_of_now(&self, deltas: &[Delta]) -> Vec<u32> {
@@ -472,20 +559,30 @@ impl State {
 }
 
 impl Stay {
-    fn transition(&self, username: Arc<str>, users_count: u32, change: Change) -> Transition {
-        let Self {
-            namespace,
-            room,
-            user,
-        } = self.clone();
-        Transition {
-            namespace,
-            room,
-            user,
+    fn room_transition(
+        &self,
+        room: &RoomName,
+        username: Arc<str>,
+        users_count: u32,
+        change: RoomChange,
+    ) -> Transition {
+        Transition::Room(RoomTransition {
+            namespace: self.namespace.clone(),
+            room: room.clone(),
+            user: self.user.clone(),
             username,
             users_count,
             change,
-        }
+        })
+    }
+
+    fn user_transition(&self, username: Arc<str>, change: UserChange) -> Transition {
+        Transition::User(UserTransition {
+            namespace: self.namespace.clone(),
+            user: self.user.clone(),
+            username,
+            change,
+        })
     }
 }
 
