@@ -87,13 +87,14 @@ impl Application for Vocabulary {
         let core = Arc::clone(&self.core);
         Box::pin(async move {
             let user = user?;
+            let recovers = request.conn.handshake().recovers;
             let claim = Claim::from_auth(request.auth.as_deref());
             if let Some(admission) = core.claim(claim, &request.namespace, &user).await {
                 return Ok(admission);
             }
             Ok(Admission {
                 user,
-                pid: core.sessions.new_pid(),
+                pid: recovers.then(|| core.sessions.new_pid()).flatten(),
                 returns: None,
             })
         })
@@ -309,7 +310,10 @@ impl Call {
             (None, Ok(_)) => {}
             (None, Err(error)) => {
                 let lane = self.core.journal.lane();
-                let event = self.socket.event("error", &to_json(error), &[], lane.position());
+                let position = lane.position().filter(|_| self.socket.pid().is_some());
+                let event = self
+                    .socket
+                    .event("error", &to_json(error), &[], position.as_deref());
                 conn.send(&event);
             }
         }

@@ -36,7 +36,7 @@ pub(crate) struct Lane {
     on: bool,
     position: Position,
     /// The position as text, as events carry it.
-    text: String,
+    text: Arc<str>,
     /// Ascending by number.
     entries: VecDeque<Entry>,
     bytes: usize,
@@ -111,7 +111,7 @@ impl Journal {
             window,
             lane: Mutex::new(Lane {
                 on: !window.is_zero(),
-                text: position.to_string(),
+                text: position.to_string().into(),
                 position,
                 entries: VecDeque::new(),
                 bytes: 0,
@@ -144,8 +144,8 @@ impl Journal {
 
 impl Lane {
     /// The position of an event without a place in the journal, behind everything sent so far.
-    pub(crate) fn position(&self) -> Option<&str> {
-        self.on.then_some(self.text.as_str())
+    pub(crate) fn position(&self) -> Option<Arc<str>> {
+        self.on.then(|| Arc::clone(&self.text))
     }
 
     /// The number of the last event.
@@ -155,15 +155,15 @@ impl Lane {
 
     /// The position of the next event, which stands at `offset` in the log since `time_ms`. To be
     /// followed by [`Lane::sent`].
-    pub(crate) fn next(&mut self, offset: Offset, time_ms: u64) -> Option<&str> {
+    pub(crate) fn next(&mut self, offset: Offset, time_ms: u64) -> Option<Arc<str>> {
         if !self.on {
             return None;
         }
         self.position.number += 1;
         self.position.offset = offset;
         self.position.time_ms = time_ms;
-        self.text = self.position.to_string();
-        Some(&self.text)
+        self.text = self.position.to_string().into();
+        self.position()
     }
 
     /// The event of the last [`Lane::next`] was sent, as `packet`.

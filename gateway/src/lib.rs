@@ -36,6 +36,7 @@ use sio::{
     packet::Limits,
 };
 use tokio::net::TcpListener;
+use tokio_rustls::rustls::{ClientConfig, ServerConfig};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -44,10 +45,11 @@ use crate::{
     interest::Interest,
     journal::Journal,
     metrics::Metrics,
+    peers::Peers,
     presence_feed::PresenceFeed,
     publish::Publisher,
     session::{Authenticator, Sessions, SocketServer},
-    transport::{EngineOptions, EngineServer},
+    transport::{EngineOptions, EngineServer, Forwarder},
 };
 pub use crate::{
     http::{HttpOptions, Mount, health, serve},
@@ -68,15 +70,30 @@ pub struct Deps {
     pub documents: Arc<dyn Documents>,
     /// What the workers send.
     pub deliveries: LocalReceiver,
+    /// The other gateways; `None` where there can be none.
+    pub cluster: Option<Cluster>,
     /// Runs its tasks.
     pub tasks: Tasks,
     /// Takes its metrics.
     pub registry: prometheus::Registry,
 }
 
+/// How a gateway takes part in a cluster.
+pub struct Cluster {
+    /// `host:port` at which the others reach the listener of [`Gateway::serve_internal`].
+    pub address: String,
+    /// TLS towards the others' internal listeners, whose certificates must be for the hosts of their
+    /// addresses; plain TCP without.
+    pub tls: Option<Arc<ClientConfig>>,
+}
+
 /// A running gateway.
 pub struct Gateway {
     id: GatewayId,
+    /// Empty where there are no other gateways.
+    address: String,
+    peers: Arc<Peers>,
+    forwarder: Option<Arc<Forwarder>>,
     engine: Arc<EngineServer>,
     rooms: Arc<Rooms>,
     journal: Arc<Journal>,
@@ -113,6 +130,7 @@ impl Gateway {
             signals,
             documents,
             deliveries,
+            cluster,
             tasks,
             registry,
         } = deps;
@@ -192,6 +210,19 @@ impl Gateway {
         // Set once, right here.
         let _ = truth_of.set(Arc::downgrade(&engine));
 
+        let peers = Peers::new(id.clone());
+        let mut address = String::new();
+        let mut forwarder = None;
+        if let Some(cluster) = cluster {
+            let heartbeats = signals.subscribe(Peers::SUBJECT, None).await?;
+            let following = Arc::clone(&peers);
+            tasks.background("gateways", async move { following.follow(heartbeats).await });
+            let forward = Forwarder::new(Arc::clone(&peers), cluster.tls, tasks.clone());
+            engine.forward_by(Arc::clone(&forward));
+            forwarder = Some(forward);
+            address = cluster.address;
+        }
+
         let http = HttpOptions {
             handshake_timeout: settings.handshake_timeout,
             max_header_bytes: settings.max_header_bytes,
@@ -199,6 +230,9 @@ impl Gateway {
         let path = settings.path.clone();
         let gateway = Self {
             id,
+            address,
+            peers,
+            forwarder,
             engine,
             rooms,
             journal,
@@ -243,24 +277,29 @@ impl Gateway {
             }
         });
         let heartbeat = self.heartbeat();
+        let peers = Arc::clone(&self.peers);
         self.tasks.background("heartbeat", async move {
             loop {
                 heartbeat(false);
-                tokio::time::sleep(HEARTBEAT).await;
+                tokio::select! {
+                    () = tokio::time::sleep(HEARTBEAT) => {}
+                    () = peers.newcomer() => {}
+                }
             }
         });
     }
 
     fn heartbeat(&self) -> impl Fn(bool) + Send + Sync + 'static {
-        let (id, signals, engine) = (
+        let (id, address, signals, engine) = (
             self.id.to_string(),
+            self.address.clone(),
             Arc::clone(&self.signals),
             Arc::clone(&self.engine),
         );
         move |leaving| {
             let beat = proto::v1::GatewayHeartbeat {
                 gateway: id.clone(),
-                address: String::new(),
+                address: address.clone(),
                 connections: engine.connections() as u64,
                 draining: leaving,
                 leaving,
@@ -292,13 +331,9 @@ impl Gateway {
     /// Accepts clients until `stop`, then returns; connections go on. `others` answers what is not
     /// under the Socket.IO path.
     pub async fn serve(&self, listener: TcpListener, others: Router, stop: CancellationToken) {
-        let mount = Mount {
-            path: self.path.clone(),
-            engine: Arc::clone(&self.engine),
-        };
         serve(
             listener,
-            vec![mount],
+            vec![self.mount()],
             self.http.clone(),
             others,
             &self.tasks,
@@ -307,9 +342,37 @@ impl Gateway {
         .await;
     }
 
+    /// Accepts other gateways and the workers until `stop`, then returns; what is under way goes on. To be
+    /// stopped only after [`Gateway::close`]: until then sessions may be reached through it.
+    pub async fn serve_internal(
+        &self,
+        listener: TcpListener,
+        grpc: Router,
+        tls: Option<Arc<ServerConfig>>,
+        stop: CancellationToken,
+    ) {
+        let internal = Internal {
+            mounts: vec![self.mount()],
+            options: self.http.clone(),
+            grpc,
+            tls,
+        };
+        serve_internal(listener, internal, &self.tasks, stop).await;
+    }
+
+    fn mount(&self) -> Mount {
+        Mount {
+            path: self.path.clone(),
+            engine: Arc::clone(&self.engine),
+        }
+    }
+
     /// Ends every connection at engine level, so that clients come back elsewhere, and says goodbye to
     /// the workers. Returns when all are gone; the budget is the caller's.
     pub async fn close(&self) {
+        if let Some(forwarder) = &self.forwarder {
+            forwarder.close();
+        }
         self.engine.close_all(CloseReason::ServerShuttingDown).await;
         self.heartbeat()(true);
     }

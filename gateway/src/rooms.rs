@@ -4,6 +4,9 @@
 //! for it, so that a client sees the answer first and then, without gap or overlap, everything behind
 //! the position the answer names (CONTRACT G4).
 
+mod joining;
+mod variants;
+
 use std::{
     collections::{HashMap, VecDeque},
     sync::{Arc, Weak},
@@ -13,9 +16,11 @@ use std::{
 use model::{Namespace, Offset, RoomName, RoomToken, partition_of};
 use parking_lot::Mutex;
 use proto::v1::Publish;
-use sio::{engine::CloseReason, packet::Encoded};
+use sio::engine::CloseReason;
 use tokio::sync::oneshot;
 
+pub(crate) use self::joining::Joining;
+use self::variants::Variants;
 use crate::{
     deliver::encode,
     interest::{Interest, InterestError},
@@ -163,10 +168,13 @@ impl Room {
         if inner.is_empty() {
             return Sent::default();
         }
-        let packet = encode(publish, Some(offset), lane.next(offset, publish.time_ms));
-        let (sent, held) = inner.send(&packet, publish, Some(offset), &except);
-        let except = Arc::new(except);
-        lane.sent(self.token, packet, Receivers::Members { except, held });
+        let variants = Variants::new(publish, Some(offset), lane.next(offset, publish.time_ms));
+        let (sent, held) = inner.send(&variants, &except);
+        if inner.away > 0 || variants.is_recoverable() {
+            let except = Arc::new(except);
+            let packet = variants.into_with_position();
+            lane.sent(self.token, packet, Receivers::Members { except, held });
+        }
         sent
     }
 
@@ -177,8 +185,9 @@ impl Room {
         if inner.members.is_empty() {
             return Sent::default();
         }
-        let packet = encode(publish, None, lane.position());
-        inner.send(&packet, publish, None, except).0
+        inner
+            .send(&Variants::new(publish, None, lane.position()), except)
+            .0
     }
 
     /// The log holds the interest from `seq` on.
@@ -209,25 +218,19 @@ impl Room {
 
 impl Inner {
     /// Also tells the sockets that are held.
-    fn send(
-        &mut self,
-        packet: &Encoded,
-        publish: &Arc<Publish>,
-        offset: Option<Offset>,
-        except: &Except,
-    ) -> (Sent, Vec<Box<str>>) {
-        let mut sent = Sent {
-            receivers: 0,
-            bytes: packet.len(),
-        };
+    fn send(&mut self, variants: &Variants<'_>, except: &Except) -> (Sent, Vec<Box<str>>) {
+        let mut sent = Sent::default();
+        let volatile = variants.publish.volatile;
         let mut were_held = Vec::new();
         for Member { socket, held, .. } in self.members.iter_mut().flatten() {
             if except.names(socket.id(), socket.user().id.as_str()) {
                 continue;
             }
+            let packet = variants.of(socket);
             sent.receivers += 1;
+            sent.bytes = packet.len();
             match held {
-                None if publish.volatile => socket.conn().send_volatile(packet),
+                None if volatile => socket.conn().send_volatile(packet),
                 None => socket.conn().send(packet),
                 Some(held) if held.bytes + packet.len() > HELD_LIMIT => {
                     socket.conn().close(CloseReason::SlowConsumer);
@@ -235,8 +238,8 @@ impl Inner {
                 Some(held) => {
                     held.bytes += packet.len();
                     held.events.push(Waiting {
-                        publish: Arc::clone(publish),
-                        offset,
+                        publish: Arc::clone(variants.publish),
+                        offset: variants.offset,
                     });
                     were_held.push(socket.id().into());
                 }
@@ -391,7 +394,7 @@ impl Rooms {
                     for waiting in member.held.take().map(|held| held.events).unwrap_or_default() {
                         if let Some(offset) = waiting.offset {
                             let position = lane.next(offset, waiting.publish.time_ms);
-                            let packet = encode(&waiting.publish, Some(offset), position);
+                            let packet = encode(&waiting.publish, Some(offset), position.as_deref());
                             lane.sent(room.token, packet, Receivers::Socket(socket.id().into()));
                         }
                     }
@@ -558,19 +561,6 @@ impl Rooms {
     }
 }
 
-/// A join under way. Dropped before it is released, it is taken back.
-pub(crate) struct Joining {
-    rooms: Arc<Rooms>,
-    room: Arc<Room>,
-    socket: Arc<Socket>,
-    slot: u32,
-    /// Its member's number: after a leave the slot may be another's, or the socket's own again.
-    member: u64,
-    new: bool,
-    released: bool,
-    confirmed: Confirmed,
-}
-
 /// The position, or where it will be told.
 type Confirmed = Result<u64, oneshot::Receiver<Result<u64, InterestError>>>;
 
@@ -578,103 +568,4 @@ type Confirmed = Result<u64, oneshot::Receiver<Result<u64, InterestError>>>;
 struct Hold {
     member: u64,
     confirmed: Confirmed,
-}
-
-impl Joining {
-    fn new(
-        rooms: &Arc<Rooms>,
-        room: &Arc<Room>,
-        socket: &Arc<Socket>,
-        slot: u32,
-        new: bool,
-        hold: Hold,
-    ) -> Self {
-        Self {
-            rooms: Arc::clone(rooms),
-            room: Arc::clone(room),
-            socket: Arc::clone(socket),
-            slot,
-            member: hold.member,
-            new,
-            released: false,
-            confirmed: hold.confirmed,
-        }
-    }
-
-    pub(crate) fn room(&self) -> &Arc<Room> {
-        &self.room
-    }
-
-    /// Whether the socket was not in the room before.
-    pub(crate) fn is_new(&self) -> bool {
-        self.new
-    }
-
-    /// Waits until every later event of the room is sure to come. The position: what the member gets
-    /// from now on is exactly what stands behind it.
-    pub(crate) async fn confirmed(&mut self) -> Result<u64, InterestError> {
-        let position = match &mut self.confirmed {
-            Ok(position) => return Ok(*position),
-            Err(receiver) => receiver.await.unwrap_or(Err(InterestError::Stopped))?,
-        };
-        self.confirmed = Ok(position);
-        Ok(position)
-    }
-
-    /// Sends the answer, which is told the position of events, then what was held, then lets the member go.
-    pub(crate) fn release(mut self, answer: impl FnOnce(Option<&str>) -> Vec<Encoded>) {
-        self.finish(answer);
-    }
-
-    fn finish(&mut self, answer: impl FnOnce(Option<&str>) -> Vec<Encoded>) {
-        self.released = true;
-        let mut lane = self.rooms.journal.lane();
-        let mut inner = self.room.inner.lock();
-        // Under the room's lock, so that no event overtakes the answer.
-        for packet in answer(lane.position()) {
-            self.socket.conn().send(&packet);
-        }
-        let Some(Some(member)) = inner.members.get_mut(self.slot as usize) else {
-            return;
-        };
-        if member.number != self.member {
-            return;
-        }
-        let Some(held) = &mut member.held else { return };
-        held.joins -= 1;
-        if held.joins > 0 {
-            return;
-        }
-        for Waiting { publish, offset } in std::mem::take(&mut held.events) {
-            let conn = self.socket.conn();
-            match offset {
-                Some(offset) => {
-                    // It comes later than to the others, so it has a position of its own.
-                    let packet = encode(&publish, Some(offset), lane.next(offset, publish.time_ms));
-                    conn.send(&packet);
-                    lane.sent(
-                        self.room.token,
-                        packet,
-                        Receivers::Socket(self.socket.id().into()),
-                    );
-                }
-                None if publish.volatile => conn.send_volatile(&encode(&publish, None, lane.position())),
-                None => conn.send(&encode(&publish, None, lane.position())),
-            }
-        }
-        member.held = None;
-        member.since.get_or_insert(lane.number());
-    }
-}
-
-impl Drop for Joining {
-    fn drop(&mut self) {
-        if self.released {
-            return;
-        }
-        self.finish(|_| Vec::new());
-        if self.new {
-            self.rooms.leave(&self.socket, self.room.token);
-        }
-    }
 }

@@ -43,6 +43,7 @@ async fn start() -> Bench {
         signals: Arc::new(MemorySignals::new()),
         documents: Arc::new(MemoryDocuments::new()),
         deliveries,
+        cluster: None,
         tasks: tasks.clone(),
         registry: prometheus::Registry::new(),
     };

@@ -29,6 +29,9 @@ pub struct Handshake {
     pub user_agent: Box<str>,
     /// Token of header `Authorization: Bearer`.
     pub bearer: Option<Box<str>>,
+    /// Whether the client copes with a trailing position in its events. python-socketio and the Dart client
+    /// hand it to the application's handlers, which take a fixed number of arguments.
+    pub recovers: bool,
 }
 
 /// One Engine.IO session, whatever its transport. Shared by its driver, by requests in flight and

@@ -220,7 +220,7 @@ impl EngineServer {
                         .insert(header::RETRY_AFTER, http::HeaderValue::from_static("5"));
                     return Ok(Answer::Own(response));
                 }
-                let handshake = Handshake::of(request.headers(), ip);
+                let handshake = Handshake::of(request.headers(), query.time.as_deref(), ip);
                 let cookie = self
                     .options
                     .affinity_cookie
@@ -299,7 +299,7 @@ impl EngineServer {
 }
 
 impl Handshake {
-    fn of(headers: &HeaderMap, ip: IpAddr) -> Self {
+    fn of(headers: &HeaderMap, time: Option<&str>, ip: IpAddr) -> Self {
         let text = |name| {
             headers
                 .get(name)
@@ -314,6 +314,8 @@ impl Handshake {
             ip,
             user_agent: user_agent.get(..256).unwrap_or(user_agent).into(),
             bearer,
+            // python-engineio alone marks requests with fractions of seconds.
+            recovers: !time.is_some_and(|time| time.contains('.')) && !user_agent.starts_with("Dart/"),
         }
     }
 }
@@ -344,6 +346,8 @@ struct Query {
     version: Option<String>,
     transport: Option<String>,
     sid: Option<String>,
+    /// What clients add to get past caches.
+    time: Option<String>,
 }
 
 impl Query {
@@ -353,6 +357,7 @@ impl Query {
             let slot = match key {
                 "EIO" => &mut parsed.version,
                 "transport" => &mut parsed.transport,
+                "t" => &mut parsed.time,
                 // An empty id is none, as in the reference.
                 "sid" if !value.is_empty() => &mut parsed.sid,
                 _ => continue,
