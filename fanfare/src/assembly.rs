@@ -100,6 +100,7 @@ impl Assembly {
             signals: signals.clone(),
             documents: Arc::new(MemoryDocuments::new()),
             deliveries,
+            cluster: None,
             tasks: tasks.clone(),
             registry: registry.clone(),
         };

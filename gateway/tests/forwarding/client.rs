@@ -67,7 +67,7 @@ pub(crate) async fn send(
 ) -> TcpStream {
     let mut stream = TcpStream::connect(to).await.unwrap();
     stream.set_nodelay(true).unwrap();
-    let mut head = format!("{method} {PATH}?EIO=4{target} HTTP/1.1\r\nhost: edge.example\r\n");
+    let mut head = format!("{method} /engine.io/?EIO=4{target} HTTP/1.1\r\nhost: edge.example\r\n");
     for (name, value) in headers {
         head.push_str(&format!("{name}: {value}\r\n"));
     }

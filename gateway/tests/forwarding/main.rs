@@ -4,6 +4,7 @@
 mod client;
 mod internal;
 mod stage;
+mod wired;
 
 use std::{net::SocketAddr, time::Duration};
 

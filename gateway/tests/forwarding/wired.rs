@@ -1,6 +1,6 @@
 //! Whole gateways, wired as a process wires them.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::Router;
 use bus::{
@@ -15,7 +15,7 @@ use lifecycle::Tasks;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::client::{get, open_at, post_at};
+use crate::client::{Said, get, open, post, upgrade};
 
 struct Wired {
     gateway: Arc<Gateway>,
@@ -58,4 +58,48 @@ async fn start(config: &Config, log: &MemoryLog, signals: &MemorySignals) -> Wir
         stop,
         _link: link,
     }
+}
+
+#[tokio::test]
+async fn gateways_that_are_wired_to_a_cluster_forward_to_one_another() {
+    let mut config = Config::for_tests(Role::Standalone);
+    // Where the client of these tests asks.
+    config.gateway.path = "/engine.io/".to_owned();
+    let log = MemoryLog::new(MemoryLogConfig {
+        partitions: config.bus.partitions,
+        ..MemoryLogConfig::default()
+    });
+    let signals = MemorySignals::new();
+    let first = start(&config, &log, &signals).await;
+    // It came later, and is told of the first without waiting for a regular heartbeat.
+    let second = start(&config, &log, &signals).await;
+
+    let sid = open(first.public).await;
+    loop {
+        let answer = post(second.public, &sid, "40/chat,").await;
+        if answer.status == 200 {
+            break;
+        }
+        assert!(answer.is_unknown_session(), "{}", answer.body);
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let connected = get(second.public, &sid).await.body;
+    assert!(connected.starts_with("40/chat,{"), "{connected}");
+    let mut socket = upgrade(second.public, first.public, &sid).await;
+    socket.send("42/chat,1[\"ping\"]").await;
+    let Said::Text(answer) = socket.next().await else {
+        panic!("the WebSocket is closed");
+    };
+    assert!(answer.starts_with("43/chat,1["), "{answer}");
+
+    // Both ways.
+    let sid = open(second.public).await;
+    assert_eq!(post(first.public, &sid, "40/chat,").await.status, 200);
+
+    second.gateway.close().await;
+    assert_eq!(socket.next().await, Said::Closed);
+    assert!(get(first.public, &sid).await.is_unknown_session());
+    second.stop.cancel();
+    first.gateway.close().await;
+    first.stop.cancel();
 }
