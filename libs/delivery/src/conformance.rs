@@ -3,28 +3,16 @@
 
 use std::{sync::Arc, time::Duration};
 
-use async_trait::async_trait;
 use bytes::Bytes;
 use model::RoomToken;
 use tokio::task::{JoinSet, yield_now};
 
-use crate::{Arrival, Batch, Delivery, GatewayLink, LinkError, VolatileEvent};
+use crate::{Arrival, Batch, Delivery, GatewayLink, LinkError, Receiver, VolatileEvent};
 
 /// Something that must come has this long; far more than it needs.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// No queue is so long.
 const NO_QUEUE: u64 = 10_000_000;
-
-/// The gateway's end of a link.
-#[async_trait]
-pub trait Receiver: Send + Sync + 'static {
-    /// Waits for arrivals and adds all there are; `false` once the worker's end is gone and nothing is
-    /// left. Cancellation safe.
-    async fn recv_many(&mut self, arrivals: &mut Vec<Arrival>) -> bool;
-
-    /// The gateway has everything of the partition up to `seq`.
-    fn acknowledge(&self, partition: u16, seq: u64);
-}
 
 /// Both ends of a link, and what it holds.
 pub struct LinkUnderTest {

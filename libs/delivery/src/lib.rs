@@ -43,6 +43,44 @@ pub trait Connector: Send + Sync + 'static {
     async fn connect(&self, gateway: &str, address: &str) -> Result<Arc<dyn GatewayLink>, LinkError>;
 }
 
+/// The gateway's end of the link from one worker; dropping it closes the link.
+#[async_trait]
+pub trait Receiver: Send + Sync + 'static {
+    /// Waits for arrivals and adds at least one to `arrivals`, in order per partition; `false` once the
+    /// worker's end is gone and nothing is left, and from then on. Cancellation safe.
+    async fn recv_many(&mut self, arrivals: &mut Vec<Arrival>) -> bool;
+
+    /// The gateway has everything of the partition up to `seq`. Never waits; a lower one than before, or
+    /// one of a partition that does not exist, changes nothing.
+    fn acknowledge(&self, partition: u16, seq: u64);
+}
+
+/// The workers that connect to a gateway.
+#[async_trait]
+pub trait Links: Send + 'static {
+    /// The next worker that connects; `None` when no more can come. Cancellation safe.
+    async fn accept(&mut self) -> Option<Box<dyn Receiver>>;
+}
+
+/// Bounds of what waits in a link for a gateway.
+#[derive(Copy, Clone, Debug)]
+pub struct LinkLimits {
+    /// Batches that may wait.
+    pub batches: usize,
+    /// Bytes of records that may wait in batches; half as many again may wait in signals. One batch is
+    /// taken into an empty queue whatever its size.
+    pub bytes: usize,
+}
+
+impl Default for LinkLimits {
+    fn default() -> Self {
+        Self {
+            batches: 4096,
+            bytes: 64 << 20,
+        }
+    }
+}
+
 /// Everything of `(after, through]` of one partition that a gateway has interest in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Batch {

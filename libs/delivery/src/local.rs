@@ -12,26 +12,8 @@ use async_trait::async_trait;
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::Notify;
 
-use crate::{Arrival, Batch, Connector, GatewayLink, LinkError, VolatileEvent};
-
-/// Bounds of a local link.
-#[derive(Copy, Clone, Debug)]
-pub struct LinkLimits {
-    /// Batches that may wait.
-    pub batches: usize,
-    /// Bytes of records that may wait in batches; half as many again may wait in signals. One batch is
-    /// taken into an empty queue whatever its size.
-    pub bytes: usize,
-}
-
-impl Default for LinkLimits {
-    fn default() -> Self {
-        Self {
-            batches: 4096,
-            bytes: 64 << 20,
-        }
-    }
-}
+pub use crate::LinkLimits;
+use crate::{Arrival, Batch, Connector, GatewayLink, LinkError, Links, Receiver, VolatileEvent};
 
 /// Both ends of a link within one process, for a log of `partitions` partitions.
 #[must_use]
@@ -164,6 +146,36 @@ impl LocalReceiver {
         if let Some(position) = self.shared.acknowledged.get(usize::from(partition)) {
             position.fetch_max(seq, Ordering::AcqRel);
         }
+    }
+}
+
+#[async_trait]
+impl Receiver for LocalReceiver {
+    async fn recv_many(&mut self, arrivals: &mut Vec<Arrival>) -> bool {
+        Self::recv_many(self, arrivals).await
+    }
+
+    fn acknowledge(&self, partition: u16, seq: u64) {
+        Self::acknowledge(self, partition, seq);
+    }
+}
+
+/// The workers of one process, which share one link: it is accepted once, and no more come.
+pub struct OneLink(Option<LocalReceiver>);
+
+impl OneLink {
+    /// Hands out this end.
+    #[must_use]
+    pub fn new(receiver: LocalReceiver) -> Self {
+        Self(Some(receiver))
+    }
+}
+
+#[async_trait]
+impl Links for OneLink {
+    async fn accept(&mut self) -> Option<Box<dyn Receiver>> {
+        let receiver = self.0.take()?;
+        Some(Box::new(receiver))
     }
 }
 

@@ -4,33 +4,19 @@
 
 use std::sync::Arc;
 
-use async_trait::async_trait;
 use bytes::Bytes;
 use delivery::{
-    Arrival, Batch, Connector, Delivery, GatewayLink, LinkError,
-    conformance::{LinkUnderTest, Receiver, gateway_link},
-    local::{LinkLimits, LocalLinks, LocalReceiver, pair},
+    Arrival, Batch, Connector, Delivery, GatewayLink, LinkError, Links,
+    conformance::{LinkUnderTest, gateway_link},
+    local::{LinkLimits, LocalLinks, OneLink, pair},
 };
 use model::RoomToken;
-
-struct End(LocalReceiver);
-
-#[async_trait]
-impl Receiver for End {
-    async fn recv_many(&mut self, arrivals: &mut Vec<Arrival>) -> bool {
-        self.0.recv_many(arrivals).await
-    }
-
-    fn acknowledge(&self, partition: u16, seq: u64) {
-        self.0.acknowledge(partition, seq);
-    }
-}
 
 fn under_test(limits: LinkLimits, batches: u64) -> LinkUnderTest {
     let (link, receiver) = pair(4, limits);
     LinkUnderTest {
         link: Arc::new(link),
-        receiver: Box::new(End(receiver)),
+        receiver: Box::new(receiver),
         batches,
     }
 }
@@ -126,4 +112,18 @@ async fn gateways_are_found_by_id_while_they_live() {
     let mut arrivals = Vec::new();
     while receiver.recv_many(&mut arrivals).await {}
     assert_eq!(arrivals, [Arrival::Batch(batch(1, 1))]);
+}
+
+#[tokio::test]
+async fn the_link_within_a_process_is_accepted_once() {
+    let (link, receiver) = pair(1, LinkLimits::default());
+    let mut links = OneLink::new(receiver);
+    let mut receiver = links.accept().await.unwrap();
+    assert!(links.accept().await.is_none());
+    link.deliver(batch(1, 1)).unwrap();
+    let mut arrivals = Vec::new();
+    assert!(receiver.recv_many(&mut arrivals).await);
+    assert_eq!(arrivals, [Arrival::Batch(batch(1, 1))]);
+    receiver.acknowledge(0, 1);
+    assert_eq!(link.acknowledged(0), 1);
 }
