@@ -1,9 +1,19 @@
 //! Whole-system tests: the harness they share. It starts real servers on free ports, as processes of their own,
 //! keeps what they log, and runs the programs of stock clients against them.
 
+mod client;
 mod clients;
+mod cluster;
+mod ledger;
+mod round_robin;
 mod server;
+mod traffic;
 
+pub use client::{Answer, Client, Message, Published, offset};
 pub use clients::{Mode, chromium, node, python, scenario};
+pub use cluster::{Cluster, Instance, Role, Size, until};
+pub use ledger::{Ledger, Verdict};
+pub use round_robin::RoundRobin;
 pub use server::{JWT_SECRET, ProtocolSuites, Standalone};
 pub use servers::{self, Process};
+pub use traffic::{Load, Report, Traffic};

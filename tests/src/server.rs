@@ -13,7 +13,7 @@ use crate::Process;
 /// The secret servers under test check tokens with.
 pub const JWT_SECRET: &str = "a secret for tests that nothing else uses, 32 bytes and more";
 
-const START: Duration = Duration::from_secs(30);
+pub(crate) const START: Duration = Duration::from_secs(30);
 
 /// A private `fanfare standalone` on free ports. Dropping it kills it; `stop` also looks at how it ended.
 pub struct Standalone {
@@ -96,15 +96,7 @@ impl Standalone {
     /// # Errors
     /// When the metrics cannot be had.
     pub fn metric(&self, name: &str, label: &str) -> Result<f64> {
-        let answer = get(&self.admin, "/metrics")?;
-        let lines = answer.lines().filter(|line| {
-            line.strip_prefix(name)
-                .is_some_and(|rest| rest.starts_with(['{', ' ']))
-                && line.contains(label)
-        });
-        Ok(lines
-            .filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok())
-            .sum())
+        metric(&self.admin, name, label)
     }
 
     /// Stops it as an operator would.
@@ -173,7 +165,7 @@ impl ProtocolSuites {
 }
 
 /// A binary of this build: it lies beside the directory of the running test.
-fn built(name: &str, how: &str) -> Result<PathBuf> {
+pub(crate) fn built(name: &str, how: &str) -> Result<PathBuf> {
     let test = std::env::current_exe()?;
     let profile = test
         .parent()
@@ -188,7 +180,7 @@ fn built(name: &str, how: &str) -> Result<PathBuf> {
     Ok(binary)
 }
 
-fn until_ready(admin: &str) -> Result<()> {
+pub(crate) fn until_ready(admin: &str) -> Result<()> {
     let until = Instant::now() + START;
     let mut answer = String::new();
     while Instant::now() < until {
@@ -203,8 +195,21 @@ fn until_ready(admin: &str) -> Result<()> {
     bail!("{admin}/readyz does not say ready: {answer}")
 }
 
+/// The sum of a metric's values over the lines that have `label`.
+pub(crate) fn metric(admin: &str, name: &str, label: &str) -> Result<f64> {
+    let answer = get(admin, "/metrics")?;
+    let lines = answer.lines().filter(|line| {
+        line.strip_prefix(name)
+            .is_some_and(|rest| rest.starts_with(['{', ' ']))
+            && line.contains(label)
+    });
+    Ok(lines
+        .filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok())
+        .sum())
+}
+
 /// The whole answer to a GET.
-fn get(url: &str, path: &str) -> Result<String> {
+pub(crate) fn get(url: &str, path: &str) -> Result<String> {
     let address = url.strip_prefix("http://").context("not an http URL")?;
     let mut stream = TcpStream::connect(address)?;
     stream.set_read_timeout(Some(START))?;
@@ -220,6 +225,6 @@ fn get(url: &str, path: &str) -> Result<String> {
     clippy::disallowed_methods,
     reason = "the harness has no runtime that this could block"
 )]
-fn pause() {
+pub(crate) fn pause() {
     std::thread::sleep(Duration::from_millis(20));
 }

@@ -18,6 +18,7 @@ pub use nats::{Nats, NatsVersion};
 pub use process::Process;
 pub use proxy::Proxy;
 pub use redis::{Redis, RedisCluster, RedisSentinel};
+pub use rustix::process::Signal;
 
 const START: Duration = Duration::from_secs(30);
 

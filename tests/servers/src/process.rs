@@ -8,6 +8,7 @@ use std::{
 
 use anyhow::{Context, Result, bail, ensure};
 use parking_lot::{Condvar, Mutex};
+use rustix::process::Signal;
 
 /// What a process has written so far, both streams together.
 #[derive(Default)]
@@ -139,13 +140,21 @@ impl Process {
         Ok(self.child.wait()?)
     }
 
+    /// Sends it a signal.
+    ///
+    /// # Errors
+    /// When it has ended.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, signal).with_context(|| format!("{signal:?} for {}", self.name))
+    }
+
     /// Asks it to stop (SIGTERM), waits for its end, and looks at its log.
     ///
     /// # Errors
     /// When it does not end within 30 s, does not end well, or has logged an error.
     pub fn stop(mut self) -> Result<()> {
-        let pid = rustix::process::Pid::from_child(&self.child);
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM)?;
+        self.signal(Signal::TERM)?;
         let status = self.wait(Duration::from_secs(30))?;
         ensure!(
             status.success(),

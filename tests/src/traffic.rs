@@ -1,0 +1,249 @@
+use std::{
+    collections::HashMap,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, ensure};
+use parking_lot::Mutex;
+use tokio::{runtime::Runtime, task::JoinSet};
+
+use crate::{Client, Ledger, Verdict, until};
+
+/// What was acknowledged has come everywhere by then, whatever happened.
+const SETTLE: Duration = Duration::from_secs(30);
+
+/// Steady traffic on a cluster.
+#[derive(Copy, Clone, Debug)]
+pub struct Load {
+    /// Rooms there are.
+    pub rooms: usize,
+    /// Publishers, spread over the gateways; each sends to all rooms in turn, one message at a time.
+    pub publishers: usize,
+    /// Members, spread over the gateways.
+    pub members: usize,
+    /// Rooms that each member is in.
+    pub rooms_of_member: usize,
+    /// A publisher rests so long between two messages.
+    pub rest: Duration,
+}
+
+impl Default for Load {
+    fn default() -> Self {
+        Self {
+            rooms: 12,
+            publishers: 4,
+            members: 24,
+            rooms_of_member: 4,
+            rest: Duration::from_millis(8),
+        }
+    }
+}
+
+/// A [`Load`] under way, in threads of its own. Ends when it is dropped.
+pub struct Traffic {
+    runtime: Runtime,
+    members: Vec<(Arc<Client>, Vec<String>)>,
+    publishers: JoinSet<Result<()>>,
+    shared: Arc<Shared>,
+}
+
+#[derive(Default)]
+struct Shared {
+    stop: AtomicBool,
+    sent: Mutex<Sent>,
+}
+
+#[derive(Default)]
+struct Sent {
+    ledger: Ledger,
+    /// Acknowledged, by room.
+    rooms: HashMap<String, usize>,
+    unavailable: usize,
+    slowest_ack: Duration,
+}
+
+/// What a [`Load`] has seen.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// Lost, doubled, reordered.
+    pub verdict: Verdict,
+    /// The longest time in which a member heard nothing from a room that was published to all the time.
+    pub pause: Duration,
+    /// The longest time from the first try of a message to its acknowledgement.
+    pub slowest_ack: Duration,
+    /// Answers `UNAVAILABLE`.
+    pub unavailable: usize,
+    /// Connections that ended, members' and publishers'.
+    pub closed: Vec<String>,
+}
+
+impl Traffic {
+    /// Connects everybody, joins the rooms, and begins to publish.
+    ///
+    /// # Errors
+    /// When a client cannot connect or join.
+    pub fn start(gateways: &[SocketAddr], load: Load) -> Result<Self> {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()?;
+        let gateway = |number: usize| {
+            let count = gateways.len().max(1);
+            gateways.get(number % count).copied().context("no gateway")
+        };
+        let shared = Arc::new(Shared::default());
+        let members = runtime.block_on(async {
+            let mut joining = JoinSet::new();
+            for number in 0..load.members {
+                let address = gateway(number)?;
+                // Neighbours in number are on different gateways, so each room has members on all of them.
+                let rooms: Vec<_> = (0..load.rooms_of_member)
+                    .map(|at| room((number / gateways.len() + at) % load.rooms))
+                    .collect();
+                joining.spawn(async move {
+                    let client = Client::connect(address).await?;
+                    for room in &rooms {
+                        client.join(room).await?;
+                    }
+                    anyhow::Ok((Arc::new(client), rooms))
+                });
+            }
+            joining.join_all().await.into_iter().collect::<Result<Vec<_>>>()
+        })?;
+        let mut publishers = JoinSet::new();
+        for number in 0..load.publishers {
+            let client = runtime.block_on(Client::connect(gateway(number)?))?;
+            let shared = Arc::clone(&shared);
+            publishers.spawn_on(publish(client, number, load, shared), runtime.handle());
+        }
+        Ok(Self {
+            runtime,
+            members,
+            publishers,
+            shared,
+        })
+    }
+
+    /// Messages acknowledged so far.
+    #[must_use]
+    pub fn acknowledged(&self) -> usize {
+        self.shared.sent.lock().rooms.values().sum()
+    }
+
+    /// Waits until so many more are acknowledged.
+    ///
+    /// # Errors
+    /// When they are not within 60 s.
+    pub fn flow(&self, more: usize) -> Result<()> {
+        let goal = self.acknowledged() + more;
+        until("traffic flows", 2 * SETTLE, || Ok(self.acknowledged() >= goal))
+    }
+
+    /// Stops publishing, waits until what was acknowledged has come everywhere, or long enough, and looks.
+    ///
+    /// # Errors
+    /// When a publisher was refused or disconnected.
+    pub fn finish(mut self) -> Result<Report> {
+        self.shared.stop.store(true, Ordering::Relaxed);
+        let mut closed = Vec::new();
+        self.runtime.block_on(async {
+            while let Some(ended) = self.publishers.join_next().await {
+                if let Err(error) = ended? {
+                    closed.push(format!("a publisher: {error:#}"));
+                }
+            }
+            anyhow::Ok(())
+        })?;
+        let expected: Vec<usize> = {
+            let sent = self.shared.sent.lock();
+            let of_room = |room: &String| sent.rooms.get(room).copied().unwrap_or(0);
+            let rooms = self.members.iter().map(|(_, rooms)| rooms);
+            rooms.map(|rooms| rooms.iter().map(of_room).sum()).collect()
+        };
+        let members = || self.members.iter().zip(&expected);
+        // The books say what is missing.
+        let _ = until("everything has come", SETTLE, || {
+            Ok(members().all(|((client, _), expected)| client.message_count() >= *expected))
+        });
+        // What comes twice may come a moment later.
+        self.runtime
+            .block_on(tokio::time::sleep(Duration::from_millis(300)));
+
+        let mut sent = std::mem::take(&mut *self.shared.sent.lock());
+        let mut pause = Duration::ZERO;
+        for (number, (client, rooms)) in self.members.iter().enumerate() {
+            let member = format!("member {number}");
+            closed.extend(client.end().map(|end| format!("{member}: {end}")));
+            for room in rooms {
+                sent.ledger.joined(&member, room);
+            }
+            let messages = client.take_messages();
+            let mut last: HashMap<&str, Instant> = HashMap::new();
+            for message in &messages {
+                if let Some(before) = last.insert(&message.room, message.at) {
+                    pause = pause.max(message.at - before);
+                }
+            }
+            sent.ledger.received(&member, messages);
+        }
+        Ok(Report {
+            verdict: sent.ledger.check(),
+            pause,
+            slowest_ack: sent.slowest_ack,
+            unavailable: sent.unavailable,
+            closed,
+        })
+    }
+}
+
+impl Report {
+    /// Prints one line; nothing may be lost, doubled or reordered, and no connection may have ended.
+    ///
+    /// # Errors
+    /// When something is wrong; says what.
+    pub fn ensure_clean(&self, what: &str) -> Result<()> {
+        eprintln!(
+            "{what}: pause {:?}, slowest ack {:?}, {} UNAVAILABLE",
+            self.pause, self.slowest_ack, self.unavailable
+        );
+        self.verdict.ensure_clean(what)?;
+        ensure!(
+            self.closed.is_empty(),
+            "{what}: connections ended: {:?}",
+            self.closed
+        );
+        Ok(())
+    }
+}
+
+fn room(number: usize) -> String {
+    format!("room-{number}")
+}
+
+async fn publish(client: Client, number: usize, load: Load, shared: Arc<Shared>) -> Result<()> {
+    let publisher = format!("publisher-{number}");
+    for count in 0_usize.. {
+        if shared.stop.load(Ordering::Relaxed) {
+            break;
+        }
+        let room = room((count + number) % load.rooms);
+        let content = format!("{publisher}:{count}");
+        let published = client
+            .publish(&room, &content, &format!("{publisher}-{count}"))
+            .await?;
+        {
+            let mut sent = shared.sent.lock();
+            sent.ledger.acknowledged(&room, &content, &published);
+            *sent.rooms.entry(room).or_default() += 1;
+            sent.unavailable += published.unavailable;
+            sent.slowest_ack = sent.slowest_ack.max(published.took);
+        }
+        tokio::time::sleep(load.rest).await;
+    }
+    Ok(())
+}
