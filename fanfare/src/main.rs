@@ -4,13 +4,16 @@ mod assembly;
 mod cli;
 mod config_cmd;
 mod demo;
+mod process;
 mod standalone;
 mod token;
 
 use std::process::ExitCode;
 
 use clap::{CommandFactory, FromArgMatches};
-use cli::{Cli, Command, ConfigCommand};
+use cli::{Cli, Command, ConfigCommand, Settings};
+use config::Role;
+use process::Process;
 
 fn main() -> ExitCode {
     let matches = Cli::command()
@@ -22,12 +25,23 @@ fn main() -> ExitCode {
         Err(error) => error.exit(),
     };
     match cli.command {
-        None | Some(Command::Standalone) => match cli.settings.load(config::Role::Standalone) {
-            Ok(loaded) => standalone::main(loaded),
-            Err(code) => code,
-        },
+        None | Some(Command::Standalone) => run(&cli.settings, Role::Standalone, async |process| {
+            standalone::run(process).await
+        }),
         Some(Command::Config(ConfigCommand::Check { role })) => config_cmd::check(&cli.settings, role),
         Some(Command::Config(ConfigCommand::Show { role })) => config_cmd::show(&cli.settings, role),
         Some(Command::Token(token)) => token::print(&token),
+    }
+}
+
+/// Runs a role with its configuration.
+fn run(
+    settings: &Settings,
+    role: Role,
+    process: impl AsyncFnOnce(Process) -> anyhow::Result<()>,
+) -> ExitCode {
+    match settings.load(role) {
+        Ok(loaded) => process::main(loaded, process),
+        Err(code) => code,
     }
 }

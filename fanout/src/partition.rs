@@ -16,7 +16,7 @@ use futures_util::{
 use model::RoomToken;
 use prost::Message;
 use registry::{RegistryError, checkpoints::Checkpoints, leases::Lease, snapshots::InterestSnapshots};
-use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, sleep};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use crate::{dispatch::Dispatch, gateways::Gateways, interest::Interest, metrics::Metrics};
@@ -33,6 +33,9 @@ const GAPS: Duration = Duration::from_millis(20);
 const PROGRESS: Duration = Duration::from_secs(5);
 /// Entries of one batch of the log after which other tasks get a turn.
 const TURN: usize = 256;
+/// A gateway that is heard anew is asked to state its rooms so much later: it has just done so by itself, and
+/// the log is still being read.
+const HEARD: Duration = Duration::from_millis(50);
 /// A gateway gets so long to state its rooms; then it is asked again.
 const STATEMENT: Duration = Duration::from_secs(5);
 /// After an error the log is asked again so much later.
@@ -179,7 +182,8 @@ impl Partition {
         let mut saving: OptionFuture<BoxFuture<'static, Report>> = None.into();
         let mut under_way = false;
         let mut news = self.context.gateways.news();
-        let mut statements: FuturesUnordered<_> = self.ask_for_statements().into_iter().collect();
+        let mut ask_at = Instant::now() + HEARD;
+        let mut statements = FuturesUnordered::new();
         loop {
             // At random, so that none of a busy log, busy signals and the upkeep starves the others.
             tokio::select! {
@@ -208,7 +212,11 @@ impl Partition {
                         None => break,
                     },
                 },
-                Ok(()) = news.changed() => statements.extend(self.ask_for_statements()),
+                Ok(()) = news.changed() => ask_at = Instant::now() + HEARD,
+                () = sleep_until(ask_at) => {
+                    ask_at = Instant::now() + UPKEEP;
+                    statements.extend(self.ask_for_statements());
+                }
                 Some(answer) = statements.next() => self.take_answer(&answer),
                 _ = gaps.tick(), if self.dispatch.has_gaps() => self.dispatch.tell_gaps(self.position),
                 _ = progress.tick() => self.dispatch.tell_progress(self.position),
@@ -221,7 +229,6 @@ impl Partition {
                 },
                 _ = upkeep.tick(), if !under_way => {
                     self.look_after_gateways();
-                    statements.extend(self.ask_for_statements());
                     let with_table = self.changed || self.table_saved.elapsed() >= SAVE_AGAIN;
                     saving = Some(self.save(with_table)).into();
                     under_way = true;

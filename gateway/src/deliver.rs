@@ -112,7 +112,7 @@ impl Deliverer {
             partition.waiting = Some(VecDeque::from([batch]));
             drop(partition);
             self.metrics.catch_ups.inc();
-            tracing::info!(
+            tracing::debug!(
                 partition = number,
                 from,
                 "reading from the log what the worker did not send"

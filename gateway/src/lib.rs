@@ -399,7 +399,7 @@ impl Statements {
             self.tasks.spawn("statement", async move {
                 match rooms.state(partition).await {
                     Ok(seq) => {
-                        tracing::info!(partition, seq, "stated the rooms that are here");
+                        tracing::debug!(partition, seq, "stated the rooms that are here");
                         if let Some(Err(error)) =
                             wish.reply.map(|reply| signals.publish(&reply, Bytes::new()))
                         {

@@ -40,6 +40,11 @@ macro_rules! socket_io_client {
             }
 
             #[test]
+            fn recovery() -> Result<()> {
+                with_server(|server| scenario(server, "recovery", $mode))
+            }
+
+            #[test]
             fn errors() -> Result<()> {
                 with_server(|server| scenario(server, "errors", $mode))
             }

@@ -93,7 +93,7 @@ pub const SETTINGS: &[Setting] = &[
         "/socket.io/",
         "Path of the Socket.IO endpoint, with a slash at both ends",
     ),
-    reserved(
+    setting(
         "gateway.recovery_seconds",
         "120",
         "Recovery window in seconds, 0 to 86400; 0 turns recovery off",

@@ -1,0 +1,105 @@
+//! What every role's process has: logs, metrics, the admin server, an orderly end.
+
+use std::{net::SocketAddr, process::ExitCode, sync::Arc, time::Duration};
+
+use anyhow::Context;
+use config::{Config, Loaded, LogFormat};
+use lifecycle::{Readiness, Tasks, admin, phase, stop_signal};
+use prometheus::Registry;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+const ADMIN_BUDGET: Duration = Duration::from_secs(1);
+
+/// A role's surroundings.
+pub(crate) struct Process {
+    pub(crate) config: Config,
+    pub(crate) tasks: Tasks,
+    pub(crate) readiness: Readiness,
+    pub(crate) registry: Registry,
+    /// Cancelled by the first signal that asks the process to stop.
+    pub(crate) stop: CancellationToken,
+}
+
+/// Runs a role until it has ended by itself or was asked to; `role` ends soon after [`Process::stop`].
+#[expect(clippy::print_stderr, reason = "a command line speaks to people")]
+pub(crate) fn main(loaded: Loaded, role: impl AsyncFnOnce(Process) -> anyhow::Result<()>) -> ExitCode {
+    let run = || {
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+        let result = runtime.block_on(run(loaded, role));
+        // Whoever is late ends with the process.
+        runtime.shutdown_background();
+        result
+    };
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("fanfare: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[expect(
+    clippy::print_stdout,
+    reason = "says where it listens, for people and for scripts"
+)]
+async fn run(
+    Loaded { config, warnings }: Loaded,
+    role: impl AsyncFnOnce(Process) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    telemetry::logs(&config.log.filter, config.log.format == LogFormat::Json)?;
+    for warning in warnings {
+        tracing::warn!("{warning}");
+    }
+    let registry = telemetry::registry(&config.environment)?;
+    let listener = bind(config.admin.listen, "the admin address").await?;
+    let address = listener.local_addr()?;
+    let tasks = Tasks::new();
+    let stop = stop_signal(&tasks)?;
+    let readiness = Readiness::new();
+
+    // Not among the tasks: the admin server outlives them.
+    let admin_tasks = Tasks::new();
+    let admin_stop = CancellationToken::new();
+    let metrics = registry.clone();
+    let admin = admin::serve(
+        listener,
+        readiness.clone(),
+        Arc::new(move || telemetry::render(&metrics)),
+        admin_stop.clone(),
+    );
+    admin_tasks.spawn("admin", async move {
+        if let Err(error) = admin.await {
+            tracing::error!(%error, "the admin server has ended");
+        }
+    });
+    println!("fanfare admin on http://{address}");
+
+    let process = Process {
+        config,
+        tasks,
+        readiness,
+        registry,
+        stop,
+    };
+    let result = role(process).await;
+    admin_stop.cancel();
+    phase(
+        "close the admin server",
+        ADMIN_BUDGET,
+        admin_tasks.shutdown(ADMIN_BUDGET),
+    )
+    .await;
+    result
+}
+
+/// Listens on an address of the configuration, which `what` names.
+///
+/// # Errors
+/// When the address cannot be used; says which.
+pub(crate) async fn bind(address: SocketAddr, what: &str) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address)
+        .await
+        .with_context(|| format!("{what} {address} cannot be used"))
+}
