@@ -10,7 +10,7 @@ use bus::{
     signals::memory::MemorySignals,
 };
 use config::Config;
-use delivery::local::{LinkLimits, LocalLinks, pair};
+use delivery::local::{LinkLimits, LocalLinks, OneLink, pair};
 use gateway::Gateway;
 use lifecycle::{Tasks, phase};
 use prometheus::Registry;
@@ -99,7 +99,7 @@ impl Assembly {
             log,
             signals: signals.clone(),
             documents: Arc::new(MemoryDocuments::new()),
-            deliveries,
+            links: Box::new(OneLink::new(deliveries)),
             cluster: None,
             tasks: tasks.clone(),
             registry: registry.clone(),

@@ -75,6 +75,12 @@ impl Deliverer {
         })
     }
 
+    /// Everything of the partition up to here has been delivered.
+    pub(crate) fn through(&self, partition: u16) -> u64 {
+        let partition = self.partitions.get(usize::from(partition));
+        partition.map_or(0, |partition| partition.lock().through)
+    }
+
     /// Takes one arrival. `Some` is the position of its partition to acknowledge.
     pub(crate) fn arrive(self: &Arc<Self>, arrival: Arrival) -> Option<Offset> {
         match arrival {

@@ -1,9 +1,11 @@
 //! The built-in vocabulary (CONTRACT section 4): what each event means, one file a family.
 
 mod access;
+mod handover;
 mod input;
 mod messages;
 mod online;
+mod recovery;
 mod rooms;
 mod typing;
 
@@ -11,21 +13,25 @@ use std::sync::Arc;
 
 use bus::{Documents, Signals};
 use futures_util::future::BoxFuture;
-use model::{ClientError, ErrorCode, Namespace, RoomName, User};
+use model::{ClientError, ErrorCode, Namespace, RoomName};
 use serde_json::json;
 use sio::{engine::CloseReason, packet::Encoded};
 
 use self::input::Input;
-pub(crate) use self::{access::Access, typing::Typing};
+pub(crate) use self::{
+    access::Access,
+    handover::{Handover, MovedSessions},
+    typing::Typing,
+};
 use crate::{
-    journal::{Journal, Position, Returning},
+    journal::Journal,
     metrics::Metrics,
-    presence_feed::{PresenceFeed, is_told},
+    presence_feed::PresenceFeed,
     publish::Publisher,
     rooms::{Joining, Rooms},
     session::{
-        Admission, Application, Authenticator, Away, Claim, Connect, EventPacket, Refusal, Sessions, Socket,
-        Success, is_recoverable, json as to_json,
+        Admission, Application, Authenticator, Claim, Connect, EventPacket, Refusal, Returns, Sessions,
+        Socket, Success, json as to_json,
     },
     transport::Step,
 };
@@ -35,6 +41,7 @@ pub(crate) struct Core {
     pub(crate) rooms: Arc<Rooms>,
     pub(crate) journal: Arc<Journal>,
     pub(crate) sessions: Arc<Sessions>,
+    pub(crate) moved: Arc<MovedSessions>,
     /// Bytes that may be replayed to one client: more would make it a slow one.
     pub(crate) max_replay: usize,
     pub(crate) publisher: Arc<Publisher>,
@@ -94,7 +101,9 @@ impl Application for Vocabulary {
             }
             Ok(Admission {
                 user,
-                pid: recovers.then(|| core.sessions.new_pid()).flatten(),
+                pid: recovers
+                    .then(|| core.sessions.new_pid(core.journal.gateway()))
+                    .flatten(),
                 returns: None,
             })
         })
@@ -166,129 +175,19 @@ impl Application for Vocabulary {
         }
     }
 
-    fn returned(&self, socket: &Arc<Socket>, away: Away, after: Option<u64>, answer: Encoded) {
-        let core = &self.core;
-        let places = away.places();
-        {
-            let mut lane = core.journal.lane();
-            let returning = Returning {
-                socket: socket.id(),
-                user: socket.user().id.as_str(),
-                rooms: &places,
-            };
-            let Some(missed) = lane.missed(after.unwrap_or(away.since()), &returning) else {
-                drop(lane);
-                // It has become too late in this very moment; the client connects anew.
-                core.rooms.give_up(away.places);
-                socket.conn().close(CloseReason::TransportError);
-                return;
-            };
-            for packet in missed {
-                socket.conn().send(&packet);
-            }
-            socket.conn().send(&answer);
-            core.rooms.come_back(&mut lane, socket, away.places);
-        }
-        core.metrics.recovered("recovered");
-        core.sessions.here(socket);
-        core.presence.connected(socket);
-        let rooms: Vec<RoomName> = {
-            let rooms = socket.rooms.lock();
-            let names = rooms.iter().map(|(room, _)| room.name());
-            names.filter(|name| is_told(name)).cloned().collect()
-        };
-        for room in rooms {
-            // Nobody asked how many there are.
-            drop(core.presence.joined(socket, &room));
-        }
+    fn returned(&self, socket: &Arc<Socket>, returns: Returns, answer: Encoded) -> BoxFuture<'static, ()> {
+        let (core, socket) = (Arc::clone(&self.core), Arc::clone(socket));
+        Box::pin(async move { core.returned(&socket, returns, answer).await })
     }
 
-    fn away_again(&self, pid: Option<&str>, away: Away) {
-        if let Some(pid) = pid {
+    fn away_again(&self, pid: Option<&str>, returns: Returns) {
+        if let (Some(pid), Returns::Here { away, .. }) = (pid, returns) {
             self.core.sessions.put(pid, away);
         }
     }
 
     fn disconnected(&self, socket: &Arc<Socket>, reason: CloseReason) {
         self.core.disconnected(socket, reason);
-    }
-}
-
-impl Core {
-    fn disconnected(&self, socket: &Arc<Socket>, reason: CloseReason) {
-        let places = if socket.pid().is_some() && is_recoverable(reason) {
-            self.rooms.go_away(socket)
-        } else {
-            self.rooms.leave_all(socket);
-            Vec::new()
-        };
-        // Without a place its CONNECT was not answered.
-        if places.is_empty() {
-            self.sessions.end(socket);
-        } else {
-            self.sessions.away(socket, places);
-        }
-        self.presence.disconnected(socket);
-    }
-
-    /// The session of a client that comes back, if all it missed can be had. Nothing is recovered in part.
-    async fn claim(&self, claim: Claim, namespace: &Namespace, user: &Arc<User>) -> Option<Admission> {
-        let pid = claim.pid?;
-        let position = claim.offset.map(|offset| offset.parse::<Position>()).transpose();
-        let part = |socket: &Arc<Socket>| {
-            let reason = CloseReason::ForcedServerClose;
-            self.metrics.socket_disconnected(socket.namespace(), reason);
-            self.disconnected(socket, reason);
-        };
-        let away = match position {
-            Ok(ref position) if self.is_ours(position.as_ref()) => {
-                self.sessions.claim(&pid, namespace, user, part).await
-            }
-            Ok(_) | Err(_) => None,
-        };
-        let Some(away) = away else {
-            self.metrics.recovered("unknown");
-            return None;
-        };
-        let after = position.ok().flatten().map(|position| position.number);
-        // A guest without a token is a new one at the door; it goes on as who it was.
-        let user = if user.id == away.user().id {
-            user
-        } else {
-            away.user()
-        };
-        let may_stay = away
-            .places
-            .iter()
-            .all(|place| self.access.may_stay(user, place.room.name()));
-        let is_there = may_stay && {
-            let places = away.places();
-            let returning = Returning {
-                socket: away.id(),
-                user: user.id.as_str(),
-                rooms: &places,
-            };
-            let missed = self
-                .journal
-                .lane()
-                .missed(after.unwrap_or(away.since()), &returning);
-            missed.is_some_and(|missed| missed.iter().map(Encoded::len).sum::<usize>() <= self.max_replay)
-        };
-        if !is_there {
-            self.metrics
-                .recovered(if may_stay { "too late" } else { "forbidden" });
-            self.rooms.give_up(away.places);
-            return None;
-        }
-        Some(Admission {
-            user: Arc::clone(user),
-            pid: Some(pid.into()),
-            returns: Some((away, after)),
-        })
-    }
-
-    fn is_ours(&self, position: Option<&Position>) -> bool {
-        position.is_none_or(|position| position.gateway == *self.journal.gateway())
     }
 }
 

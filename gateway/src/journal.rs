@@ -17,12 +17,17 @@ use std::{
 use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
 use model::{GatewayId, Offset, RoomToken};
 use parking_lot::{Mutex, MutexGuard};
+use proto::v1::Publish;
 use sio::packet::Encoded;
 
-/// Bytes of packets that are kept for those who come back.
+use crate::deliver::encode;
+
+/// Bytes of events that are kept for those who come back.
 const MAX_BYTES: usize = 64 << 20;
-/// What keeping an entry costs besides its packet, roughly.
-const OVERHEAD: usize = 128;
+/// What keeping an entry costs besides its arguments and attachments, roughly.
+const OVERHEAD: usize = 512;
+/// What an event has besides them on the wire, roughly: its name, its namespace, its position.
+const HEAD: usize = 100;
 
 /// The journal of a gateway; off when clients cannot recover.
 pub(crate) struct Journal {
@@ -58,11 +63,26 @@ pub(crate) struct Position {
 }
 
 struct Entry {
-    number: u64,
     at: Instant,
     room: RoomToken,
-    packet: Encoded,
+    event: Journaled,
     receivers: Receivers,
+}
+
+/// An event with its places in journal and log.
+#[derive(Clone, Debug)]
+pub(crate) struct Journaled {
+    pub(crate) number: u64,
+    pub(crate) offset: Offset,
+    pub(crate) publish: Arc<Publish>,
+}
+
+impl Journaled {
+    /// Bytes on the wire, roughly.
+    pub(crate) fn size(&self) -> usize {
+        let attached: usize = self.publish.attachments.iter().map(bytes::Bytes::len).sum();
+        self.publish.args.len() + attached + HEAD
+    }
 }
 
 /// Who got an event.
@@ -166,50 +186,65 @@ impl Lane {
         self.position()
     }
 
-    /// The event of the last [`Lane::next`] was sent, as `packet`.
-    pub(crate) fn sent(&mut self, room: RoomToken, packet: Encoded, receivers: Receivers) {
-        if !self.on {
-            return;
-        }
-        self.bytes += packet.len() + OVERHEAD;
-        self.entries.push_back(Entry {
+    /// The event of the last [`Lane::next`] was sent.
+    pub(crate) fn sent(&mut self, room: RoomToken, publish: Arc<Publish>, receivers: Receivers) -> Journaled {
+        let event = Journaled {
             number: self.position.number,
-            at: Instant::now(),
-            room,
-            packet,
-            receivers,
-        });
-        while self.bytes > MAX_BYTES {
-            self.give_up();
+            offset: self.position.offset,
+            publish,
+        };
+        if self.on {
+            self.bytes += event.size() + OVERHEAD;
+            self.entries.push_back(Entry {
+                at: Instant::now(),
+                room,
+                event: event.clone(),
+                receivers,
+            });
+            while self.bytes > MAX_BYTES {
+                self.give_up();
+            }
         }
+        event
+    }
+
+    /// An event as it was sent, or would have been.
+    pub(crate) fn encode(&self, event: &Journaled) -> Encoded {
+        let position = Position {
+            gateway: self.position.gateway.clone(),
+            number: event.number,
+            offset: event.offset,
+            time_ms: event.publish.time_ms,
+        };
+        encode(&event.publish, Some(event.offset), Some(&position.to_string()))
     }
 
     fn give_up(&mut self) {
         if let Some(entry) = self.entries.pop_front() {
-            self.bytes -= entry.packet.len() + OVERHEAD;
-            self.floor = entry.number;
+            self.bytes -= entry.event.size() + OVERHEAD;
+            self.floor = entry.event.number;
         }
     }
 
     /// What was sent to one socket behind `after`; `None` when some of it is no longer known.
-    pub(crate) fn missed(&self, after: u64, returning: &Returning<'_>) -> Option<Vec<Encoded>> {
+    pub(crate) fn missed(&self, after: u64, returning: &Returning<'_>) -> Option<Vec<Journaled>> {
         if after < self.floor || after > self.position.number {
             return None;
         }
-        let first = self.entries.partition_point(|entry| entry.number <= after);
+        let first = self.entries.partition_point(|entry| entry.event.number <= after);
         let missed = self.entries.range(first..).filter(|entry| {
             let since = returning.rooms.iter().find(|(room, _)| *room == entry.room);
             match (&entry.receivers, since) {
                 (Receivers::Socket(socket), Some(_)) => **socket == *returning.socket,
                 (Receivers::Members { except, held }, Some((_, since))) => {
-                    entry.number > *since
+                    entry.event.number > *since
                         && !except.names(returning.socket, returning.user)
                         && held.iter().all(|held| **held != *returning.socket)
                 }
                 (_, None) => false,
             }
         });
-        Some(missed.map(|entry| entry.packet.clone()).collect())
+        Some(missed.map(|entry| entry.event.clone()).collect())
     }
 }
 
@@ -292,8 +327,15 @@ mod tests {
         RoomToken::from_bytes(&[number; 16]).unwrap()
     }
 
-    fn packet(text: &str) -> Encoded {
-        sio::packet::encode::engine_text(text)
+    fn publish(text: &str) -> Arc<Publish> {
+        Arc::new(Publish {
+            event: text.to_owned(),
+            ..Publish::default()
+        })
+    }
+
+    fn names(missed: Option<Vec<Journaled>>) -> Option<Vec<String>> {
+        missed.map(|missed| missed.iter().map(|event| event.publish.event.clone()).collect())
     }
 
     fn members() -> Receivers {
@@ -307,7 +349,7 @@ mod tests {
         let mut lane = journal.lane();
         let offset = Offset { partition: 1, seq: 1 };
         lane.next(offset, 1).unwrap();
-        lane.sent(token(room), packet(text), receivers);
+        lane.sent(token(room), publish(text), receivers);
         lane.number()
     }
 
@@ -354,18 +396,12 @@ mod tests {
             user: "ada",
             rooms: &rooms,
         };
-        let missed = journal.lane().missed(first, &returning).unwrap();
-        assert_eq!(
-            missed,
-            ["missed", "when let go", "since it came"].map(packet).to_vec()
-        );
+        let missed = names(journal.lane().missed(first, &returning)).unwrap();
+        assert_eq!(missed, ["missed", "when let go", "since it came"]);
         let last = journal.lane().number();
-        assert_eq!(journal.lane().missed(last, &returning), Some(Vec::new()));
-        assert_eq!(
-            journal.lane().missed(last + 1, &returning),
-            None,
-            "nobody was told that"
-        );
+        assert_eq!(names(journal.lane().missed(last, &returning)), Some(Vec::new()));
+        let beyond = names(journal.lane().missed(last + 1, &returning));
+        assert_eq!(beyond, None, "nobody was told that");
     }
 
     #[test]
@@ -382,7 +418,7 @@ mod tests {
             user: "ada",
             rooms: &rooms,
         };
-        assert_eq!(journal.lane().missed(first, &returning), None);
-        assert_eq!(journal.lane().missed(second, &returning), Some(Vec::new()));
+        assert_eq!(names(journal.lane().missed(first, &returning)), None);
+        assert_eq!(names(journal.lane().missed(second, &returning)), Some(Vec::new()));
     }
 }

@@ -25,7 +25,7 @@ use axum::Router;
 use bus::{Documents, EventLog, Signals, SignalsError, Subscription, subjects};
 use bytes::Bytes;
 use config::Config;
-use delivery::{Arrival, local::LocalReceiver};
+use delivery::{Arrival, Links, Receiver};
 use futures_util::future::try_join_all;
 use lifecycle::Tasks;
 use model::GatewayId;
@@ -41,7 +41,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     deliver::Deliverer,
-    events::{Core, Vocabulary},
+    events::{Core, Handover, MovedSessions, Vocabulary},
     interest::Interest,
     journal::Journal,
     metrics::Metrics,
@@ -68,8 +68,8 @@ pub struct Deps {
     pub signals: Arc<dyn Signals>,
     /// State that survives.
     pub documents: Arc<dyn Documents>,
-    /// What the workers send.
-    pub deliveries: LocalReceiver,
+    /// The workers that send what is for this gateway's members.
+    pub links: Box<dyn Links>,
     /// The other gateways; `None` where there can be none.
     pub cluster: Option<Cluster>,
     /// Runs its tasks.
@@ -98,6 +98,7 @@ pub struct Gateway {
     rooms: Arc<Rooms>,
     journal: Arc<Journal>,
     sessions: Arc<Sessions>,
+    moved: Arc<MovedSessions>,
     metrics: Arc<Metrics>,
     signals: Arc<dyn Signals>,
     path: String,
@@ -129,7 +130,7 @@ impl Gateway {
             log,
             signals,
             documents,
-            deliveries,
+            links,
             cluster,
             tasks,
             registry,
@@ -137,6 +138,9 @@ impl Gateway {
         let metrics = Arc::new(Metrics::new(&registry)?);
         let wishes = signals
             .subscribe(&subjects::state_interest(id.as_str()), None)
+            .await?;
+        let claims = signals
+            .subscribe(&subjects::sessions_of(id.as_str()), None)
             .await?;
         let interest = Interest::new(id.clone(), Arc::clone(&log), tasks.clone());
         let journal = Journal::new(&id, config.gateway.recovery);
@@ -180,6 +184,7 @@ impl Gateway {
             rooms: Arc::clone(&rooms),
             journal: Arc::clone(&journal),
             sessions: Arc::clone(&sessions),
+            moved: Arc::default(),
             max_replay: config.gateway.send_queue,
             publisher: Arc::new(Publisher::new(log, Arc::clone(&signals))),
             presence,
@@ -189,6 +194,9 @@ impl Gateway {
             typing: events::Typing::new(tasks.clone()),
             metrics: Arc::clone(&metrics),
         });
+        let handover = Handover::new(Arc::clone(&core), Arc::clone(&deliverer), tasks.clone());
+        tasks.background("session hand-over", async move { handover.answer(claims).await });
+        let moved = Arc::clone(&core.moved);
         let vocabulary = Arc::new(Vocabulary::new(core, Authenticator::new(&config.auth)));
         let sockets = SocketServer::new(vocabulary, Limits::default(), Arc::clone(&metrics));
         let settings = &config.gateway;
@@ -237,25 +245,23 @@ impl Gateway {
             rooms,
             journal,
             sessions,
+            moved,
             metrics,
             signals,
             path,
             http,
             tasks,
         };
-        gateway.start(deliverer, deliveries, wishes);
+        gateway.start(deliverer, links, wishes);
         Ok(gateway)
     }
 
-    fn start(&self, deliverer: Arc<Deliverer>, mut deliveries: LocalReceiver, wishes: Box<dyn Subscription>) {
-        self.tasks.background("deliver", async move {
-            let mut arrivals: Vec<Arrival> = Vec::new();
-            while deliveries.recv_many(&mut arrivals).await {
-                for arrival in arrivals.drain(..) {
-                    if let Some(position) = deliverer.arrive(arrival) {
-                        deliveries.acknowledge(position.partition, position.seq);
-                    }
-                }
+    fn start(&self, deliverer: Arc<Deliverer>, mut links: Box<dyn Links>, wishes: Box<dyn Subscription>) {
+        let tasks = self.tasks.clone();
+        self.tasks.background("links", async move {
+            while let Some(link) = links.accept().await {
+                let deliverer = Arc::clone(&deliverer);
+                tasks.background("deliver", async move { receive(&deliverer, link).await });
             }
         });
         let statements = Statements {
@@ -267,12 +273,14 @@ impl Gateway {
             .background("statements", async move { statements.answer(wishes).await });
         let rooms = Arc::clone(&self.rooms);
         let (journal, sessions) = (Arc::clone(&self.journal), Arc::clone(&self.sessions));
+        let moved = Arc::clone(&self.moved);
         self.tasks.background("sweep rooms", async move {
             loop {
                 tokio::time::sleep(SWEEP).await;
                 let now = Instant::now();
                 journal.sweep(now);
                 rooms.give_up(sessions.expire(now));
+                moved.sweep(now, sessions.window());
                 rooms.sweep(now);
             }
         });
@@ -375,6 +383,18 @@ impl Gateway {
         }
         self.engine.close_all(CloseReason::ServerShuttingDown).await;
         self.heartbeat()(true);
+    }
+}
+
+/// Takes what one worker sends until it is gone.
+async fn receive(deliverer: &Arc<Deliverer>, mut link: Box<dyn Receiver>) {
+    let mut arrivals: Vec<Arrival> = Vec::new();
+    while link.recv_many(&mut arrivals).await {
+        for arrival in arrivals.drain(..) {
+            if let Some(position) = deliverer.arrive(arrival) {
+                link.acknowledge(position.partition, position.seq);
+            }
+        }
     }
 }
 

@@ -22,7 +22,6 @@ use tokio::sync::oneshot;
 pub(crate) use self::joining::Joining;
 use self::variants::Variants;
 use crate::{
-    deliver::encode,
     interest::{Interest, InterestError},
     journal::{Except, Journal, Lane, Receivers},
     session::Socket,
@@ -172,8 +171,11 @@ impl Room {
         let (sent, held) = inner.send(&variants, &except);
         if inner.away > 0 || variants.is_recoverable() {
             let except = Arc::new(except);
-            let packet = variants.into_with_position();
-            lane.sent(self.token, packet, Receivers::Members { except, held });
+            lane.sent(
+                self.token,
+                Arc::clone(publish),
+                Receivers::Members { except, held },
+            );
         }
         sent
     }
@@ -393,9 +395,8 @@ impl Rooms {
                     let since = member.since?;
                     for waiting in member.held.take().map(|held| held.events).unwrap_or_default() {
                         if let Some(offset) = waiting.offset {
-                            let position = lane.next(offset, waiting.publish.time_ms);
-                            let packet = encode(&waiting.publish, Some(offset), position.as_deref());
-                            lane.sent(room.token, packet, Receivers::Socket(socket.id().into()));
+                            lane.next(offset, waiting.publish.time_ms);
+                            lane.sent(room.token, waiting.publish, Receivers::Socket(socket.id().into()));
                         }
                     }
                     Some(since)

@@ -5,9 +5,10 @@ mod recovery;
 mod server;
 mod socket;
 
+pub(crate) use auth::named_guest;
 pub use auth::{Authenticator, Refusal};
-pub use recovery::Away;
-pub(crate) use recovery::{Claim, Sessions, is_recoverable};
+pub(crate) use recovery::{Arrived, Claim, Sessions, Who, is_recoverable};
+pub use recovery::{Away, Moved, Returns};
 pub use server::{Admission, Application, Connect, EventPacket, SocketServer};
 pub(crate) use server::{Success, unavailable};
 pub(crate) use socket::json;

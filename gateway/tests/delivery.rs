@@ -15,7 +15,7 @@ use bus::{
 use config::{Config, Role};
 use delivery::{
     Batch, Delivery, GatewayLink,
-    local::{LinkLimits, LocalLink, pair},
+    local::{LinkLimits, LocalLink, OneLink, pair},
 };
 use gateway::{Deps, Gateway, new_id};
 use lifecycle::Tasks;
@@ -42,7 +42,7 @@ async fn start() -> Bench {
         log: Arc::new(log.clone()),
         signals: Arc::new(MemorySignals::new()),
         documents: Arc::new(MemoryDocuments::new()),
-        deliveries,
+        links: Box::new(OneLink::new(deliveries)),
         cluster: None,
         tasks: tasks.clone(),
         registry: prometheus::Registry::new(),

@@ -15,7 +15,7 @@ use futures_util::future::BoxFuture;
 use gateway::{
     HttpOptions, Mount,
     metrics::Metrics,
-    session::{Admission, Application, Away, Connect, EventPacket, Refusal, Socket, SocketServer},
+    session::{Admission, Application, Connect, EventPacket, Refusal, Returns, Socket, SocketServer},
     transport::{EngineOptions, EngineServer, Step},
 };
 use lifecycle::Tasks;
@@ -52,9 +52,11 @@ impl Application for Fragile {
     }
 
     /// Nothing is recovered here.
-    fn returned(&self, _: &Arc<Socket>, _: Away, _: Option<u64>, _: Encoded) {}
+    fn returned(&self, _: &Arc<Socket>, _: Returns, _: Encoded) -> BoxFuture<'static, ()> {
+        Box::pin(std::future::ready(()))
+    }
 
-    fn away_again(&self, _: Option<&str>, _: Away) {}
+    fn away_again(&self, _: Option<&str>, _: Returns) {}
 
     fn event(&self, socket: &Arc<Socket>, event: EventPacket) -> Step {
         match event.name.as_str() {

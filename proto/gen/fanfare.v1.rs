@@ -618,3 +618,106 @@ pub struct StateInterest {
     #[prost(uint32, tag = "1")]
     pub partition: u32,
 }
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct SessionRequest {
+    #[prost(oneof = "session_request::Step", tags = "1, 2")]
+    pub step: ::core::option::Option<session_request::Step>,
+}
+/// Nested message and enum types in `SessionRequest`.
+pub mod session_request {
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
+    pub enum Step {
+        #[prost(message, tag = "1")]
+        Claim(super::ClaimSession),
+        #[prost(message, tag = "2")]
+        Fetch(super::FetchMissed),
+    }
+}
+/// First: the session is taken from whoever has it. Nobody else gets it after that.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ClaimSession {
+    #[prost(string, tag = "1")]
+    pub pid: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub namespace: ::prost::alloc::string::String,
+    /// Who the client is, as checked by the gateway that asks.
+    #[prost(string, tag = "3")]
+    pub user_id: ::prost::alloc::string::String,
+    /// It has no token: that it knows the pid is all there is to know.
+    #[prost(bool, tag = "4")]
+    pub anonymous: bool,
+    /// The position of the last event it got; empty when it got none since it connected.
+    #[prost(string, tag = "5")]
+    pub position: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ClaimReply {
+    #[prost(oneof = "claim_reply::Outcome", tags = "1, 2, 3, 4")]
+    pub outcome: ::core::option::Option<claim_reply::Outcome>,
+}
+/// Nested message and enum types in `ClaimReply`.
+pub mod claim_reply {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Outcome {
+        #[prost(message, tag = "1")]
+        Claimed(super::Claimed),
+        /// The id of the gateway that took it over before.
+        #[prost(string, tag = "2")]
+        MovedTo(::prost::alloc::string::String),
+        /// What it missed can no longer be had whole.
+        #[prost(bool, tag = "3")]
+        TooLate(bool),
+        #[prost(bool, tag = "4")]
+        Unknown(bool),
+    }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Claimed {
+    /// The public id, which it keeps.
+    #[prost(string, tag = "1")]
+    pub socket_id: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub user_id: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub username: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "4")]
+    pub connected_at_ms: u64,
+    #[prost(string, repeated, tag = "5")]
+    pub rooms: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+/// Then, once the asking gateway has the rooms: what the client missed up to where it gets them itself.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct FetchMissed {
+    #[prost(string, tag = "1")]
+    pub pid: ::prost::alloc::string::String,
+    #[prost(message, repeated, tag = "2")]
+    pub rooms: ::prost::alloc::vec::Vec<RoomPosition>,
+    /// The asking gateway.
+    #[prost(string, tag = "3")]
+    pub gateway: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RoomPosition {
+    #[prost(string, tag = "1")]
+    pub room: ::prost::alloc::string::String,
+    /// The asking gateway gets everything of the room behind this sequence.
+    #[prost(uint64, tag = "2")]
+    pub seq: u64,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct MissedReply {
+    /// All of it is in `events`.
+    #[prost(bool, tag = "1")]
+    pub complete: bool,
+    #[prost(message, repeated, tag = "2")]
+    pub events: ::prost::alloc::vec::Vec<MissedEvent>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct MissedEvent {
+    #[prost(uint32, tag = "1")]
+    pub partition: u32,
+    #[prost(uint64, tag = "2")]
+    pub seq: u64,
+    #[prost(message, optional, tag = "3")]
+    pub publish: ::core::option::Option<Publish>,
+}

@@ -100,7 +100,7 @@ impl Joining {
             }
             if offset.is_some() && self.socket.pid().is_some() {
                 let receivers = Receivers::Socket(self.socket.id().into());
-                lane.sent(self.room.token, variants.into_with_position(), receivers);
+                lane.sent(self.room.token, publish, receivers);
             }
         }
         member.held = None;

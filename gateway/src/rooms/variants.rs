@@ -41,17 +41,4 @@ impl<'a> Variants<'a> {
     pub(super) fn is_recoverable(&self) -> bool {
         self.with_position.get().is_some()
     }
-
-    pub(super) fn into_with_position(self) -> Encoded {
-        let Self {
-            publish,
-            offset,
-            position,
-            with_position,
-            ..
-        } = self;
-        with_position
-            .into_inner()
-            .unwrap_or_else(|| encode(publish, offset, position.as_deref()))
-    }
 }

@@ -161,10 +161,16 @@ fn guest(username: Option<String>) -> User {
     let name = username
         .map(|name| name.trim().to_owned())
         .filter(|name| is_name(name));
+    let username = name.unwrap_or_else(|| id.clone());
+    // Six ASCII characters and ten URL-safe ones are always an id.
+    named_guest(UserId::new(&id).unwrap_or_else(|_| unreachable!()), &username)
+}
+
+/// A guest without a token.
+pub(crate) fn named_guest(id: UserId, username: &str) -> User {
     User {
-        username: name.unwrap_or_else(|| id.clone()).into(),
-        // Six ASCII characters and ten URL-safe ones are always an id.
-        id: UserId::new(&id).unwrap_or_else(|_| unreachable!()),
+        username: username.into(),
+        id,
         role: Role::Guest,
         permissions: Vec::new(),
         rooms: Vec::new(),

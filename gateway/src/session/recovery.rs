@@ -6,13 +6,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use model::{Namespace, Role, RoomToken, User};
+use model::{GatewayId, Namespace, Role, RoomName, RoomToken, User};
 use parking_lot::Mutex;
 use serde::Deserialize;
 use sio::engine::CloseReason;
 
 use super::Socket;
-use crate::{rooms::Place, transport::server::push_random};
+use crate::{journal::Position, rooms::Place, transport::server::push_random};
 
 /// A connection that is being closed is waited for so often, and so long each time, before a claim on its
 /// session gives up.
@@ -36,6 +36,38 @@ impl Claim {
     }
 }
 
+/// What a client comes back to.
+pub enum Returns {
+    /// A session of this gateway.
+    Here {
+        /// What it left.
+        away: Away,
+        /// The place in the journal up to which it has everything.
+        after: u64,
+    },
+    /// A session of another gateway, which has let go of it.
+    There(Moved),
+}
+
+/// A session that comes over from another gateway.
+pub struct Moved {
+    /// The other gateway.
+    pub(crate) owner: String,
+    pub(crate) id: Box<str>,
+    pub(crate) connected_at_ms: u64,
+    pub(crate) rooms: Vec<RoomName>,
+    /// The position up to which the client has everything; none when it has nothing since it connected.
+    pub(crate) position: Option<Position>,
+}
+
+/// How a socket came over from another gateway.
+pub(crate) struct Arrived {
+    /// The position it came with.
+    pub(crate) position: Option<Position>,
+    /// The same in the journal of this gateway.
+    pub(crate) number: u64,
+}
+
 /// A socket that is away.
 pub struct Away {
     pub(super) id: Box<str>,
@@ -43,6 +75,7 @@ pub struct Away {
     pub(super) namespace: Namespace,
     pub(super) connected_at_ms: u64,
     pub(crate) places: Vec<Place>,
+    pub(super) arrived: Option<Arc<Arrived>>,
     /// When it is given up.
     until: Instant,
 }
@@ -51,6 +84,16 @@ impl Away {
     /// The public id it had and will have.
     pub(crate) fn id(&self) -> &str {
         &self.id
+    }
+
+    /// Its namespace.
+    pub(crate) fn namespace(&self) -> &Namespace {
+        &self.namespace
+    }
+
+    /// Unix milliseconds.
+    pub(crate) fn connected_at_ms(&self) -> u64 {
+        self.connected_at_ms
     }
 
     /// Who it is.
@@ -66,13 +109,21 @@ impl Away {
             .collect()
     }
 
-    /// The place in the journal at which it connected.
-    pub(crate) fn since(&self) -> u64 {
-        self.places
-            .iter()
-            .map(|place| place.since)
-            .min()
-            .unwrap_or_default()
+    /// The place in this gateway's journal that a client means by its position; none when that is another
+    /// gateway's.
+    pub(crate) fn after(&self, position: Option<&Position>, gateway: &GatewayId) -> Option<u64> {
+        match (position, &self.arrived) {
+            (Some(position), _) if position.gateway == *gateway => Some(position.number),
+            (position, Some(arrived)) if position == arrived.position.as_ref() => Some(arrived.number),
+            (None, None) => Some(
+                self.places
+                    .iter()
+                    .map(|place| place.since)
+                    .min()
+                    .unwrap_or_default(),
+            ),
+            (Some(_), _) | (None, Some(_)) => None,
+        }
     }
 }
 
@@ -107,11 +158,18 @@ impl Sessions {
         }
     }
 
-    /// A name for a session that begins, if sessions can be recovered.
-    pub(crate) fn new_pid(&self) -> Option<Box<str>> {
+    /// How long a socket may be away.
+    pub(crate) fn window(&self) -> Duration {
+        self.window
+    }
+
+    /// A name for a session that begins at `gateway`, if sessions can be recovered: 20 URL-safe characters,
+    /// the gateway's six and 84 bits of randomness.
+    pub(crate) fn new_pid(&self, gateway: &GatewayId) -> Option<Box<str>> {
         (!self.window.is_zero()).then(|| {
             let mut pid = String::with_capacity(20);
-            push_random(&mut pid, 20);
+            pid.push_str(gateway.as_str());
+            push_random(&mut pid, 14);
             pid.into()
         })
     }
@@ -143,6 +201,7 @@ impl Sessions {
             namespace: socket.namespace().clone(),
             connected_at_ms: socket.connected_at_ms(),
             places,
+            arrived: socket.arrived.get().cloned(),
             until: Instant::now() + self.window,
         };
         self.put(pid, away);
@@ -162,11 +221,11 @@ impl Sessions {
         &self,
         pid: &str,
         namespace: &Namespace,
-        user: &User,
+        who: &Who<'_>,
         part: impl Fn(&Arc<Socket>),
     ) -> Option<Away> {
         for _ in 0..TRIES {
-            match self.find(pid, namespace, user) {
+            match self.find(pid, namespace, who) {
                 Found::Nothing => return None,
                 Found::Away(away) => return Some(*away),
                 Found::Here(socket) => {
@@ -185,17 +244,17 @@ impl Sessions {
         None
     }
 
-    fn find(&self, pid: &str, namespace: &Namespace, user: &User) -> Found {
+    fn find(&self, pid: &str, namespace: &Namespace, who: &Who<'_>) -> Found {
         let mut sessions = self.by_pid.lock();
         match sessions.get(pid) {
             None => Found::Nothing,
             Some(Session::Here(socket)) => match socket.upgrade() {
-                Some(socket) if socket.namespace() == namespace && same(socket.user(), user) => {
+                Some(socket) if socket.namespace() == namespace && who.was(socket.user()) => {
                     Found::Here(socket)
                 }
                 Some(_) | None => Found::Nothing,
             },
-            Some(Session::Away(away)) if away.namespace == *namespace && same(&away.user, user) => {
+            Some(Session::Away(away)) if away.namespace == *namespace && who.was(&away.user) => {
                 match sessions.remove(pid) {
                     Some(Session::Away(away)) => Found::Away(away),
                     Some(Session::Here(_)) | None => Found::Nothing,
@@ -228,12 +287,28 @@ impl Sessions {
     }
 }
 
-/// Whether a session of `before` is that of who is `now` at the door. A guest without a token is a new
-/// one each time; that it knows the `pid` is all there is to know.
-fn same(before: &User, now: &User) -> bool {
-    let anonymous =
-        |user: &User| user.role == Role::Guest && user.id.as_str().starts_with(super::auth::GUEST);
-    before.id == now.id || (anonymous(before) && anonymous(now))
+/// Who is at the door.
+pub(crate) struct Who<'a> {
+    pub(crate) id: &'a str,
+    /// A guest without a token: a new one each time, so that it knows the `pid` is all there is to know.
+    pub(crate) anonymous: bool,
+}
+
+impl<'a> Who<'a> {
+    pub(crate) fn of(user: &'a User) -> Self {
+        Self {
+            id: user.id.as_str(),
+            anonymous: is_anonymous(user),
+        }
+    }
+
+    fn was(&self, user: &User) -> bool {
+        self.id == user.id.as_str() || (self.anonymous && is_anonymous(user))
+    }
+}
+
+fn is_anonymous(user: &User) -> bool {
+    user.role == Role::Guest && user.id.as_str().starts_with(super::auth::GUEST)
 }
 
 /// Whether a client may come back after this; it said goodbye itself, was put out, or broke the protocol

@@ -12,7 +12,7 @@ use sio::{
     packet::{EventName, Limits, RawArgs, encode},
 };
 
-use super::{Away, Refusal, Socket};
+use super::{Refusal, Returns, Socket};
 use crate::{
     metrics::Metrics,
     transport::{Conn, EngineHandler, Message, Step},
@@ -31,12 +31,17 @@ pub trait Application: Send + Sync + 'static {
         reply: sio::packet::Encoded,
     ) -> BoxFuture<'static, Result<(), Refusal>>;
 
-    /// As [`Application::connected`] for a socket that has come back: it is in its rooms again, what it
-    /// missed and the answer are sent.
-    fn returned(&self, socket: &Arc<Socket>, away: Away, after: Option<u64>, reply: sio::packet::Encoded);
+    /// As [`Application::connected`] for a socket that has come back: it gets into its rooms again, and what
+    /// it missed is sent before the answer.
+    fn returned(
+        &self,
+        socket: &Arc<Socket>,
+        returns: Returns,
+        reply: sio::packet::Encoded,
+    ) -> BoxFuture<'static, ()>;
 
     /// The connection of a client that came back ended before it was answered.
-    fn away_again(&self, pid: Option<&str>, away: Away);
+    fn away_again(&self, pid: Option<&str>, returns: Returns);
 
     /// An event. Must not block.
     fn event(&self, socket: &Arc<Socket>, event: EventPacket) -> Step;
@@ -61,9 +66,8 @@ pub struct Admission {
     pub user: Arc<User>,
     /// What names its session, if it can be recovered.
     pub pid: Option<Box<str>>,
-    /// It comes back: what it left, and the place in the journal up to which it has everything (none:
-    /// it has nothing since it connected).
-    pub returns: Option<(Away, Option<u64>)>,
+    /// What it comes back to, if it does.
+    pub returns: Option<Returns>,
 }
 
 impl From<Arc<User>> for Admission {
@@ -119,7 +123,7 @@ impl SocketServer {
                     auth,
                 };
                 let Admission { user, pid, returns } = application.connect(request).await?;
-                let Some((away, after)) = returns else {
+                let Some(returns) = returns else {
                     let socket = Socket::new(Arc::clone(&conn), namespace, user, pid);
                     let reply = encode::connect(&name, socket.id(), socket.pid());
                     if !conn.sockets.lock().add(&socket) {
@@ -128,13 +132,13 @@ impl SocketServer {
                     metrics.socket_connected(socket.namespace());
                     return application.connected(&socket, reply).await;
                 };
-                let socket = Socket::returned(Arc::clone(&conn), &away, user, pid);
+                let socket = Socket::returned(Arc::clone(&conn), namespace, user, pid, &returns);
                 let reply = encode::connect(&name, socket.id(), socket.pid());
                 if conn.sockets.lock().add(&socket) {
                     metrics.socket_connected(socket.namespace());
-                    application.returned(&socket, away, after, reply);
+                    application.returned(&socket, returns, reply).await;
                 } else {
-                    application.away_again(socket.pid(), away);
+                    application.away_again(socket.pid(), returns);
                 }
                 Ok(())
             };

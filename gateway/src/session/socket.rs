@@ -1,7 +1,7 @@
 //! A client in one namespace.
 
 use std::{
-    sync::Arc,
+    sync::{Arc, OnceLock},
     time::{Duration, Instant},
 };
 
@@ -15,7 +15,7 @@ use sio::{
 };
 use smallvec::SmallVec;
 
-use super::Away;
+use super::{Arrived, Returns};
 use crate::{rooms::Room, transport::Conn, transport::server::push_random};
 
 /// A room and the member's slot in it.
@@ -30,6 +30,8 @@ pub struct Socket {
     conn: Arc<Conn>,
     /// Names its session where it can be recovered; a secret of the client.
     pid: Option<Box<str>>,
+    /// How it came over from another gateway, if it did.
+    pub(crate) arrived: OnceLock<Arc<Arrived>>,
     /// Rooms it is in.
     pub(crate) rooms: Mutex<SmallVec<[Slot; 3]>>,
 }
@@ -50,6 +52,7 @@ impl Socket {
             connected_at_ms: crate::now_ms(),
             conn,
             pid,
+            arrived: OnceLock::new(),
             rooms: Mutex::default(),
         })
     }
@@ -57,17 +60,23 @@ impl Socket {
     /// The socket of a client that has come back.
     pub(super) fn returned(
         conn: Arc<Conn>,
-        away: &Away,
+        namespace: Namespace,
         user: Arc<User>,
         pid: Option<Box<str>>,
+        returns: &Returns,
     ) -> Arc<Self> {
+        let (id, connected_at_ms, arrived) = match returns {
+            Returns::Here { away, .. } => (&away.id, away.connected_at_ms, away.arrived.clone()),
+            Returns::There(moved) => (&moved.id, moved.connected_at_ms, None),
+        };
         Arc::new(Self {
-            id: away.id.clone(),
-            namespace: away.namespace.clone(),
+            id: id.clone(),
+            namespace,
             user,
-            connected_at_ms: away.connected_at_ms,
+            connected_at_ms,
             conn,
             pid,
+            arrived: arrived.map(OnceLock::from).unwrap_or_default(),
             rooms: Mutex::default(),
         })
     }

@@ -9,7 +9,7 @@ use bus::{
     signals::memory::MemorySignals,
 };
 use config::{Config, Role};
-use delivery::local::{LinkLimits, LocalLink, pair};
+use delivery::local::{LinkLimits, LocalLink, OneLink, pair};
 use gateway::{Cluster, Deps, Gateway, new_id};
 use lifecycle::Tasks;
 use tokio::net::TcpListener;
@@ -34,7 +34,7 @@ async fn start(config: &Config, log: &MemoryLog, signals: &MemorySignals) -> Wir
         log: Arc::new(log.clone()),
         signals: Arc::new(signals.clone()),
         documents: Arc::new(MemoryDocuments::new()),
-        deliveries,
+        links: Box::new(OneLink::new(deliveries)),
         cluster: Some(Cluster {
             address: internal.local_addr().unwrap().to_string(),
             tls: None,

@@ -37,6 +37,12 @@ pub fn state_interest(gateway: &str) -> String {
     format!("fanfare.gateway.{gateway}.state")
 }
 
+/// Takes a session over from one gateway, a request: `SessionRequest` → `ClaimReply` or `MissedReply`.
+#[must_use]
+pub fn sessions_of(gateway: &str) -> String {
+    format!("fanfare.gateway.{gateway}.session")
+}
+
 /// Heartbeats of workers, payload `WorkerHeartbeat`.
 pub const WORKER_HEARTBEAT: &str = "fanfare.worker.heartbeat";
 
@@ -63,6 +69,7 @@ mod tests {
         assert_eq!(signals_of_partition(3), "fanfare.signal.3.*");
         assert_eq!(signal_token(&signal(3, token)), Some(token));
         assert_eq!(state_interest("abc-_1"), "fanfare.gateway.abc-_1.state");
+        assert_eq!(sessions_of("abc-_1"), "fanfare.gateway.abc-_1.session");
         for bad in [
             "",
             "x",

@@ -1,0 +1,212 @@
+//! Sessions of this gateway that clients take along to another one.
+
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use bus::{Signal, Subscription};
+use bytes::Bytes;
+use lifecycle::Tasks;
+use model::{Namespace, RoomName, RoomToken};
+use parking_lot::Mutex;
+use prost::Message;
+use proto::v1::{
+    ClaimReply, ClaimSession, Claimed, FetchMissed, MissedEvent, MissedReply, SessionRequest,
+    claim_reply::Outcome, session_request::Step,
+};
+
+use super::Core;
+use crate::{
+    deliver::Deliverer,
+    journal::Position,
+    session::{Away, Who},
+};
+
+/// Who claims a session comes back within this time for what its client missed.
+const CLAIMED: Duration = Duration::from_secs(10);
+/// What the other gateway gets by itself must have come here within this time.
+const PATIENCE: Duration = Duration::from_secs(3);
+const PAUSE: Duration = Duration::from_millis(5);
+
+/// Where sessions that were here have gone, by `pid`.
+#[derive(Default)]
+pub(crate) struct MovedSessions(Mutex<HashMap<Box<str>, (String, Instant)>>);
+
+impl MovedSessions {
+    /// The gateway that took it over.
+    pub(crate) fn of(&self, pid: &str) -> Option<String> {
+        self.0.lock().get(pid).map(|(gateway, _)| gateway.clone())
+    }
+
+    fn note(&self, pid: &str, gateway: String) {
+        self.0.lock().insert(pid.into(), (gateway, Instant::now()));
+    }
+
+    /// Forgets those that moved more than `window` ago.
+    pub(crate) fn sweep(&self, now: Instant, window: Duration) {
+        self.0
+            .lock()
+            .retain(|_, (_, at)| now.duration_since(*at) < window);
+    }
+}
+
+/// Hands sessions over to gateways that ask for them.
+pub(crate) struct Handover {
+    core: Arc<Core>,
+    deliverer: Arc<Deliverer>,
+    tasks: Tasks,
+    claimed: Mutex<HashMap<Box<str>, (Away, u64, Instant)>>,
+}
+
+impl Handover {
+    pub(crate) fn new(core: Arc<Core>, deliverer: Arc<Deliverer>, tasks: Tasks) -> Arc<Self> {
+        Arc::new(Self {
+            core,
+            deliverer,
+            tasks,
+            claimed: Mutex::default(),
+        })
+    }
+
+    /// Answers until the subscription ends.
+    pub(crate) async fn answer(self: Arc<Self>, mut requests: Box<dyn Subscription>) {
+        while let Some(request) = requests.next().await {
+            self.give_up(Instant::now());
+            let this = Arc::clone(&self);
+            self.tasks
+                .spawn("session hand-over", async move { this.take(request).await });
+        }
+    }
+
+    /// Claims that nobody came back for.
+    fn give_up(&self, now: Instant) {
+        let mut claimed = self.claimed.lock();
+        let over: Vec<_> = claimed
+            .iter()
+            .filter(|(_, (_, _, at))| now.duration_since(*at) > CLAIMED)
+            .map(|(pid, _)| pid.clone())
+            .collect();
+        for pid in over {
+            if let Some((away, ..)) = claimed.remove(&pid) {
+                self.core.rooms.give_up(away.places);
+            }
+        }
+    }
+
+    async fn take(&self, request: Signal) {
+        let answer: Bytes = match SessionRequest::decode(request.payload).map(|request| request.step) {
+            Ok(Some(Step::Claim(claim))) => self.claim(claim).await.encode_to_vec().into(),
+            Ok(Some(Step::Fetch(fetch))) => self.fetch(fetch).await.encode_to_vec().into(),
+            Ok(None) => return,
+            Err(error) => {
+                tracing::warn!(%error, "another gateway's claim cannot be read");
+                return;
+            }
+        };
+        if let Some(reply) = request.reply
+            && let Err(error) = self.core.signals.publish(&reply, answer)
+        {
+            tracing::warn!(%error, "a session could not be handed over");
+        }
+    }
+
+    async fn claim(&self, claim: ClaimSession) -> ClaimReply {
+        let outcome = |outcome| ClaimReply {
+            outcome: Some(outcome),
+        };
+        if let Some(gateway) = self.core.moved.of(&claim.pid) {
+            return outcome(Outcome::MovedTo(gateway));
+        }
+        let position = Some(claim.position).filter(|text| !text.is_empty());
+        let position = position.map(|text| text.parse::<Position>()).transpose();
+        let (Ok(position), Ok(namespace)) = (position, Namespace::new(&claim.namespace)) else {
+            return outcome(Outcome::Unknown(true));
+        };
+        let who = Who {
+            id: &claim.user_id,
+            anonymous: claim.anonymous,
+        };
+        match self
+            .core
+            .claim_here(&claim.pid, position.as_ref(), &namespace, &who)
+            .await
+        {
+            Ok((away, after)) => {
+                let claimed = Claimed {
+                    socket_id: away.id().to_owned(),
+                    user_id: away.user().id.to_string(),
+                    username: away.user().username.to_string(),
+                    connected_at_ms: away.connected_at_ms(),
+                    rooms: away
+                        .places
+                        .iter()
+                        .map(|place| place.room.name().to_string())
+                        .collect(),
+                };
+                self.claimed
+                    .lock()
+                    .insert(claim.pid.into(), (away, after, Instant::now()));
+                outcome(Outcome::Claimed(claimed))
+            }
+            Err("too late") => outcome(Outcome::TooLate(true)),
+            Err(_) => outcome(Outcome::Unknown(true)),
+        }
+    }
+
+    async fn fetch(&self, fetch: FetchMissed) -> MissedReply {
+        let claimed = self.claimed.lock().remove(fetch.pid.as_str());
+        let Some((away, after, _)) = claimed else {
+            return MissedReply::default();
+        };
+        let bounds: HashMap<RoomToken, u64> = fetch
+            .rooms
+            .iter()
+            .map(|room| {
+                let name = RoomName::stored(&room.room);
+                (RoomToken::new(away.namespace(), &name), room.seq)
+            })
+            .collect();
+        let complete = self.reach(&bounds).await;
+        let missed = self.core.missed(&away, after).filter(|_| complete);
+        let reply = match missed {
+            Some(missed) => MissedReply {
+                complete: true,
+                events: missed
+                    .into_iter()
+                    .filter(|event| {
+                        let room = RoomToken::new(away.namespace(), &RoomName::stored(&event.publish.room));
+                        bounds.get(&room).is_some_and(|bound| event.offset.seq <= *bound)
+                    })
+                    .map(|event| MissedEvent {
+                        partition: event.offset.partition.into(),
+                        seq: event.offset.seq,
+                        publish: Some(Arc::unwrap_or_clone(event.publish)),
+                    })
+                    .collect(),
+            },
+            None => MissedReply::default(),
+        };
+        self.core.rooms.give_up(away.places);
+        if reply.complete {
+            self.core.moved.note(&fetch.pid, fetch.gateway);
+        }
+        reply
+    }
+
+    /// Waits until this gateway has everything up to where the other one gets it by itself.
+    async fn reach(&self, bounds: &HashMap<RoomToken, u64>) -> bool {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            let reached = bounds.iter().all(|(room, seq)| {
+                let partition = self.core.rooms.partition(*room);
+                self.deliverer.through(partition) >= *seq
+            });
+            if reached || Instant::now() >= until {
+                return reached;
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+}
