@@ -103,11 +103,11 @@ fn run(name: &str, command: &mut Command) -> Result<()> {
     Ok(())
 }
 
-fn compat() -> PathBuf {
+pub(crate) fn compat() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("compat")
 }
 
-fn install_node_packages() -> Result<()> {
+pub(crate) fn install_node_packages() -> Result<()> {
     let compat = compat();
     let modules = compat.join("node_modules");
     installed(&compat.join("package-lock.json"), &modules, || {
@@ -119,7 +119,7 @@ fn install_node_packages() -> Result<()> {
 }
 
 /// Answers the interpreter that has them.
-fn install_python_packages() -> Result<PathBuf> {
+pub(crate) fn install_python_packages() -> Result<PathBuf> {
     let requirements = compat().join("requirements.txt");
     let venv = compat().join(".venv");
     let python = venv.join("bin/python");

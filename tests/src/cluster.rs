@@ -362,6 +362,17 @@ impl Cluster {
         logs
     }
 
+    /// The lines of all logs in which `text` stands.
+    #[must_use]
+    pub fn logs_with(&self, text: &str) -> String {
+        let outputs = self.instances().map(Instance::output);
+        let lines = outputs.flat_map(|output| {
+            let lines = output.lines().filter(|line| line.contains(text));
+            lines.map(str::to_owned).collect::<Vec<_>>()
+        });
+        lines.collect::<Vec<_>>().join("\n")
+    }
+
     fn instances(&self) -> impl Iterator<Item = &Instance> {
         self.gateways.iter().chain(&self.workers).chain(&self.presence)
     }

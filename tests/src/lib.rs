@@ -7,6 +7,7 @@ mod cluster;
 mod ledger;
 mod round_robin;
 mod server;
+mod stock_members;
 mod traffic;
 
 pub use client::{Answer, Client, Message, Published, offset};
@@ -16,4 +17,5 @@ pub use ledger::{Ledger, Verdict};
 pub use round_robin::RoundRobin;
 pub use server::{JWT_SECRET, ProtocolSuites, Standalone};
 pub use servers::{self, Process};
+pub use stock_members::{CONTROL, END, Language, StockMembers, StockPlan};
 pub use traffic::{Load, Report, Traffic};
