@@ -25,20 +25,28 @@
 //!
 //! Time is passed in, unix milliseconds.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::hash_map::RandomState,
+    hash::{BuildHasher, Hasher},
+    sync::Arc,
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use model::{GatewayId, Namespace, RoomName, USER_ROOM_PREFIX, UserId};
 
 pub mod conformance;
 pub mod memory;
+pub mod redis;
 mod snapshot;
 
 /// Port of the presence service's state.
 ///
 /// [`apply`](Self::apply), [`expire`](Self::expire) of one gateway and [`due`](Self::due) are atomic:
 /// nobody sees half of one, and what each reports it reports to that one caller only, whatever number of
-/// service replicas share the store. A call that fails with [`PresenceError::Unavailable`] may have
+/// service replicas share the store. A large snapshot or dead gateway an engine may work off in steps, each
+/// atomic and as large as it says, so that the others are not kept waiting; between two steps the store has
+/// what has been worked off, and no plain batch of that gateway is applied. A call that fails with [`PresenceError::Unavailable`] may have
 /// taken effect all the same; a batch is then safely sent again.
 #[async_trait]
 pub trait PresenceStore: Send + Sync + 'static {
@@ -68,7 +76,7 @@ pub trait PresenceStore: Send + Sync + 'static {
     async fn touch(&self, gateway: &GatewayId, now_ms: u64) -> Result<bool, PresenceError>;
 
     /// Removes the gateways not heard of for `lease`, each in one step: its sockets are lost. Every
-    /// dead gateway is reported once.
+    /// dead gateway is reported once; when replicas have shared its steps, by each with its own part.
     ///
     /// # Errors
     /// [`PresenceError::Unavailable`].
@@ -186,6 +194,11 @@ pub const CHANGES_KEPT: usize = 65_536;
 #[must_use]
 pub fn is_listed(room: &RoomName) -> bool {
     !room.as_str().starts_with(USER_ROOM_PREFIX) && !room.as_str().starts_with(char::is_control)
+}
+
+/// A number that no other run has drawn, as good as surely.
+fn random() -> u64 {
+    RandomState::new().build_hasher().finish()
 }
 
 /// One gateway's changes.

@@ -40,7 +40,7 @@ pub async fn all(fresh: impl AsyncFn() -> Arc<dyn PresenceStore>) {
     changes::all_changes_are_in_one_list(&*fresh().await).await;
     changes::old_changes_are_forgotten(&*fresh().await).await;
     for seed in 0..16u32 {
-        let steps: Vec<Step> = (0..400u32)
+        let steps: Vec<Step> = (0..300u32)
             .map(|n| Step::decode((n ^ (seed << 16)).wrapping_mul(0x9e37_79b9).rotate_left(seed)))
             .collect();
         agrees_with_the_naive_truth(&*fresh().await, &steps).await;

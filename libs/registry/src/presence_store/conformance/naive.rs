@@ -67,10 +67,17 @@ impl Step {
             _ => Self::Reap,
         }
     }
+
+    fn reaches_the_store(self) -> bool {
+        matches!(
+            self,
+            Self::Send(_) | Self::SendTwice(_) | Self::Touch(_) | Self::Reap
+        )
+    }
 }
 
 /// Plays the steps on the engine and compares every outcome, every transition and every query with
-/// the model's, after each step.
+/// the model's, after each step that reaches the store.
 ///
 /// # Panics
 /// When they differ.
@@ -78,8 +85,10 @@ pub async fn agrees_with_the_naive_truth(store: &dyn PresenceStore, steps: &[Ste
     let mut world = World::new(store.changes_end().await.unwrap());
     for step in steps {
         world.play(store, *step).await;
-        world.follow(store).await;
-        world.compare(store).await;
+        if step.reaches_the_store() {
+            world.follow(store).await;
+            world.compare(store).await;
+        }
     }
 }
 

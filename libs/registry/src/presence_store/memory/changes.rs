@@ -1,11 +1,8 @@
 //! The list of changes that all may follow.
 
-use std::{
-    collections::{VecDeque, hash_map::RandomState},
-    hash::{BuildHasher, Hasher},
-};
+use std::collections::VecDeque;
 
-use crate::presence_store::{CHANGES_KEPT, Changes, Position, Transition};
+use crate::presence_store::{CHANGES_KEPT, Changes, Position, Transition, random};
 
 #[derive(Debug)]
 pub(super) struct Log {
@@ -19,7 +16,7 @@ pub(super) struct Log {
 impl Default for Log {
     fn default() -> Self {
         Self {
-            life: RandomState::new().build_hasher().finish(),
+            life: random(),
             dropped: 0,
             kept: VecDeque::new(),
         }

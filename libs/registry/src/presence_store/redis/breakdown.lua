@@ -1,0 +1,29 @@
+-- The counts in all, of every namespace (connections, users, rooms), and the connections of every gateway.
+local seen = { [''] = true }
+local namespaces = {}
+for _, key in ipairs({ CONNECTIONS, ROOMS }) do
+  for _, namespace in ipairs(call('HKEYS', key)) do
+    if not seen[namespace] then
+      seen[namespace] = true
+      namespaces[#namespaces + 1] = {
+        namespace,
+        tonumber(call('HGET', CONNECTIONS, namespace) or 0),
+        call('ZCARD', ONLINE .. namespace),
+        call('ZCARD', LISTED .. namespace),
+      }
+    end
+  end
+end
+local gateways = {}
+for at, gateway in ipairs(call('ZRANGE', GATEWAYS, 0, -1)) do
+  gateways[at] = { gateway, call('HLEN', SOCKETS .. gateway) }
+end
+return {
+  {
+    tonumber(call('HGET', CONNECTIONS, '') or 0),
+    call('HLEN', USERS),
+    tonumber(call('HGET', ROOMS, '') or 0),
+  },
+  namespaces,
+  gateways,
+}
