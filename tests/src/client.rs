@@ -219,7 +219,7 @@ impl Client {
         .await
     }
 
-    /// Waits for an event of that name whose first argument fits; forgets it and what came before it.
+    /// Waits for an event of that name whose first argument fits, and forgets it.
     ///
     /// # Errors
     /// As [`Client::message`].
@@ -230,7 +230,7 @@ impl Client {
                 fits(&value).then_some((at, value))
             });
             let (at, value) = found?;
-            state.events.drain(..=at);
+            state.events.remove(at);
             Some(value)
         })
         .await

@@ -203,9 +203,9 @@ pub(crate) fn metric(admin: &str, name: &str, label: &str) -> Result<f64> {
             .is_some_and(|rest| rest.starts_with(['{', ' ']))
             && line.contains(label)
     });
-    Ok(lines
-        .filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok())
-        .sum())
+    let values = lines.filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok());
+    // `sum` of nothing is -0.
+    Ok(values.fold(0.0, |sum, value| sum + value))
 }
 
 /// The whole answer to a GET.

@@ -80,4 +80,3 @@ say({ joined: members.length });
 await Promise.all(members.map((member) => member.publish()));
 say({ published: members.length * count });
 await Promise.all(members.map((member) => member.finish()));
-process.exit(0);
