@@ -4,6 +4,7 @@
 pub mod checkpoints;
 pub mod leases;
 pub mod presence_store;
+pub mod redis;
 pub mod snapshots;
 
 /// Why the registry could not do it.
