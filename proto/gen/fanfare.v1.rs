@@ -415,6 +415,1448 @@ pub struct WorkerHeartbeat {
     #[prost(bool, tag = "2")]
     pub leaving: bool,
 }
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct PresenceUser {
+    #[prost(string, tag = "1")]
+    pub user_id: ::prost::alloc::string::String,
+    /// As the oldest socket says; empty for a user who is not online.
+    #[prost(string, tag = "2")]
+    pub username: ::prost::alloc::string::String,
+    /// Has a socket in the namespace.
+    #[prost(bool, tag = "3")]
+    pub online: bool,
+    /// Of the oldest socket; not set for a user who is not online, but for a room's member within the grace.
+    #[prost(message, optional, tag = "4")]
+    pub connected_at: ::core::option::Option<::prost_types::Timestamp>,
+    /// Oldest first. In lists only if the mask asks for it.
+    #[prost(message, repeated, tag = "5")]
+    pub sockets: ::prost::alloc::vec::Vec<PresenceSocket>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PresenceSocket {
+    /// The public id, not the secret one of the session.
+    #[prost(string, tag = "1")]
+    pub socket_id: ::prost::alloc::string::String,
+    /// The gateway that holds it.
+    #[prost(string, tag = "2")]
+    pub gateway: ::prost::alloc::string::String,
+    #[prost(message, optional, tag = "3")]
+    pub connected_at: ::core::option::Option<::prost_types::Timestamp>,
+    #[prost(string, tag = "4")]
+    pub ip: ::prost::alloc::string::String,
+    #[prost(string, tag = "5")]
+    pub user_agent: ::prost::alloc::string::String,
+    #[prost(string, tag = "6")]
+    pub namespace: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PresenceRoom {
+    #[prost(string, tag = "1")]
+    pub room: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub namespace: ::prost::alloc::string::String,
+    /// Members, each counted once; 0 for a room that nobody is in.
+    #[prost(uint32, tag = "3")]
+    pub users_count: u32,
+    #[prost(uint32, tag = "4")]
+    pub sockets_count: u32,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GetUserRequest {
+    #[prost(string, tag = "1")]
+    pub namespace: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub user_id: ::prost::alloc::string::String,
+    /// Fields of PresenceUser that are answered; all when not set. `user_id` always is.
+    #[prost(message, optional, tag = "3")]
+    pub read_mask: ::core::option::Option<::prost_types::FieldMask>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct BatchGetUsersRequest {
+    #[prost(string, tag = "1")]
+    pub namespace: ::prost::alloc::string::String,
+    /// At most 1000.
+    #[prost(string, repeated, tag = "2")]
+    pub user_ids: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// As in GetUser.
+    #[prost(message, optional, tag = "3")]
+    pub read_mask: ::core::option::Option<::prost_types::FieldMask>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct BatchGetUsersResponse {
+    /// One each, in the order of the request.
+    #[prost(message, repeated, tag = "1")]
+    pub users: ::prost::alloc::vec::Vec<PresenceUser>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct IsOnlineRequest {
+    #[prost(string, tag = "1")]
+    pub namespace: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub user_id: ::prost::alloc::string::String,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct IsOnlineResponse {
+    #[prost(bool, tag = "1")]
+    pub online: bool,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListOnlineUsersRequest {
+    #[prost(string, tag = "1")]
+    pub namespace: ::prost::alloc::string::String,
+    #[prost(int32, tag = "2")]
+    pub page_size: i32,
+    #[prost(string, tag = "3")]
+    pub page_token: ::prost::alloc::string::String,
+    /// Fields of PresenceUser that are answered; all but `sockets` when not set.
+    #[prost(message, optional, tag = "4")]
+    pub read_mask: ::core::option::Option<::prost_types::FieldMask>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListOnlineUsersResponse {
+    #[prost(message, repeated, tag = "1")]
+    pub users: ::prost::alloc::vec::Vec<PresenceUser>,
+    #[prost(string, tag = "2")]
+    pub next_page_token: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListRoomMembersRequest {
+    #[prost(string, tag = "1")]
+    pub namespace: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub room: ::prost::alloc::string::String,
+    #[prost(int32, tag = "3")]
+    pub page_size: i32,
+    #[prost(string, tag = "4")]
+    pub page_token: ::prost::alloc::string::String,
+    /// As in ListOnlineUsers.
+    #[prost(message, optional, tag = "5")]
+    pub read_mask: ::core::option::Option<::prost_types::FieldMask>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListRoomMembersResponse {
+    #[prost(message, repeated, tag = "1")]
+    pub members: ::prost::alloc::vec::Vec<PresenceUser>,
+    #[prost(string, tag = "2")]
+    pub next_page_token: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListUserRoomsRequest {
+    #[prost(string, tag = "1")]
+    pub namespace: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub user_id: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListUserRoomsResponse {
+    /// Names, ascending.
+    #[prost(string, repeated, tag = "1")]
+    pub rooms: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GetRoomRequest {
+    #[prost(string, tag = "1")]
+    pub namespace: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub room: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListRoomsRequest {
+    #[prost(string, tag = "1")]
+    pub namespace: ::prost::alloc::string::String,
+    #[prost(int32, tag = "2")]
+    pub page_size: i32,
+    #[prost(string, tag = "3")]
+    pub page_token: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListRoomsResponse {
+    #[prost(message, repeated, tag = "1")]
+    pub rooms: ::prost::alloc::vec::Vec<PresenceRoom>,
+    #[prost(string, tag = "2")]
+    pub next_page_token: ::prost::alloc::string::String,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GetStatsRequest {}
+/// All of one moment.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct GetStatsResponse {
+    /// Over all namespaces and gateways. Sockets; a client has one in each namespace it is in.
+    #[prost(uint64, tag = "1")]
+    pub connections: u64,
+    /// Each counted once, in however many namespaces.
+    #[prost(uint64, tag = "2")]
+    pub users: u64,
+    #[prost(uint64, tag = "3")]
+    pub rooms: u64,
+    /// By name.
+    #[prost(message, repeated, tag = "4")]
+    pub namespaces: ::prost::alloc::vec::Vec<NamespaceStats>,
+    /// By id.
+    #[prost(message, repeated, tag = "5")]
+    pub gateways: ::prost::alloc::vec::Vec<GatewayStats>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct NamespaceStats {
+    #[prost(string, tag = "1")]
+    pub namespace: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "2")]
+    pub connections: u64,
+    #[prost(uint64, tag = "3")]
+    pub users: u64,
+    #[prost(uint64, tag = "4")]
+    pub rooms: u64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GatewayStats {
+    #[prost(string, tag = "1")]
+    pub gateway: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "2")]
+    pub connections: u64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct WatchRequest {
+    #[prost(string, tag = "1")]
+    pub namespace: ::prost::alloc::string::String,
+    /// At most 1000. With neither users nor rooms: every user of the namespace.
+    #[prost(string, repeated, tag = "2")]
+    pub user_ids: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// At most 1000; their members.
+    #[prost(string, repeated, tag = "3")]
+    pub rooms: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Of the last message of a watch of the same users and rooms, at any replica: goes on after it. If the changes
+    /// since then are no longer kept, a snapshot begins the watch anew.
+    #[prost(string, tag = "4")]
+    pub resume_token: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct WatchResponse {
+    /// After which to go on. Empty within a snapshot, which is good only as a whole.
+    #[prost(string, tag = "1")]
+    pub resume_token: ::prost::alloc::string::String,
+    #[prost(oneof = "watch_response::Event", tags = "2, 3, 4, 5, 6, 7")]
+    pub event: ::core::option::Option<watch_response::Event>,
+}
+/// Nested message and enum types in `WatchResponse`.
+pub mod watch_response {
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
+    pub enum Event {
+        #[prost(message, tag = "2")]
+        Snapshot(super::WatchSnapshot),
+        #[prost(message, tag = "3")]
+        User(super::UserChange),
+        #[prost(message, tag = "4")]
+        Room(super::RoomChange),
+        #[prost(message, tag = "5")]
+        Lagged(super::WatchLagged),
+        #[prost(message, tag = "6")]
+        Resumed(super::WatchResumed),
+        #[prost(message, tag = "7")]
+        Progress(super::WatchProgress),
+    }
+}
+/// A part of a snapshot. What the watcher knew before the first part no longer counts. Changes made while the
+/// snapshot was taken may follow though they are in it: a change says what is, so that is harmless.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct WatchSnapshot {
+    #[prost(enumeration = "SnapshotReason", tag = "1")]
+    pub reason: i32,
+    #[prost(bool, tag = "2")]
+    pub first: bool,
+    #[prost(bool, tag = "3")]
+    pub last: bool,
+    /// The users asked for, those who are not online too; of the whole namespace, those online.
+    #[prost(message, repeated, tag = "4")]
+    pub users: ::prost::alloc::vec::Vec<PresenceUser>,
+    #[prost(message, repeated, tag = "5")]
+    pub rooms: ::prost::alloc::vec::Vec<WatchedRoom>,
+}
+/// Some members of a room. A large room comes in several parts, one after the other.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct WatchedRoom {
+    #[prost(message, optional, tag = "1")]
+    pub room: ::core::option::Option<PresenceRoom>,
+    #[prost(message, repeated, tag = "2")]
+    pub members: ::prost::alloc::vec::Vec<PresenceUser>,
+}
+/// Whoever wants no noise of reconnects takes BACK for ONLINE and leaves LOST alone.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct UserChange {
+    #[prost(enumeration = "user_change::Kind", tag = "1")]
+    pub kind: i32,
+    #[prost(string, tag = "2")]
+    pub user_id: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub username: ::prost::alloc::string::String,
+    /// End of the grace; with LOST only.
+    #[prost(message, optional, tag = "4")]
+    pub until: ::core::option::Option<::prost_types::Timestamp>,
+}
+/// Nested message and enum types in `UserChange`.
+pub mod user_change {
+    #[derive(
+        Clone,
+        Copy,
+        Debug,
+        PartialEq,
+        Eq,
+        Hash,
+        PartialOrd,
+        Ord,
+        ::prost::Enumeration
+    )]
+    #[repr(i32)]
+    pub enum Kind {
+        Unspecified = 0,
+        /// The first socket of the namespace is there.
+        Online = 1,
+        /// The last socket is lost; unless one is BACK until `until`, the user is OFFLINE then.
+        Lost = 2,
+        Back = 3,
+        Offline = 4,
+    }
+    impl Kind {
+        /// String value of the enum field names used in the ProtoBuf definition.
+        ///
+        /// The values are not transformed in any way and thus are considered stable
+        /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+        pub fn as_str_name(&self) -> &'static str {
+            match self {
+                Self::Unspecified => "KIND_UNSPECIFIED",
+                Self::Online => "ONLINE",
+                Self::Lost => "LOST",
+                Self::Back => "BACK",
+                Self::Offline => "OFFLINE",
+            }
+        }
+        /// Creates an enum from field names used in the ProtoBuf definition.
+        pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+            match value {
+                "KIND_UNSPECIFIED" => Some(Self::Unspecified),
+                "ONLINE" => Some(Self::Online),
+                "LOST" => Some(Self::Lost),
+                "BACK" => Some(Self::Back),
+                "OFFLINE" => Some(Self::Offline),
+                _ => None,
+            }
+        }
+    }
+}
+/// A user's first socket joins, its last one leaves; a reconnect within the grace is neither.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RoomChange {
+    #[prost(enumeration = "room_change::Kind", tag = "1")]
+    pub kind: i32,
+    #[prost(string, tag = "2")]
+    pub room: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub user_id: ::prost::alloc::string::String,
+    #[prost(string, tag = "4")]
+    pub username: ::prost::alloc::string::String,
+    /// Right after the change.
+    #[prost(uint32, tag = "5")]
+    pub users_count: u32,
+}
+/// Nested message and enum types in `RoomChange`.
+pub mod room_change {
+    #[derive(
+        Clone,
+        Copy,
+        Debug,
+        PartialEq,
+        Eq,
+        Hash,
+        PartialOrd,
+        Ord,
+        ::prost::Enumeration
+    )]
+    #[repr(i32)]
+    pub enum Kind {
+        Unspecified = 0,
+        Joined = 1,
+        Left = 2,
+    }
+    impl Kind {
+        /// String value of the enum field names used in the ProtoBuf definition.
+        ///
+        /// The values are not transformed in any way and thus are considered stable
+        /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+        pub fn as_str_name(&self) -> &'static str {
+            match self {
+                Self::Unspecified => "KIND_UNSPECIFIED",
+                Self::Joined => "JOINED",
+                Self::Left => "LEFT",
+            }
+        }
+        /// Creates an enum from field names used in the ProtoBuf definition.
+        pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+            match value {
+                "KIND_UNSPECIFIED" => Some(Self::Unspecified),
+                "JOINED" => Some(Self::Joined),
+                "LEFT" => Some(Self::Left),
+                _ => None,
+            }
+        }
+    }
+}
+/// Changes were missed because the watcher did not read fast enough; a snapshot follows.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct WatchLagged {
+    /// At least so many changes of the cluster, asked for or not.
+    #[prost(uint64, tag = "1")]
+    pub missed: u64,
+}
+/// The watch goes on where the resume token says, without a snapshot.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct WatchResumed {}
+/// Nothing that was asked for has happened, only the resume token is newer.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct WatchProgress {}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum SnapshotReason {
+    Unspecified = 0,
+    /// The watch begins.
+    Start = 1,
+    /// The watch was to go on, but the changes since are no longer kept.
+    ResumeExpired = 2,
+    /// The watcher was too slow, see WatchLagged.
+    Lagged = 3,
+    /// The store was emptied or replaced.
+    StoreReset = 4,
+}
+impl SnapshotReason {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "SNAPSHOT_REASON_UNSPECIFIED",
+            Self::Start => "SNAPSHOT_REASON_START",
+            Self::ResumeExpired => "SNAPSHOT_REASON_RESUME_EXPIRED",
+            Self::Lagged => "SNAPSHOT_REASON_LAGGED",
+            Self::StoreReset => "SNAPSHOT_REASON_STORE_RESET",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "SNAPSHOT_REASON_UNSPECIFIED" => Some(Self::Unspecified),
+            "SNAPSHOT_REASON_START" => Some(Self::Start),
+            "SNAPSHOT_REASON_RESUME_EXPIRED" => Some(Self::ResumeExpired),
+            "SNAPSHOT_REASON_LAGGED" => Some(Self::Lagged),
+            "SNAPSHOT_REASON_STORE_RESET" => Some(Self::StoreReset),
+            _ => None,
+        }
+    }
+}
+/// Generated client implementations.
+pub mod presence_client {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    use tonic::codegen::http::Uri;
+    /// Served by the presence service; any replica answers the same. Calls carry `authorization: Bearer <key>`
+    /// where a key is set.
+    ///
+    /// A user or room that nobody holds is an answer, not an error. Errors: INVALID_ARGUMENT names the field,
+    /// UNAUTHENTICATED asks for the key, UNAVAILABLE says that the store is away or that this replica stops (try
+    /// again, another replica may do), DEADLINE_EXCEEDED.
+    ///
+    /// Every request but GetStats needs `namespace`, e.g. "/chat". A `user_id` and a `room` have 1 to 128
+    /// characters and no control characters.
+    ///
+    /// Lists come in pages: `page_size` 0 stands for 100, more than 1000 is refused; the first page has no
+    /// `page_token`, the next one what the page before gave as `next_page_token`, empty after the last one. Whoever
+    /// is in the list all the time is seen exactly once, however the list changes in the meantime.
+    #[derive(Debug, Clone)]
+    pub struct PresenceClient<T> {
+        inner: tonic::client::Grpc<T>,
+    }
+    impl PresenceClient<tonic::transport::Channel> {
+        /// Attempt to create a new client by connecting to a given endpoint.
+        pub async fn connect<D>(dst: D) -> Result<Self, tonic::transport::Error>
+        where
+            D: TryInto<tonic::transport::Endpoint>,
+            D::Error: Into<StdError>,
+        {
+            let conn = tonic::transport::Endpoint::new(dst)?.connect().await?;
+            Ok(Self::new(conn))
+        }
+    }
+    impl<T> PresenceClient<T>
+    where
+        T: tonic::client::GrpcService<tonic::body::Body>,
+        T::Error: Into<StdError>,
+        T::ResponseBody: Body<Data = Bytes> + std::marker::Send + 'static,
+        <T::ResponseBody as Body>::Error: Into<StdError> + std::marker::Send,
+    {
+        pub fn new(inner: T) -> Self {
+            let inner = tonic::client::Grpc::new(inner);
+            Self { inner }
+        }
+        pub fn with_origin(inner: T, origin: Uri) -> Self {
+            let inner = tonic::client::Grpc::with_origin(inner, origin);
+            Self { inner }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> PresenceClient<InterceptedService<T, F>>
+        where
+            F: tonic::service::Interceptor,
+            T::ResponseBody: Default,
+            T: tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+                Response = http::Response<
+                    <T as tonic::client::GrpcService<tonic::body::Body>>::ResponseBody,
+                >,
+            >,
+            <T as tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+            >>::Error: Into<StdError> + std::marker::Send + std::marker::Sync,
+        {
+            PresenceClient::new(InterceptedService::new(inner, interceptor))
+        }
+        /// Compress requests with the given encoding.
+        ///
+        /// This requires the server to support it otherwise it might respond with an
+        /// error.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.send_compressed(encoding);
+            self
+        }
+        /// Enable decompressing responses.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.accept_compressed(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_decoding_message_size(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_encoding_message_size(limit);
+            self
+        }
+        pub async fn get_user(
+            &mut self,
+            request: impl tonic::IntoRequest<super::GetUserRequest>,
+        ) -> std::result::Result<tonic::Response<super::PresenceUser>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/fanfare.v1.Presence/GetUser",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("fanfare.v1.Presence", "GetUser"));
+            self.inner.unary(req, path, codec).await
+        }
+        pub async fn batch_get_users(
+            &mut self,
+            request: impl tonic::IntoRequest<super::BatchGetUsersRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::BatchGetUsersResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/fanfare.v1.Presence/BatchGetUsers",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("fanfare.v1.Presence", "BatchGetUsers"));
+            self.inner.unary(req, path, codec).await
+        }
+        pub async fn is_online(
+            &mut self,
+            request: impl tonic::IntoRequest<super::IsOnlineRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::IsOnlineResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/fanfare.v1.Presence/IsOnline",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("fanfare.v1.Presence", "IsOnline"));
+            self.inner.unary(req, path, codec).await
+        }
+        pub async fn list_online_users(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListOnlineUsersRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListOnlineUsersResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/fanfare.v1.Presence/ListOnlineUsers",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("fanfare.v1.Presence", "ListOnlineUsers"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Members of a room stay members for a short grace after their last socket was lost; such a member has
+        /// `online` false.
+        pub async fn list_room_members(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListRoomMembersRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListRoomMembersResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/fanfare.v1.Presence/ListRoomMembers",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("fanfare.v1.Presence", "ListRoomMembers"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Without the room that every user has of its own, `user:<id>`.
+        pub async fn list_user_rooms(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListUserRoomsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListUserRoomsResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/fanfare.v1.Presence/ListUserRooms",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("fanfare.v1.Presence", "ListUserRooms"));
+            self.inner.unary(req, path, codec).await
+        }
+        pub async fn get_room(
+            &mut self,
+            request: impl tonic::IntoRequest<super::GetRoomRequest>,
+        ) -> std::result::Result<tonic::Response<super::PresenceRoom>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/fanfare.v1.Presence/GetRoom",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("fanfare.v1.Presence", "GetRoom"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// The rooms that have members, without those that users have of their own.
+        pub async fn list_rooms(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListRoomsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListRoomsResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/fanfare.v1.Presence/ListRooms",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("fanfare.v1.Presence", "ListRooms"));
+            self.inner.unary(req, path, codec).await
+        }
+        pub async fn get_stats(
+            &mut self,
+            request: impl tonic::IntoRequest<super::GetStatsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::GetStatsResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/fanfare.v1.Presence/GetStats",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("fanfare.v1.Presence", "GetStats"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// A snapshot of what is asked for, then every change, whichever replica or gateway brought it about, in the
+        /// order in which it happened. The stream ends with UNAVAILABLE when this replica stops: go on at another one
+        /// with the last `resume_token`, as after any other break.
+        pub async fn watch(
+            &mut self,
+            request: impl tonic::IntoRequest<super::WatchRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::WatchResponse>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/fanfare.v1.Presence/Watch",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("fanfare.v1.Presence", "Watch"));
+            self.inner.server_streaming(req, path, codec).await
+        }
+    }
+}
+/// Generated server implementations.
+pub mod presence_server {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    /// Generated trait containing gRPC methods that should be implemented for use with PresenceServer.
+    #[async_trait]
+    pub trait Presence: std::marker::Send + std::marker::Sync + 'static {
+        async fn get_user(
+            &self,
+            request: tonic::Request<super::GetUserRequest>,
+        ) -> std::result::Result<tonic::Response<super::PresenceUser>, tonic::Status>;
+        async fn batch_get_users(
+            &self,
+            request: tonic::Request<super::BatchGetUsersRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::BatchGetUsersResponse>,
+            tonic::Status,
+        >;
+        async fn is_online(
+            &self,
+            request: tonic::Request<super::IsOnlineRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::IsOnlineResponse>,
+            tonic::Status,
+        >;
+        async fn list_online_users(
+            &self,
+            request: tonic::Request<super::ListOnlineUsersRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListOnlineUsersResponse>,
+            tonic::Status,
+        >;
+        /// Members of a room stay members for a short grace after their last socket was lost; such a member has
+        /// `online` false.
+        async fn list_room_members(
+            &self,
+            request: tonic::Request<super::ListRoomMembersRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListRoomMembersResponse>,
+            tonic::Status,
+        >;
+        /// Without the room that every user has of its own, `user:<id>`.
+        async fn list_user_rooms(
+            &self,
+            request: tonic::Request<super::ListUserRoomsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListUserRoomsResponse>,
+            tonic::Status,
+        >;
+        async fn get_room(
+            &self,
+            request: tonic::Request<super::GetRoomRequest>,
+        ) -> std::result::Result<tonic::Response<super::PresenceRoom>, tonic::Status>;
+        /// The rooms that have members, without those that users have of their own.
+        async fn list_rooms(
+            &self,
+            request: tonic::Request<super::ListRoomsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListRoomsResponse>,
+            tonic::Status,
+        >;
+        async fn get_stats(
+            &self,
+            request: tonic::Request<super::GetStatsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::GetStatsResponse>,
+            tonic::Status,
+        >;
+        /// Server streaming response type for the Watch method.
+        type WatchStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::WatchResponse, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// A snapshot of what is asked for, then every change, whichever replica or gateway brought it about, in the
+        /// order in which it happened. The stream ends with UNAVAILABLE when this replica stops: go on at another one
+        /// with the last `resume_token`, as after any other break.
+        async fn watch(
+            &self,
+            request: tonic::Request<super::WatchRequest>,
+        ) -> std::result::Result<tonic::Response<Self::WatchStream>, tonic::Status>;
+    }
+    /// Served by the presence service; any replica answers the same. Calls carry `authorization: Bearer <key>`
+    /// where a key is set.
+    ///
+    /// A user or room that nobody holds is an answer, not an error. Errors: INVALID_ARGUMENT names the field,
+    /// UNAUTHENTICATED asks for the key, UNAVAILABLE says that the store is away or that this replica stops (try
+    /// again, another replica may do), DEADLINE_EXCEEDED.
+    ///
+    /// Every request but GetStats needs `namespace`, e.g. "/chat". A `user_id` and a `room` have 1 to 128
+    /// characters and no control characters.
+    ///
+    /// Lists come in pages: `page_size` 0 stands for 100, more than 1000 is refused; the first page has no
+    /// `page_token`, the next one what the page before gave as `next_page_token`, empty after the last one. Whoever
+    /// is in the list all the time is seen exactly once, however the list changes in the meantime.
+    #[derive(Debug)]
+    pub struct PresenceServer<T> {
+        inner: Arc<T>,
+        accept_compression_encodings: EnabledCompressionEncodings,
+        send_compression_encodings: EnabledCompressionEncodings,
+        max_decoding_message_size: Option<usize>,
+        max_encoding_message_size: Option<usize>,
+    }
+    impl<T> PresenceServer<T> {
+        pub fn new(inner: T) -> Self {
+            Self::from_arc(Arc::new(inner))
+        }
+        pub fn from_arc(inner: Arc<T>) -> Self {
+            Self {
+                inner,
+                accept_compression_encodings: Default::default(),
+                send_compression_encodings: Default::default(),
+                max_decoding_message_size: None,
+                max_encoding_message_size: None,
+            }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> InterceptedService<Self, F>
+        where
+            F: tonic::service::Interceptor,
+        {
+            InterceptedService::new(Self::new(inner), interceptor)
+        }
+        /// Enable decompressing requests with the given encoding.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.accept_compression_encodings.enable(encoding);
+            self
+        }
+        /// Compress responses with the given encoding, if the client supports it.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.send_compression_encodings.enable(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.max_decoding_message_size = Some(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.max_encoding_message_size = Some(limit);
+            self
+        }
+    }
+    impl<T, B> tonic::codegen::Service<http::Request<B>> for PresenceServer<T>
+    where
+        T: Presence,
+        B: Body + std::marker::Send + 'static,
+        B::Error: Into<StdError> + std::marker::Send + 'static,
+    {
+        type Response = http::Response<tonic::body::Body>;
+        type Error = std::convert::Infallible;
+        type Future = BoxFuture<Self::Response, Self::Error>;
+        fn poll_ready(
+            &mut self,
+            _cx: &mut Context<'_>,
+        ) -> Poll<std::result::Result<(), Self::Error>> {
+            Poll::Ready(Ok(()))
+        }
+        fn call(&mut self, req: http::Request<B>) -> Self::Future {
+            match req.uri().path() {
+                "/fanfare.v1.Presence/GetUser" => {
+                    #[allow(non_camel_case_types)]
+                    struct GetUserSvc<T: Presence>(pub Arc<T>);
+                    impl<T: Presence> tonic::server::UnaryService<super::GetUserRequest>
+                    for GetUserSvc<T> {
+                        type Response = super::PresenceUser;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::GetUserRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Presence>::get_user(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = GetUserSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/fanfare.v1.Presence/BatchGetUsers" => {
+                    #[allow(non_camel_case_types)]
+                    struct BatchGetUsersSvc<T: Presence>(pub Arc<T>);
+                    impl<
+                        T: Presence,
+                    > tonic::server::UnaryService<super::BatchGetUsersRequest>
+                    for BatchGetUsersSvc<T> {
+                        type Response = super::BatchGetUsersResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::BatchGetUsersRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Presence>::batch_get_users(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = BatchGetUsersSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/fanfare.v1.Presence/IsOnline" => {
+                    #[allow(non_camel_case_types)]
+                    struct IsOnlineSvc<T: Presence>(pub Arc<T>);
+                    impl<T: Presence> tonic::server::UnaryService<super::IsOnlineRequest>
+                    for IsOnlineSvc<T> {
+                        type Response = super::IsOnlineResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::IsOnlineRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Presence>::is_online(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = IsOnlineSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/fanfare.v1.Presence/ListOnlineUsers" => {
+                    #[allow(non_camel_case_types)]
+                    struct ListOnlineUsersSvc<T: Presence>(pub Arc<T>);
+                    impl<
+                        T: Presence,
+                    > tonic::server::UnaryService<super::ListOnlineUsersRequest>
+                    for ListOnlineUsersSvc<T> {
+                        type Response = super::ListOnlineUsersResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ListOnlineUsersRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Presence>::list_online_users(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ListOnlineUsersSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/fanfare.v1.Presence/ListRoomMembers" => {
+                    #[allow(non_camel_case_types)]
+                    struct ListRoomMembersSvc<T: Presence>(pub Arc<T>);
+                    impl<
+                        T: Presence,
+                    > tonic::server::UnaryService<super::ListRoomMembersRequest>
+                    for ListRoomMembersSvc<T> {
+                        type Response = super::ListRoomMembersResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ListRoomMembersRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Presence>::list_room_members(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ListRoomMembersSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/fanfare.v1.Presence/ListUserRooms" => {
+                    #[allow(non_camel_case_types)]
+                    struct ListUserRoomsSvc<T: Presence>(pub Arc<T>);
+                    impl<
+                        T: Presence,
+                    > tonic::server::UnaryService<super::ListUserRoomsRequest>
+                    for ListUserRoomsSvc<T> {
+                        type Response = super::ListUserRoomsResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ListUserRoomsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Presence>::list_user_rooms(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ListUserRoomsSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/fanfare.v1.Presence/GetRoom" => {
+                    #[allow(non_camel_case_types)]
+                    struct GetRoomSvc<T: Presence>(pub Arc<T>);
+                    impl<T: Presence> tonic::server::UnaryService<super::GetRoomRequest>
+                    for GetRoomSvc<T> {
+                        type Response = super::PresenceRoom;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::GetRoomRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Presence>::get_room(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = GetRoomSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/fanfare.v1.Presence/ListRooms" => {
+                    #[allow(non_camel_case_types)]
+                    struct ListRoomsSvc<T: Presence>(pub Arc<T>);
+                    impl<
+                        T: Presence,
+                    > tonic::server::UnaryService<super::ListRoomsRequest>
+                    for ListRoomsSvc<T> {
+                        type Response = super::ListRoomsResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ListRoomsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Presence>::list_rooms(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ListRoomsSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/fanfare.v1.Presence/GetStats" => {
+                    #[allow(non_camel_case_types)]
+                    struct GetStatsSvc<T: Presence>(pub Arc<T>);
+                    impl<T: Presence> tonic::server::UnaryService<super::GetStatsRequest>
+                    for GetStatsSvc<T> {
+                        type Response = super::GetStatsResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::GetStatsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Presence>::get_stats(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = GetStatsSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/fanfare.v1.Presence/Watch" => {
+                    #[allow(non_camel_case_types)]
+                    struct WatchSvc<T: Presence>(pub Arc<T>);
+                    impl<
+                        T: Presence,
+                    > tonic::server::ServerStreamingService<super::WatchRequest>
+                    for WatchSvc<T> {
+                        type Response = super::WatchResponse;
+                        type ResponseStream = T::WatchStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::WatchRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Presence>::watch(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = WatchSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.server_streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                _ => {
+                    Box::pin(async move {
+                        let mut response = http::Response::new(
+                            tonic::body::Body::default(),
+                        );
+                        let headers = response.headers_mut();
+                        headers
+                            .insert(
+                                tonic::Status::GRPC_STATUS,
+                                (tonic::Code::Unimplemented as i32).into(),
+                            );
+                        headers
+                            .insert(
+                                http::header::CONTENT_TYPE,
+                                tonic::metadata::GRPC_CONTENT_TYPE,
+                            );
+                        Ok(response)
+                    })
+                }
+            }
+        }
+    }
+    impl<T> Clone for PresenceServer<T> {
+        fn clone(&self) -> Self {
+            let inner = self.inner.clone();
+            Self {
+                inner,
+                accept_compression_encodings: self.accept_compression_encodings,
+                send_compression_encodings: self.send_compression_encodings,
+                max_decoding_message_size: self.max_decoding_message_size,
+                max_encoding_message_size: self.max_encoding_message_size,
+            }
+        }
+    }
+    /// Generated gRPC service name
+    pub const SERVICE_NAME: &str = "fanfare.v1.Presence";
+    impl<T> tonic::server::NamedService for PresenceServer<T> {
+        const NAME: &'static str = SERVICE_NAME;
+    }
+}
 /// One gateway's changes since its batch before. The service applies a batch whole, and only if its
 /// number follows the last one applied.
 #[derive(Clone, PartialEq, ::prost::Message)]

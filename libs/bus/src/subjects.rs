@@ -55,6 +55,9 @@ pub const PRESENCE_ONLINE: &str = "fanfare.presence.online";
 /// The cluster's counts, a request: `PresenceStatsQuery` → `PresenceStatsReply`.
 pub const PRESENCE_STATS: &str = "fanfare.presence.stats";
 
+/// The list of presence changes has grown; empty, for every replica.
+pub const PRESENCE_CHANGED: &str = "fanfare.presence.changed";
+
 #[cfg(test)]
 mod tests {
     use super::*;
