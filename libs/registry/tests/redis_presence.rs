@@ -5,10 +5,12 @@
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use model::{GatewayId, Namespace, RoomName, UserId};
-use redis::aio::ConnectionManager;
-use registry::presence_store::{
-    Batch, Changes, Delta, Expired, Outcome, PresenceError, PresenceStore, RoomChange, Socket, SocketKey,
-    Stats, StatsBreakdown, Transition, UserChange, conformance, redis::RedisPresence,
+use registry::{
+    presence_store::{
+        Batch, Changes, Delta, Expired, Outcome, PresenceError, PresenceStore, RoomChange, Socket, SocketKey,
+        Stats, StatsBreakdown, Transition, UserChange, conformance, redis::RedisPresence,
+    },
+    redis::{RedisConfig, Topology},
 };
 use servers::{Redis, RedisCluster};
 use tokio::task::JoinSet;
@@ -21,24 +23,23 @@ const LEASE: Duration = Duration::from_secs(8);
 /// Deltas that certainly make more than one step.
 const MANY: usize = 5_000;
 
-type Replica = RedisPresence<ConnectionManager>;
-
-async fn connect(url: String) -> ConnectionManager {
-    redis::Client::open(url)
-        .unwrap()
-        .get_connection_manager()
-        .await
-        .unwrap()
+async fn connect(urls: String, topology: Topology) -> registry::redis::Redis {
+    let config = RedisConfig {
+        urls,
+        topology,
+        ..RedisConfig::default()
+    };
+    registry::redis::connect(&config).await.unwrap()
 }
 
-async fn replica(server: &Redis) -> Arc<Replica> {
-    Arc::new(RedisPresence::new(connect(server.url()).await))
+async fn replica(server: &Redis) -> Arc<RedisPresence> {
+    Arc::new(RedisPresence::new(connect(server.url(), Topology::Single).await))
 }
 
 #[tokio::test]
 async fn conforms_on_one_server() {
     let server = Redis::start().unwrap();
-    let redis = connect(server.url()).await;
+    let redis = connect(server.url(), Topology::Single).await;
     conformance::all(async || {
         server.command("FLUSHALL").unwrap();
         Arc::new(RedisPresence::new(redis.clone())) as Arc<dyn PresenceStore>
@@ -49,9 +50,7 @@ async fn conforms_on_one_server() {
 #[tokio::test]
 async fn conforms_on_a_cluster() {
     let mut cluster = RedisCluster::start().unwrap();
-    let urls: Vec<_> = cluster.url().split(',').map(str::to_owned).collect();
-    let client = redis::cluster::ClusterClient::new(urls).unwrap();
-    let redis = client.get_async_connection().await.unwrap();
+    let redis = connect(cluster.url(), Topology::Cluster).await;
     let masters = &cluster.nodes()[..3];
     conformance::all(async || {
         for master in masters {
@@ -75,7 +74,7 @@ async fn when_all_is_over_nothing_is_left_but_the_list_of_changes() {
     while !store.due(far, 7).await.unwrap().is_empty() {}
     assert_eq!(
         server.command("KEYS *").unwrap().trim(),
-        "*1\r\n$18\r\n{fanfare:p}changes"
+        "*1\r\n$26\r\nfanfare:{presence}:changes"
     );
     assert_eq!(store.stats_breakdown().await.unwrap(), StatsBreakdown::default());
 }
@@ -166,11 +165,11 @@ async fn replicas_that_work_at_once_report_each_transition_once() {
     }
     let mut told: Vec<Transition> = gateways.join_all().await.into_iter().flatten().collect();
     let (now_ms, at_end) = (100_000, 200_000);
-    let dead = |store: Arc<Replica>| async move { store.expire(now_ms, LEASE, GRACE).await.unwrap() };
+    let dead = |store: Arc<RedisPresence>| async move { store.expire(now_ms, LEASE, GRACE).await.unwrap() };
     let (one, two) = tokio::join!(dead(Arc::clone(&replicas[0])), dead(Arc::clone(&replicas[1])));
     assert_eq!(one.len() + two.len(), 6);
     told.extend(one.into_iter().chain(two).flat_map(|expired| expired.transitions));
-    let ends = |store: Arc<Replica>| async move {
+    let ends = |store: Arc<RedisPresence>| async move {
         let mut told = Vec::new();
         loop {
             match store.due(at_end, 2).await.unwrap() {
@@ -331,7 +330,7 @@ async fn what_a_replica_leaves_half_done_another_one_finishes() {
 }
 
 /// Begins to apply a batch and gives up when the store has `enough` connections.
-async fn until_some(store: &Arc<Replica>, batch: Batch, enough: impl Fn(u64) -> bool) {
+async fn until_some(store: &Arc<RedisPresence>, batch: Batch, enough: impl Fn(u64) -> bool) {
     let mut applying = JoinSet::new();
     let by = Arc::clone(store);
     applying.spawn(async move { by.apply(batch, 0, GRACE).await });

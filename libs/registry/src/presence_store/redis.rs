@@ -14,12 +14,16 @@ use std::{collections::HashMap, time::Duration};
 
 use async_trait::async_trait;
 use model::{GatewayId, Namespace, RoomName, UserId};
-use redis::{FromRedisValue, Script, aio::ConnectionLike};
+use redis::FromRedisValue;
 
 use super::{
     Applied, Batch, Changes, Delta, Expired, HeldSocket, OnlineUser, Outcome, Page, PageRequest, PageToken,
     Position, PresenceError, PresenceStore, RoomInfo, SocketKey, Stats, StatsBreakdown, Transition,
     is_listed, random, snapshot::Wanted,
+};
+use crate::{
+    RegistryError,
+    redis::{Redis, Script},
 };
 
 mod keys;
@@ -36,33 +40,26 @@ const STALLED_MS: u64 = 2_000;
 const MAX_PAGE: usize = 100_000;
 
 /// Presence in Redis, shared by any number of replicas.
-pub struct RedisPresence<C> {
-    redis: C,
+pub struct RedisPresence {
+    redis: Redis,
+    keys: [String; 16],
     scripts: Scripts,
 }
 
-impl<C: ConnectionLike + Clone + Send + Sync> RedisPresence<C> {
+impl RedisPresence {
     /// Presence in that Redis.
     #[must_use]
-    pub fn new(redis: C) -> Self {
+    pub fn new(redis: Redis) -> Self {
         Self {
+            keys: keys::all(redis.keys().prefix()),
             redis,
             scripts: Scripts::new(),
         }
     }
 
     async fn run<T: FromRedisValue>(&self, script: &Script, args: Vec<String>) -> Result<T, PresenceError> {
-        let mut invocation = script.prepare_invoke();
-        for key in keys::ALL {
-            invocation.key(key);
-        }
-        for arg in args {
-            invocation.arg(arg);
-        }
-        invocation
-            .invoke_async(&mut self.redis.clone())
-            .await
-            .map_err(|error: redis::RedisError| PresenceError::Unavailable(error.to_string()))
+        let answer = self.redis.invoke(script, &self.keys[..], &args).await;
+        answer.map_err(|RegistryError::Unavailable(why)| PresenceError::Unavailable(why))
     }
 
     /// One script of a batch or of a part of a snapshot.
@@ -191,7 +188,7 @@ impl Step {
 }
 
 #[async_trait]
-impl<C: ConnectionLike + Clone + Send + Sync + 'static> PresenceStore for RedisPresence<C> {
+impl PresenceStore for RedisPresence {
     async fn apply(&self, batch: Batch, now_ms: u64, grace: Duration) -> Result<Outcome, PresenceError> {
         let (now, ends) = (now_ms.to_string(), until(now_ms, grace).to_string());
         if batch.snapshot {

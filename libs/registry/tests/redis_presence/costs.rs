@@ -6,10 +6,10 @@ use std::{
 };
 
 use model::{GatewayId, Namespace, RoomName};
-use registry::presence_store::{Batch, Delta, Outcome, PageRequest, PresenceStore, redis::RedisPresence};
+use registry::presence_store::{Batch, Delta, Outcome, PageRequest, PresenceStore};
 use servers::Redis;
 
-use super::{GRACE, connect, crowd};
+use super::{GRACE, crowd, replica};
 
 fn memory(server: &Redis) -> u64 {
     let info = server.command("INFO memory").unwrap();
@@ -36,7 +36,7 @@ fn slowest(server: &Redis) -> u64 {
 #[ignore = "a measurement: cargo test -p registry --test redis_presence -- --ignored --nocapture"]
 async fn costs() {
     let server = Redis::start_with(&["--slowlog-log-slower-than", "1000"]).unwrap();
-    let store = Arc::new(RedisPresence::new(connect(server.url()).await));
+    let store = replica(&server).await;
     let gateway = |n: usize| GatewayId::new(&format!("gw{n:04}")).unwrap();
     let now = 1_000_000;
     let empty = memory(&server);

@@ -8,58 +8,55 @@
 //! `namespace NUL user`) behind those that end with a colon. Scripts so build keys that they do not declare,
 //! which Redis allows as long as they are on the same shard.
 
-/// Whole keys.
-pub(super) const GATEWAYS: &str = "{fanfare:p}gateways"; // sorted set: gateway, when heard of
-pub(super) const NUMBERS: &str = "{fanfare:p}numbers"; // hash: gateway → number applied, or mark of its snapshot
-pub(super) const DEAD: &str = "{fanfare:p}dead"; // sorted set: gateway being removed, when last worked on
-pub(super) const USERS: &str = "{fanfare:p}users"; // hash: user → in how many namespaces
-pub(super) const CONNECTIONS: &str = "{fanfare:p}connections"; // hash: namespace → sockets; '' → all
-pub(super) const ROOMS: &str = "{fanfare:p}rooms"; // hash: namespace → listed rooms; '' → all
-pub(super) const GRACES: &str = "{fanfare:p}graces"; // sorted set: stay, when its grace ends
-pub(super) const CHANGES: &str = "{fanfare:p}changes"; // stream: `t` → transition
-
-/// Families.
-pub(super) const SOCKETS: &str = "{fanfare:p}s:"; // gateway; hash: `namespace NUL id` → particulars
-pub(super) const PLACES: &str = "{fanfare:p}p:"; // `gateway namespace NUL id`; hash: room → listed or not
-pub(super) const HELD: &str = "{fanfare:p}h:"; // `namespace NUL user`; sorted set: `gateway id`, connectedAt
-pub(super) const STAYS: &str = "{fanfare:p}t:"; // `namespace NUL user`; hash: `r room` → sockets, `g room`, `n` → grace
-pub(super) const ONLINE: &str = "{fanfare:p}o:"; // namespace; sorted set by name: user
-pub(super) const MEMBERS: &str = "{fanfare:p}m:"; // `namespace NUL room`; sorted set by name: user
-pub(super) const LISTED: &str = "{fanfare:p}l:"; // namespace; sorted set by name: room
-pub(super) const INSIDE: &str = "{fanfare:p}i:"; // namespace; hash: listed room → sockets
-
-/// In the order in which `common.lua` takes them.
-pub(super) const ALL: [&str; 16] = [
-    GATEWAYS,
-    NUMBERS,
-    DEAD,
-    USERS,
-    CONNECTIONS,
-    ROOMS,
-    GRACES,
-    CHANGES,
-    SOCKETS,
-    PLACES,
-    HELD,
-    STAYS,
-    ONLINE,
-    MEMBERS,
-    LISTED,
-    INSIDE,
-];
+/// All keys and families, for keys that begin with `prefix:`, in the order in which `common.lua` takes them.
+pub(super) fn all(prefix: &str) -> [String; 16] {
+    [
+        "gateways",    // sorted set: gateway, when heard of
+        "numbers",     // hash: gateway → number applied, or mark of its snapshot
+        "dead",        // sorted set: gateway being removed, when last worked on
+        "users",       // hash: user → in how many namespaces
+        "connections", // hash: namespace → sockets; '' → all
+        "rooms",       // hash: namespace → listed rooms; '' → all
+        "graces",      // sorted set: stay, when its grace ends
+        "changes",     // stream: `t` → transition
+        "s:",          // gateway; hash: `namespace NUL id` → particulars
+        "p:",          // `gateway namespace NUL id`; hash: room → listed or not
+        "h:",          // `namespace NUL user`; sorted set: `gateway id`, connectedAt
+        "t:",          // `namespace NUL user`; hash: `r room` → sockets, `g room` and `n` → grace
+        "o:",          // namespace; sorted set by name: user
+        "m:",          // `namespace NUL room`; sorted set by name: user
+        "l:",          // namespace; sorted set by name: room
+        "i:",          // namespace; hash: listed room → sockets
+    ]
+    .map(|name| format!("{prefix}:{{presence}}:{name}"))
+}
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    /// Replicas of two releases work side by side while one replaces the other.
     #[test]
     fn names_are_what_they_have_been() {
-        assert_eq!(
-            ALL.join(" "),
-            "{fanfare:p}gateways {fanfare:p}numbers {fanfare:p}dead {fanfare:p}users {fanfare:p}connections \
-             {fanfare:p}rooms {fanfare:p}graces {fanfare:p}changes {fanfare:p}s: {fanfare:p}p: {fanfare:p}h: \
-             {fanfare:p}t: {fanfare:p}o: {fanfare:p}m: {fanfare:p}l: {fanfare:p}i:"
-        );
+        let names = [
+            "a:b:{presence}:gateways",
+            "a:b:{presence}:numbers",
+            "a:b:{presence}:dead",
+            "a:b:{presence}:users",
+            "a:b:{presence}:connections",
+            "a:b:{presence}:rooms",
+            "a:b:{presence}:graces",
+            "a:b:{presence}:changes",
+            "a:b:{presence}:s:",
+            "a:b:{presence}:p:",
+            "a:b:{presence}:h:",
+            "a:b:{presence}:t:",
+            "a:b:{presence}:o:",
+            "a:b:{presence}:m:",
+            "a:b:{presence}:l:",
+            "a:b:{presence}:i:",
+        ];
+        assert_eq!(all("a:b"), names);
     }
 
     #[test]

@@ -1,22 +1,25 @@
 //! The scripts, one a file.
 
-use redis::Script;
+use crate::redis::Script;
 
 /// A script that answers: what all share, and its own file.
 macro_rules! reads {
-    ($file:literal) => {
-        Script::new(concat!(include_str!("common.lua"), include_str!($file)))
+    ($name:literal, $file:literal) => {
+        Script::new($name, concat!(include_str!("common.lua"), include_str!($file)))
     };
 }
 
 /// A script that changes something has more to share.
 macro_rules! changes {
-    ($file:literal) => {
-        Script::new(concat!(
-            include_str!("common.lua"),
-            include_str!("change.lua"),
-            include_str!($file)
-        ))
+    ($name:literal, $file:literal) => {
+        Script::new(
+            $name,
+            concat!(
+                include_str!("common.lua"),
+                include_str!("change.lua"),
+                include_str!($file)
+            ),
+        )
     };
 }
 
@@ -43,23 +46,23 @@ pub(super) struct Scripts {
 impl Scripts {
     pub(super) fn new() -> Self {
         Self {
-            apply: changes!("apply.lua"),
-            begin: reads!("begin.lua"),
-            held: reads!("held.lua"),
-            touch: reads!("touch.lua"),
-            expire: changes!("expire.lua"),
-            due: changes!("due.lua"),
-            room_users: reads!("room_users.lua"),
-            room: reads!("room.lua"),
-            list_rooms: reads!("list_rooms.lua"),
-            online_users: reads!("online_users.lua"),
-            users_online: reads!("users_online.lua"),
-            user_sockets: reads!("user_sockets.lua"),
-            user_rooms: reads!("user_rooms.lua"),
-            stats: reads!("stats.lua"),
-            breakdown: reads!("breakdown.lua"),
-            changes_end: reads!("changes_end.lua"),
-            changes: reads!("changes.lua"),
+            apply: changes!("presence_apply", "apply.lua"),
+            begin: reads!("presence_begin", "begin.lua"),
+            held: reads!("presence_held", "held.lua"),
+            touch: reads!("presence_touch", "touch.lua"),
+            expire: changes!("presence_expire", "expire.lua"),
+            due: changes!("presence_due", "due.lua"),
+            room_users: reads!("presence_room_users", "room_users.lua"),
+            room: reads!("presence_room", "room.lua"),
+            list_rooms: reads!("presence_list_rooms", "list_rooms.lua"),
+            online_users: reads!("presence_online_users", "online_users.lua"),
+            users_online: reads!("presence_users_online", "users_online.lua"),
+            user_sockets: reads!("presence_user_sockets", "user_sockets.lua"),
+            user_rooms: reads!("presence_user_rooms", "user_rooms.lua"),
+            stats: reads!("presence_stats", "stats.lua"),
+            breakdown: reads!("presence_breakdown", "breakdown.lua"),
+            changes_end: reads!("presence_changes_end", "changes_end.lua"),
+            changes: reads!("presence_changes", "changes.lua"),
         }
     }
 }
