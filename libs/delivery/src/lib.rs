@@ -5,6 +5,8 @@
 //! `(after, through]` that concerns you". So a gateway always knows whether something is missing, for
 //! whatever reason (a queue dropped, a worker replaced, a cut): a batch whose `after` lies beyond what
 //! it has seen is a gap, and it reads the gap from the log by itself before it goes on.
+//!
+//! Engines: [`local`] within one process, [`grpc`] between processes, optionally over [`tls`].
 
 use std::sync::Arc;
 
@@ -13,7 +15,11 @@ use bytes::Bytes;
 use model::RoomToken;
 
 pub mod conformance;
+pub mod grpc;
 pub mod local;
+mod positions;
+mod queue;
+pub mod tls;
 
 /// The worker's end of the link to one gateway.
 pub trait GatewayLink: Send + Sync + 'static {
@@ -95,6 +101,12 @@ pub struct Batch {
     pub through: u64,
     /// Ascending by sequence.
     pub deliveries: Vec<Delivery>,
+}
+
+impl Batch {
+    fn record_bytes(&self) -> usize {
+        self.deliveries.iter().map(|delivery| delivery.record.len()).sum()
+    }
 }
 
 /// One durable event.

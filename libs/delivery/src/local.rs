@@ -1,28 +1,23 @@
 //! The link within one process: a queue bounded in batches and bytes.
 
-use std::{
-    collections::HashMap,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-};
+use std::{collections::HashMap, future::poll_fn, sync::Arc};
 
 use async_trait::async_trait;
-use parking_lot::{Mutex, RwLock};
-use tokio::sync::Notify;
+use parking_lot::RwLock;
 
 pub use crate::LinkLimits;
-use crate::{Arrival, Batch, Connector, GatewayLink, LinkError, Links, Receiver, VolatileEvent};
+use crate::{
+    Arrival, Batch, Connector, GatewayLink, LinkError, Links, Receiver, VolatileEvent,
+    positions::Positions,
+    queue::{Queue, Room},
+};
 
 /// Both ends of a link within one process, for a log of `partitions` partitions.
 #[must_use]
 pub fn pair(partitions: u16, limits: LinkLimits) -> (LocalLink, LocalReceiver) {
     let shared = Arc::new(Shared {
-        limits,
-        queue: Mutex::default(),
-        arrived: Notify::new(),
-        acknowledged: (0..partitions).map(|_| AtomicU64::new(0)).collect(),
+        queue: Queue::new(limits),
+        acknowledged: Positions::new(partitions),
     });
     (
         LocalLink {
@@ -33,24 +28,8 @@ pub fn pair(partitions: u16, limits: LinkLimits) -> (LocalLink, LocalReceiver) {
 }
 
 struct Shared {
-    limits: LinkLimits,
-    queue: Mutex<Queue>,
-    arrived: Notify,
-    acknowledged: Vec<AtomicU64>,
-}
-
-#[derive(Default)]
-struct Queue {
-    arrivals: Vec<Arrival>,
-    batches: usize,
-    /// Of records in batches.
-    batch_bytes: usize,
-    /// Of records in signals: these never take the room of what must not be lost.
-    signal_bytes: usize,
-    /// The receiver is gone.
-    closed: bool,
-    /// The link is gone.
-    ended: bool,
+    queue: Queue,
+    acknowledged: Positions,
 }
 
 /// The worker's end.
@@ -65,53 +44,15 @@ pub struct LocalReceiver {
 
 impl GatewayLink for LocalLink {
     fn deliver(&self, batch: Batch) -> Result<(), LinkError> {
-        let bytes: usize = batch
-            .deliveries
-            .iter()
-            .map(|delivery| delivery.record.len())
-            .sum();
-        let LinkLimits {
-            batches: max_batches,
-            bytes: max_bytes,
-        } = self.shared.limits;
-        {
-            let mut queue = self.shared.queue.lock();
-            if queue.closed {
-                return Err(LinkError::Closed);
-            }
-            let full = queue.batches >= max_batches || queue.batch_bytes + bytes > max_bytes;
-            if full && queue.batches > 0 {
-                return Err(LinkError::Full);
-            }
-            queue.batches += 1;
-            queue.batch_bytes += bytes;
-            queue.arrivals.push(Arrival::Batch(batch));
-        }
-        self.shared.arrived.notify_one();
-        Ok(())
+        self.shared.queue.push_batch(batch)
     }
 
     fn signal(&self, signal: VolatileEvent) {
-        {
-            let LinkLimits { batches, bytes } = self.shared.limits;
-            let mut queue = self.shared.queue.lock();
-            // A gateway that has half a queue before it does not keep up.
-            let waiting = queue.batch_bytes + queue.signal_bytes;
-            if queue.closed
-                || queue.arrivals.len() >= batches / 2
-                || waiting + signal.record.len() > bytes / 2
-            {
-                return;
-            }
-            queue.signal_bytes += signal.record.len();
-            queue.arrivals.push(Arrival::Signal(signal));
-        }
-        self.shared.arrived.notify_one();
+        self.shared.queue.push_signal(signal);
     }
 
     fn acknowledged(&self, partition: u16) -> u64 {
-        let position = self.shared.acknowledged.get(usize::from(partition));
-        position.map_or(0, |position| position.load(Ordering::Acquire))
+        self.shared.acknowledged.get(partition)
     }
 }
 
@@ -119,33 +60,12 @@ impl LocalReceiver {
     /// Waits for arrivals and adds all there are to `arrivals`; into an empty vector it swaps them.
     /// `false` once the worker's end is gone and nothing is left. Cancellation safe.
     pub async fn recv_many(&mut self, arrivals: &mut Vec<Arrival>) -> bool {
-        loop {
-            {
-                let mut queue = self.shared.queue.lock();
-                if !queue.arrivals.is_empty() {
-                    queue.batches = 0;
-                    queue.batch_bytes = 0;
-                    queue.signal_bytes = 0;
-                    if arrivals.is_empty() {
-                        std::mem::swap(&mut queue.arrivals, arrivals);
-                    } else {
-                        arrivals.append(&mut queue.arrivals);
-                    }
-                    return true;
-                }
-                if queue.ended {
-                    return false;
-                }
-            }
-            self.shared.arrived.notified().await;
-        }
+        poll_fn(|context| self.shared.queue.poll_take(context, arrivals, Room::Now)).await
     }
 
     /// The gateway has everything of the partition up to `seq`.
     pub fn acknowledge(&self, partition: u16, seq: u64) {
-        if let Some(position) = self.shared.acknowledged.get(usize::from(partition)) {
-            position.fetch_max(seq, Ordering::AcqRel);
-        }
+        self.shared.acknowledged.raise(partition, seq);
     }
 }
 
@@ -181,20 +101,13 @@ impl Links for OneLink {
 
 impl Drop for LocalLink {
     fn drop(&mut self) {
-        self.shared.queue.lock().ended = true;
-        self.shared.arrived.notify_one();
+        self.shared.queue.end();
     }
 }
 
 impl Drop for LocalReceiver {
     fn drop(&mut self) {
-        let waiting = {
-            let mut queue = self.shared.queue.lock();
-            queue.closed = true;
-            std::mem::take(&mut queue.arrivals)
-        };
-        // Freed without the lock, which a worker may be waiting for.
-        drop(waiting);
+        self.shared.queue.close();
     }
 }
 
@@ -229,7 +142,7 @@ impl LocalLinks {
 impl Connector for LocalLinks {
     async fn connect(&self, gateway: &str, _address: &str) -> Result<Arc<dyn GatewayLink>, LinkError> {
         let link = self.links.read().get(gateway).cloned().ok_or(LinkError::Closed)?;
-        if link.shared.queue.lock().closed {
+        if link.shared.queue.is_closed() {
             return Err(LinkError::Closed);
         }
         Ok(link)
