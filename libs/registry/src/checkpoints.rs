@@ -6,6 +6,7 @@ use crate::RegistryError;
 
 pub mod conformance;
 pub mod memory;
+pub mod redis;
 
 /// Port of the checkpoints.
 #[async_trait]

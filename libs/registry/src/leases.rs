@@ -8,6 +8,7 @@ use crate::RegistryError;
 
 pub mod conformance;
 pub mod memory;
+pub mod redis;
 
 /// Port of the leases.
 #[async_trait]
@@ -33,6 +34,17 @@ pub trait LeaseStore: Send + Sync + 'static {
     /// # Errors
     /// [`RegistryError::Unavailable`]; then the lease ends by itself.
     async fn release(&self, lease: &Lease) -> Result<(), RegistryError>;
+}
+
+/// Where epochs are drawn: it remembers what a store of leases may forget.
+#[async_trait]
+pub trait Epochs: Send + Sync + 'static {
+    /// A number for the lease `name`, at least 1, larger than every one drawn for it before, by whomever. One whose
+    /// answer is lost is simply not used.
+    ///
+    /// # Errors
+    /// [`RegistryError::Unavailable`].
+    async fn next(&self, name: &str) -> Result<u64, RegistryError>;
 }
 
 /// A lease that was taken.

@@ -7,6 +7,7 @@ use crate::RegistryError;
 
 pub mod conformance;
 pub mod memory;
+pub mod redis;
 
 /// Port of the interest snapshots.
 #[async_trait]

@@ -16,7 +16,7 @@ const PROBE: Duration = Duration::from_secs(1);
 const PAUSE: Duration = Duration::from_millis(500);
 /// A connection that is this young is not given up yet, so that a server that takes us and then refuses every call
 /// does not keep us connecting.
-const YOUNG: Duration = Duration::from_millis(100);
+const YOUNG: Duration = Duration::from_millis(500);
 /// The same for a cluster, where it costs connections to all nodes, and most calls may be doing well.
 const YOUNG_CLUSTER: Duration = Duration::from_secs(1);
 

@@ -139,7 +139,14 @@ impl Target {
             .set_connection_timeout(Some(self.connect_timeout))
             .set_response_timeout(Some(self.response_timeout));
         let client = Client::open(address.clone())?;
-        let opened = Box::pin(client.get_multiplexed_async_connection_with_config(&config));
+        let opened = Box::pin(async {
+            let mut connection = client
+                .get_multiplexed_async_connection_with_config(&config)
+                .await?;
+            // A server that wants a login, or is still loading, takes connections all the same.
+            let () = redis::cmd("PING").query_async(&mut connection).await?;
+            Ok(connection)
+        });
         let opened = tokio::time::timeout(self.connect_timeout, opened).await;
         opened.unwrap_or_else(|_| Err(timed_out()))
     }
