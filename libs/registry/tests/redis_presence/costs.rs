@@ -148,7 +148,7 @@ async fn costs() {
         "a room with one member: {} bytes",
         (memory(&server) - before) / 10_000
     );
-    // Plain batches.
+    slowest(&server);
     let begun = Instant::now();
     let deltas = crowd(5, 1024, 3);
     let batch = Batch {

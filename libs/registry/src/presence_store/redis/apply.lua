@@ -25,8 +25,8 @@ local function connect(namespace, id, packed)
   if call('ZCARD', HELD .. name) > 1 then
     return
   end
-  call('ZADD', ONLINE .. namespace, 0, user)
-  call('HINCRBY', USERS, user, 1)
+  call('ZADD', ONLINE .. namespace, '0', user)
+  call('HINCRBY', USERS, user, '1')
   if call('HDEL', STAYS .. name, 'n') == 1 then
     call('ZREM', GRACES, '1' .. name)
     tell('back', namespace, user, 0, 0, '', '', username)
@@ -42,22 +42,22 @@ local function join(namespace, id, room, listed)
     return members(namespace, room)
   end
   local user = namespace .. '\0' .. socket.user
-  local again = call('HINCRBY', STAYS .. user, 'r' .. room, 1) > 1
+  local again = call('HINCRBY', STAYS .. user, 'r' .. room, '1') > 1
   if not again and listed and call('HDEL', STAYS .. user, 'g' .. room) == 1 then
     call('ZREM', GRACES, '0' .. namespace .. '\0' .. room .. '\0' .. socket.user)
     again = true
   end
   if not again then
-    call('ZADD', MEMBERS .. namespace .. '\0' .. room, 0, socket.user)
+    call('ZADD', MEMBERS .. namespace .. '\0' .. room, '0', socket.user)
   end
   local count = members(namespace, room)
   if listed then
-    call('HINCRBY', INSIDE .. namespace, room, 1)
+    call('HINCRBY', INSIDE .. namespace, room, '1')
     if again then
       tell('again', namespace, socket.user, count, 0, room, id, socket.username)
     else
       if count == 1 then
-        call('ZADD', LISTED .. namespace, 0, room)
+        call('ZADD', LISTED .. namespace, '0', room)
         add(rooms, namespace, 1)
       end
       tell('joined', namespace, socket.user, count, 0, room, '', socket.username)

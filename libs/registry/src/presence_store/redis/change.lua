@@ -1,5 +1,5 @@
 -- What the scripts that change something share: sockets that come and go, stays that begin and end.
-local KEEP = 65536
+local KEEP = '65536'
 
 local told = {}
 local connections = {}
@@ -54,7 +54,7 @@ local function meet(gateway, key)
 end
 
 local function down(key, field)
-  local left = call('HINCRBY', key, field, -1)
+  local left = call('HINCRBY', key, field, '-1')
   if left == 0 then
     call('HDEL', key, field)
   end
