@@ -32,6 +32,15 @@ impl Core {
     /// Announces transitions in their order, as volatile events. What the bus does not take is lost:
     /// the next announcement of the room carries the right count again.
     pub(crate) fn announce(&self, transitions: &[Transition]) {
+        if transitions.is_empty() {
+            return;
+        }
+        if let Err(error) = self
+            .signals
+            .publish(subjects::PRESENCE_CHANGED, Vec::new().into())
+        {
+            tracing::debug!(%error, "watchers see the changes a moment later");
+        }
         for transition in transitions {
             self.metrics.transition(transition);
             let Transition::Room(transition) = transition else {

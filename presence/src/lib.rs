@@ -5,11 +5,13 @@
 //! any number of replicas may run on one store.
 
 mod announce;
+pub mod api;
 mod apply;
 mod crowd;
 mod metrics;
 mod query;
 mod reap;
+mod watch;
 
 use std::{
     sync::Arc,
