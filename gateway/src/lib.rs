@@ -3,6 +3,7 @@
 //! [`Gateway::build`] wires it, [`Gateway::serve`] runs it until it is told to stop.
 
 mod deliver;
+mod drain;
 mod events;
 mod http;
 mod interest;
@@ -17,7 +18,10 @@ pub mod session;
 pub mod transport;
 
 use std::{
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
@@ -94,6 +98,7 @@ pub struct Gateway {
     address: String,
     peers: Arc<Peers>,
     forwarder: Option<Arc<Forwarder>>,
+    draining: Arc<AtomicBool>,
     engine: Arc<EngineServer>,
     rooms: Arc<Rooms>,
     journal: Arc<Journal>,
@@ -241,6 +246,7 @@ impl Gateway {
             address,
             peers,
             forwarder,
+            draining: Arc::default(),
             engine,
             rooms,
             journal,
@@ -297,19 +303,26 @@ impl Gateway {
         });
     }
 
+    /// Tells everybody that no new clients are taken.
+    fn set_draining(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+        self.heartbeat()(false);
+    }
+
     fn heartbeat(&self) -> impl Fn(bool) + Send + Sync + 'static {
-        let (id, address, signals, engine) = (
+        let (id, address, signals, engine, draining) = (
             self.id.to_string(),
             self.address.clone(),
             Arc::clone(&self.signals),
             Arc::clone(&self.engine),
+            Arc::clone(&self.draining),
         );
         move |leaving| {
             let beat = proto::v1::GatewayHeartbeat {
                 gateway: id.clone(),
                 address: address.clone(),
                 connections: engine.connections() as u64,
-                draining: leaving,
+                draining: leaving || draining.load(Ordering::Relaxed),
                 leaving,
             };
             if let Err(error) = signals.publish(subjects::GATEWAY_HEARTBEAT, beat.encode_to_vec().into()) {

@@ -158,6 +158,13 @@ impl Sessions {
         }
     }
 
+    /// Sessions whose sockets are away, and which nobody has taken over.
+    pub(crate) fn left_behind(&self) -> usize {
+        let sessions = self.by_pid.lock();
+        let away = sessions.values().filter(|session| matches!(session, Session::Away(_)));
+        away.count()
+    }
+
     /// How long a socket may be away.
     pub(crate) fn window(&self) -> Duration {
         self.window

@@ -52,6 +52,7 @@ pub struct EngineServer {
     tasks: Tasks,
     metrics: Arc<Metrics>,
     sessions: Sessions,
+    refuses: AtomicBool,
     forwarder: OnceLock<Arc<Forwarder>>,
 }
 
@@ -84,8 +85,14 @@ impl EngineServer {
             tasks,
             metrics,
             sessions: Sessions::default(),
+            refuses: AtomicBool::new(false),
             forwarder: OnceLock::new(),
         })
+    }
+
+    /// From now on nobody gets a new session here.
+    pub fn refuse_handshakes(&self) {
+        self.refuses.store(true, Ordering::Relaxed);
     }
 
     /// From now on requests for sessions of other gateways are forwarded. Without, such sessions are
@@ -212,12 +219,18 @@ impl EngineServer {
                 if websocket {
                     ws::check(&request)?;
                 }
-                if self.options.max_connections != 0 && self.sessions.len() >= self.options.max_connections {
+                let full =
+                    self.options.max_connections != 0 && self.sessions.len() >= self.options.max_connections;
+                if full || self.refuses.load(Ordering::Relaxed) {
                     self.metrics.connection_refused();
                     let mut response = reply::empty(StatusCode::SERVICE_UNAVAILABLE);
                     response
                         .headers_mut()
                         .insert(header::RETRY_AFTER, http::HeaderValue::from_static("5"));
+                    // So that the next try may find another gateway.
+                    response
+                        .headers_mut()
+                        .insert(header::CONNECTION, http::HeaderValue::from_static("close"));
                     return Ok(Answer::Own(response));
                 }
                 let handshake = Handshake::of(request.headers(), query.time.as_deref(), ip);

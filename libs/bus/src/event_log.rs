@@ -11,6 +11,7 @@ use bytes::Bytes;
 use model::RoomToken;
 
 pub mod memory;
+pub mod nats;
 
 /// Port of the partition logs.
 #[async_trait]
@@ -52,7 +53,8 @@ pub trait EventLog: Send + Sync + 'static {
     /// [`LogError::Unavailable`] when the log does not answer.
     async fn page(&self, partition: u16, room: RoomToken, query: PageQuery) -> Result<Page, LogError>;
 
-    /// The entry at `seq`, or `None` when it is gone or never was.
+    /// The entry at `seq`, or `None` when it is gone or never was. One that its room's pages no longer show
+    /// may still be there: an engine gives it back when it gets to it.
     ///
     /// # Errors
     /// [`LogError::Unavailable`] when the log does not answer.

@@ -2,6 +2,38 @@
 
 use model::RoomToken;
 
+use crate::LogSubject;
+
+/// The JetStream stream of a partition.
+#[must_use]
+pub fn log_stream(partition: u16) -> String {
+    format!("FANFARE_{partition}")
+}
+
+/// Every subject of a partition's stream.
+#[must_use]
+pub fn log_subjects(partition: u16) -> String {
+    format!("fanfare.log.{partition}.>")
+}
+
+/// Where an entry of a partition stands.
+#[must_use]
+pub fn log_subject(partition: u16, subject: LogSubject) -> String {
+    match subject {
+        LogSubject::Room(token) => format!("fanfare.log.{partition}.{token}"),
+        LogSubject::Control => format!("fanfare.log.{partition}._control"),
+    }
+}
+
+/// The reverse of [`log_subject`]; `None` for what is none.
+#[must_use]
+pub fn entry_of(subject: &str) -> Option<LogSubject> {
+    match subject.strip_prefix("fanfare.log.")?.split_once('.')?.1 {
+        "_control" => Some(LogSubject::Control),
+        _ => signal_token(subject).map(LogSubject::Room),
+    }
+}
+
 /// Volatile events of a room: `fanfare.signal.<partition>.<token>`, payload an encoded `Publish`.
 #[must_use]
 pub fn signal(partition: u16, token: RoomToken) -> String {
@@ -70,6 +102,19 @@ mod tests {
             "fanfare.signal.3.abababababababababababababababab"
         );
         assert_eq!(signals_of_partition(3), "fanfare.signal.3.*");
+        assert_eq!(log_stream(3), "FANFARE_3");
+        assert_eq!(log_subjects(3), "fanfare.log.3.>");
+        for (entry, expected) in [
+            (LogSubject::Control, "fanfare.log.3._control"),
+            (
+                LogSubject::Room(token),
+                "fanfare.log.3.abababababababababababababababab",
+            ),
+        ] {
+            assert_eq!(log_subject(3, entry), expected);
+            assert_eq!(entry_of(expected), Some(entry));
+        }
+        assert_eq!(entry_of("fanfare.log.3.other"), None);
         assert_eq!(signal_token(&signal(3, token)), Some(token));
         assert_eq!(state_interest("abc-_1"), "fanfare.gateway.abc-_1.state");
         assert_eq!(sessions_of("abc-_1"), "fanfare.gateway.abc-_1.session");
