@@ -3,13 +3,13 @@
 //! A role has one [`Redis`], which all its engines share. The connection is made again for ever after it was lost, and
 //! is watched while nobody asks. A call waits for a connection within its own time, so a restart that is quick enough
 //! is not seen at all; what was under way when the connection broke is an error, since it may have been done.
+//!
+//! A login needs `PING`, `EVAL`, `EVALSHA` and the commands of the scripts on keys that begin with the prefix; behind
+//! sentinels also `ROLE`, in a cluster `CLUSTER SLOTS`.
 
 use std::{fmt, io, path::PathBuf, sync::Arc, time::Duration};
 
-use ::redis::{
-    Cmd, FromRedisValue, Pipeline, RedisError, RedisFuture, RedisResult, ToRedisArgs, Value,
-    aio::ConnectionLike,
-};
+use ::redis::{Cmd, FromRedisValue, Pipeline, RedisError, RedisResult, ToRedisArgs, Value};
 use tokio::time::Instant;
 
 use crate::RegistryError;
@@ -278,34 +278,5 @@ impl Redis {
             shared.keeper.broken(generation, describe(error));
         }
         answer
-    }
-}
-
-/// For code that is written against any connection; its calls are counted as `command` and `pipeline`.
-impl ConnectionLike for Redis {
-    fn req_packed_command<'a>(&'a mut self, command: &'a Cmd) -> RedisFuture<'a, Value> {
-        Box::pin(self.answer("command", Request::Command(command)))
-    }
-
-    fn req_packed_commands<'a>(
-        &'a mut self,
-        pipeline: &'a Pipeline,
-        offset: usize,
-        count: usize,
-    ) -> RedisFuture<'a, Vec<Value>> {
-        Box::pin(async move {
-            match self
-                .answer("pipeline", Request::Packed(pipeline, offset, count))
-                .await?
-            {
-                Value::Array(values) => Ok(values),
-                value => Ok(vec![value]),
-            }
-        })
-    }
-
-    /// Those of a cluster have one only; elsewhere the server is not asked in terms of databases.
-    fn get_db(&self) -> i64 {
-        0
     }
 }

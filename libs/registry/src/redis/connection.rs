@@ -1,6 +1,6 @@
 use redis::{
     Cmd, ErrorKind, Pipeline, RedisError, RedisResult, ServerErrorKind, Value,
-    aio::{ConnectionLike, MultiplexedConnection},
+    aio::MultiplexedConnection,
     cluster_async::ClusterConnection,
     cluster_routing::{RoutingInfo, SingleNodeRoutingInfo},
 };
@@ -19,8 +19,6 @@ pub(super) enum Request<'a> {
     Command(&'a Cmd),
     Pipeline(&'a Pipeline),
     Script(&'a ScriptCall<'a>),
-    /// The answers to `count` commands of a pipeline behind the first `offset`, as they are.
-    Packed(&'a Pipeline, usize, usize),
 }
 
 impl Connection {
@@ -31,11 +29,6 @@ impl Connection {
                 Self::Node(connection) => pipeline.query_async(connection).await,
                 Self::Cluster(connection) => pipeline.query_async(connection).await,
             },
-            Request::Packed(pipeline, offset, count) => match self {
-                Self::Node(connection) => connection.req_packed_commands(pipeline, offset, count).await,
-                Self::Cluster(connection) => connection.req_packed_commands(pipeline, offset, count).await,
-            }
-            .map(Value::Array),
             Request::Script(call) => match self.command(&call.by_digest()).await {
                 Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
                     self.command(&call.by_source()).await

@@ -118,7 +118,9 @@ async fn keep(target: Target, status: watch::Sender<Status>, mut broken: watch::
             reason = silent(connection, target.response_timeout()) => reason,
         };
         // In a cluster most nodes may be doing well, so the old connections serve until there are new ones.
-        if !target.is_cluster() {
+        if target.is_cluster() {
+            tracing::debug!(reason, "connecting to the nodes of Redis Cluster again");
+        } else {
             lost(&target, &status, &reason);
         }
         tokio::time::sleep_until(made + young).await;
