@@ -15,13 +15,15 @@ use gateway::Gateway;
 use lifecycle::{Tasks, phase};
 use prometheus::Registry;
 use registry::{
-    checkpoints::memory::MemoryCheckpoints, leases::memory::MemoryLeases,
-    presence_store::memory::MemoryPresence, snapshots::memory::MemorySnapshots,
+    checkpoints::memory::MemoryCheckpoints,
+    leases::memory::MemoryLeases,
+    presence_store::{PresenceStore, memory::MemoryPresence},
+    snapshots::memory::MemorySnapshots,
 };
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::demo;
+use crate::{demo, presence::serve_api};
 
 /// Records are larger than the payloads they carry by the names and ids around them.
 const RECORD_OVERHEAD: usize = 64 * 1024;
@@ -53,8 +55,18 @@ impl Assembly {
         let behind = CancellationToken::new();
 
         let metrics = presence::Metrics::register(registry)?;
+        let store: Arc<dyn PresenceStore> = Arc::new(MemoryPresence::new());
+        serve_api(
+            config,
+            Arc::clone(&store),
+            signals.clone(),
+            tasks,
+            registry,
+            behind.clone(),
+        )
+        .await?;
         let deps = presence::Deps {
-            store: Arc::new(MemoryPresence::new()),
+            store,
             signals: signals.clone(),
             tasks: tasks.clone(),
             metrics,

@@ -35,6 +35,12 @@ pub(crate) struct Settings {
 pub(crate) enum Command {
     /// All roles in one process, in memory: nothing to install, nothing kept (the default).
     Standalone,
+    /// The edge of a cluster: terminates clients.
+    Gateway,
+    /// A fan-out worker of a cluster: reads the partitions it owns and delivers to the gateways.
+    Fanout,
+    /// The presence service of a cluster: keeps who is where in Redis.
+    Presence,
     /// Checks or shows the configuration.
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -140,11 +146,7 @@ pub(crate) fn settings_help() -> String {
         } else {
             format!(" [default: {default}]")
         };
-        let note = if setting.effective {
-            ""
-        } else {
-            " (no effect in standalone yet)"
-        };
+        let note = if setting.effective { "" } else { " (no effect yet)" };
         // Writing to a String does not fail.
         let _ = write!(
             help,

@@ -2,8 +2,12 @@
 
 mod assembly;
 mod cli;
+mod cluster;
 mod config_cmd;
 mod demo;
+mod fanout;
+mod gateway;
+mod presence;
 mod process;
 mod standalone;
 mod token;
@@ -18,7 +22,10 @@ use process::Process;
 fn main() -> ExitCode {
     let matches = Cli::command()
         .after_long_help(cli::settings_help())
-        .mut_subcommand("standalone", |role| role.after_long_help(cli::settings_help()))
+        .mut_subcommands(|command| match command.get_name() {
+            "standalone" | "gateway" | "fanout" | "presence" => command.after_long_help(cli::settings_help()),
+            _ => command,
+        })
         .get_matches();
     let cli = match Cli::from_arg_matches(&matches) {
         Ok(cli) => cli,
@@ -27,6 +34,15 @@ fn main() -> ExitCode {
     match cli.command {
         None | Some(Command::Standalone) => run(&cli.settings, Role::Standalone, async |process| {
             standalone::run(process).await
+        }),
+        Some(Command::Gateway) => run(&cli.settings, Role::Gateway, async |process| {
+            gateway::run(process).await
+        }),
+        Some(Command::Fanout) => run(&cli.settings, Role::Fanout, async |process| {
+            fanout::run(process).await
+        }),
+        Some(Command::Presence) => run(&cli.settings, Role::Presence, async |process| {
+            presence::run(process).await
         }),
         Some(Command::Config(ConfigCommand::Check { role })) => config_cmd::check(&cli.settings, role),
         Some(Command::Config(ConfigCommand::Show { role })) => config_cmd::show(&cli.settings, role),

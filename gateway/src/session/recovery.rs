@@ -161,7 +161,9 @@ impl Sessions {
     /// Sessions whose sockets are away, and which nobody has taken over.
     pub(crate) fn left_behind(&self) -> usize {
         let sessions = self.by_pid.lock();
-        let away = sessions.values().filter(|session| matches!(session, Session::Away(_)));
+        let away = sessions
+            .values()
+            .filter(|session| matches!(session, Session::Away(_)));
         away.count()
     }
 

@@ -98,7 +98,7 @@ pub const SETTINGS: &[Setting] = &[
         "120",
         "Recovery window in seconds, 0 to 86400; 0 turns recovery off",
     ),
-    reserved(
+    setting(
         "gateway.drain_seconds",
         "20",
         "How long a drain takes, in seconds, 0 to 3600",
@@ -164,7 +164,11 @@ pub const SETTINGS: &[Setting] = &[
         "0.0.0.0:7003",
         "Publisher API, HTTP and JSON",
     ),
-    reserved("presence.grpc_listen", "0.0.0.0:7004", "Presence API, gRPC"),
+    setting(
+        "presence.grpc_listen",
+        "0.0.0.0:7004",
+        "Presence API, gRPC; on loopback only without api.key",
+    ),
     setting(
         "presence.grace_seconds",
         "5",
@@ -300,7 +304,7 @@ pub const SETTINGS: &[Setting] = &[
     },
     Setting {
         secret: true,
-        ..reserved("api.key", "", "Key of the Publisher and Presence APIs")
+        ..setting("api.key", "", "Key of the Publisher and Presence APIs")
     },
     reserved(
         "limits.events",

@@ -1,0 +1,69 @@
+//! `fanfare fanout`: the order of start and stop.
+
+use std::{sync::Arc, time::Duration};
+
+use delivery::{LinkLimits, grpc::GrpcConnector};
+use fanout::{Worker, metrics::Metrics};
+use lifecycle::phase;
+use registry::{
+    checkpoints::redis::RedisCheckpoints, leases::redis::RedisLeases, snapshots::redis::RedisSnapshots,
+};
+use uuid::Uuid;
+
+use crate::{
+    cluster::{self, DocumentEpochs, RECORD_OVERHEAD, internal_tls},
+    process::Process,
+};
+
+/// A worker that dies is replaced after so long (DESIGN, "Workers").
+const LEASE: Duration = Duration::from_secs(3);
+const HAND_OVER_BUDGET: Duration = Duration::from_secs(5);
+const STOP_BUDGET: Duration = Duration::from_secs(3);
+
+pub(crate) async fn run(process: Process) -> anyhow::Result<()> {
+    let working = process.readiness.condition("working");
+    let Some(worker) = process.stop.run_until_cancelled(start(&process)).await else {
+        return Ok(());
+    };
+    let worker = worker?;
+    working.met();
+    tracing::info!("working");
+    let (stop, tasks) = (process.stop.clone(), process.tasks.clone());
+    let hand_over = process.stop.clone();
+    let worker = worker.run(stop);
+    tokio::pin!(worker);
+    tokio::select! {
+        () = &mut worker => {}
+        () = hand_over.cancelled() => {
+            working.missing("stopping");
+            phase("hand partitions over", HAND_OVER_BUDGET, worker).await;
+        }
+    }
+    let late = tasks.shutdown(STOP_BUDGET).await;
+    tracing::info!(late, "stopped");
+    Ok(())
+}
+
+async fn start(process: &Process) -> anyhow::Result<Worker> {
+    let config = &process.config;
+    let id = format!("worker-{}", Uuid::new_v4().simple());
+    let tls = internal_tls(config)?;
+    let metrics = Arc::new(Metrics::new(&process.registry)?);
+    let bus = cluster::bus(process, &id).await?;
+    let redis = cluster::redis(process).await?;
+    let epochs = Arc::new(DocumentEpochs(bus.documents));
+    let connector = GrpcConnector::new(&id, config.bus.partitions, LinkLimits::default(), tls)
+        .max_record(config.gateway.max_payload + RECORD_OVERHEAD);
+    let settings = fanout::Settings { id, lease: LEASE };
+    let deps = fanout::Deps {
+        log: bus.log,
+        signals: bus.signals,
+        leases: Arc::new(RedisLeases::new(redis.clone(), epochs)),
+        checkpoints: Arc::new(RedisCheckpoints::new(redis.clone())),
+        snapshots: Arc::new(RedisSnapshots::new(redis)),
+        connector: Arc::new(connector),
+        tasks: process.tasks.clone(),
+        metrics,
+    };
+    Ok(Worker::build(settings, deps).await?)
+}

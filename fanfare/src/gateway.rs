@@ -1,0 +1,106 @@
+//! `fanfare gateway`: the order of start and stop.
+
+use std::{sync::Arc, time::Duration};
+
+use anyhow::Context;
+use delivery::{grpc, tls::InternalTls};
+use gateway::{BuildError, Cluster, Deps, Gateway, health, new_id};
+use lifecycle::phase;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    cluster::{self, RECORD_OVERHEAD, advertised, internal_tls},
+    process::{Process, bind},
+};
+
+const CLOSE_BUDGET: Duration = Duration::from_secs(5);
+const STOP_BUDGET: Duration = Duration::from_secs(3);
+/// Pause before the gateway is built again while the log does not answer.
+const RETRY: Duration = Duration::from_secs(1);
+/// A drain that is late is given up.
+const MARGIN: Duration = Duration::from_secs(2);
+
+#[expect(
+    clippy::print_stdout,
+    reason = "says where it listens, for people and for scripts"
+)]
+pub(crate) async fn run(process: Process) -> anyhow::Result<()> {
+    let open = process.readiness.condition("accepting clients");
+    let listener = bind(process.config.gateway.listen, "the public address").await?;
+    let internal = bind(process.config.gateway.grpc_listen, "the internal address").await?;
+    let public = listener.local_addr()?;
+    let behind = CancellationToken::new();
+    let starting = start(&process, internal, behind.clone());
+    let Some(gateway) = process.stop.run_until_cancelled(starting).await else {
+        return Ok(());
+    };
+    let gateway = gateway?;
+
+    let (serves, refuse) = (Arc::clone(&gateway), CancellationToken::new());
+    let others = health(&process.config.environment, public.port(), process.stop.clone());
+    let accepting = refuse.clone();
+    process.tasks.spawn("accept", async move {
+        serves.serve(listener, others, accepting).await;
+    });
+    open.met();
+    println!("fanfare listening on http://{public}");
+
+    process.stop.cancelled().await;
+    open.missing("draining");
+    let window = process.config.gateway.drain;
+    let drain = gateway.drain(window, || refuse.cancel());
+    phase("drain", window + MARGIN, drain).await;
+    phase("close connections", CLOSE_BUDGET, gateway.close()).await;
+    behind.cancel();
+    let late = process.tasks.shutdown(STOP_BUDGET).await;
+    tracing::info!(late, "stopped");
+    Ok(())
+}
+
+/// The gateway, reachable by the other roles; it accepts no clients yet.
+async fn start(
+    process: &Process,
+    internal: TcpListener,
+    stop: CancellationToken,
+) -> anyhow::Result<Arc<Gateway>> {
+    let config = &process.config;
+    let tls = internal_tls(config)?;
+    let id = new_id();
+    let bus = cluster::bus(process, &format!("gateway-{id}")).await?;
+    let address = advertised(config, internal.local_addr()?)?;
+    tracing::info!(%id, address, "gateway");
+    let gateway = loop {
+        let max_record = config.gateway.max_payload + RECORD_OVERHEAD;
+        let (routes, links) = grpc::server(id.as_str(), config.bus.partitions, max_record);
+        let deps = Deps {
+            log: bus.log.clone(),
+            signals: bus.signals.clone(),
+            documents: bus.documents.clone(),
+            links: Box::new(links),
+            cluster: Some(Cluster {
+                address: address.clone(),
+                tls: tls.as_ref().map(InternalTls::client_config),
+            }),
+            tasks: process.tasks.clone(),
+            registry: process.registry.clone(),
+        };
+        match Gateway::build(config, id.clone(), deps).await {
+            Ok(gateway) => break (Arc::new(gateway), routes),
+            Err(error @ BuildError::Metrics(_)) => return Err(error).context("the gateway cannot start"),
+            Err(error) => {
+                tracing::warn!(%error, "the gateway waits");
+                tokio::time::sleep(RETRY).await;
+            }
+        }
+    };
+    let (gateway, routes) = gateway;
+    let serves = Arc::clone(&gateway);
+    let tls = tls.as_ref().map(InternalTls::server_config);
+    process.tasks.spawn("internal", async move {
+        serves
+            .serve_internal(internal, routes.into_axum_router(), tls, stop)
+            .await;
+    });
+    Ok(gateway)
+}

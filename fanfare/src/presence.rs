@@ -1,0 +1,111 @@
+//! `fanfare presence`: the order of start and stop.
+
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+
+use anyhow::Context;
+use bus::Signals;
+use config::Config;
+use lifecycle::Tasks;
+use presence::{Metrics, Service, api};
+use prometheus::Registry;
+use registry::presence_store::{PresenceStore, redis::RedisPresence};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use crate::{
+    cluster,
+    process::{Process, bind},
+};
+
+const STOP_BUDGET: Duration = Duration::from_secs(3);
+
+pub(crate) async fn run(process: Process) -> anyhow::Result<()> {
+    let working = process.readiness.condition("working");
+    let Some(service) = process.stop.run_until_cancelled(start(&process)).await else {
+        return Ok(());
+    };
+    let service = service?;
+    working.met();
+    tracing::info!("working");
+    let ended = service.run(process.stop.clone()).await;
+    working.missing("stopping");
+    let late = process.tasks.shutdown(STOP_BUDGET).await;
+    tracing::info!(late, "stopped");
+    Ok(ended?)
+}
+
+async fn start(process: &Process) -> anyhow::Result<Service> {
+    let config = &process.config;
+    let id = format!("presence-{}", Uuid::new_v4().simple());
+    let metrics = Metrics::register(&process.registry)?;
+    let bus = cluster::bus(process, &id).await?;
+    let redis = cluster::redis(process).await?;
+    let store: Arc<dyn PresenceStore> = Arc::new(RedisPresence::new(redis));
+    let signals: Arc<dyn Signals> = bus.signals;
+    serve_api(
+        config,
+        Arc::clone(&store),
+        Arc::clone(&signals),
+        &process.tasks,
+        &process.registry,
+        process.stop.clone(),
+    )
+    .await?;
+    let deps = presence::Deps {
+        store,
+        signals,
+        tasks: process.tasks.clone(),
+        metrics,
+        clock: presence::system_clock(),
+    };
+    let settings = presence::Settings {
+        partitions: config.bus.partitions,
+        grace: config.presence.grace,
+        ..presence::Settings::default()
+    };
+    Ok(Service::build(deps, settings).await?)
+}
+
+/// Serves the presence API until `stop`; without a key on loopback only (CONTRACT section 3).
+///
+/// # Errors
+/// When the address cannot be used or the bus does not answer.
+pub(crate) async fn serve_api(
+    config: &Config,
+    store: Arc<dyn PresenceStore>,
+    signals: Arc<dyn Signals>,
+    tasks: &Tasks,
+    registry: &Registry,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
+    let mut address = config.presence.grpc_listen;
+    if api::address_allowed(address, config.api.key.as_ref()).is_err() {
+        address = SocketAddr::from((Ipv4Addr::LOCALHOST, address.port()));
+        tracing::info!(%address, "no api.key: the presence API listens on loopback only");
+    }
+    let listener = bind(address, "the presence API's address").await?;
+    let deps = api::Deps {
+        store,
+        signals,
+        tasks: tasks.clone(),
+        metrics: api::Metrics::register(registry)?,
+    };
+    let settings = api::Settings {
+        api_key: config.api.key.clone(),
+        ..api::Settings::default()
+    };
+    let routes = api::router(deps, settings, stop.clone())
+        .await
+        .context("the presence API cannot start")?;
+    tracing::info!(address = %listener.local_addr()?, "presence API");
+    tasks.spawn("presence API", async move {
+        if let Err(error) = api::serve(listener, routes, stop).await {
+            tracing::error!(%error, "the presence API has ended");
+        }
+    });
+    Ok(())
+}
