@@ -5,6 +5,7 @@
 
 mod access;
 mod queries;
+mod redis;
 mod stage;
 mod store;
 mod watch;

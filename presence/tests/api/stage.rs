@@ -11,6 +11,7 @@ use presence::{
 };
 use prost::Message;
 use proto::v1::{self, presence_client::PresenceClient, presence_delta::Kind};
+use registry::presence_store::{PresenceStore, memory::MemoryPresence};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::{Channel, Endpoint};
@@ -37,8 +38,13 @@ pub(crate) struct Replica {
 
 impl Stage {
     pub(crate) async fn set(grace: Duration) -> Self {
+        Self::on(Arc::new(MemoryPresence::new()), grace).await
+    }
+
+    pub(crate) async fn on(store: Arc<dyn PresenceStore>, grace: Duration) -> Self {
         let signals: Arc<dyn Signals> = Arc::new(MemorySignals::new());
-        let (store, tasks, stop) = (Arc::new(Switch::new()), Tasks::new(), CancellationToken::new());
+        let (tasks, stop) = (Tasks::new(), CancellationToken::new());
+        let store = Arc::new(Switch::new(store));
         let deps = Deps {
             store: store.clone(),
             signals: Arc::clone(&signals),

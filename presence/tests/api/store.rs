@@ -1,4 +1,4 @@
-//! The memory store behind a switch.
+//! A store behind a switch.
 
 use std::{
     sync::{
@@ -25,14 +25,14 @@ pub(crate) enum Mode {
 
 pub(crate) struct Switch {
     mode: AtomicU8,
-    inner: RwLock<Arc<MemoryPresence>>,
+    inner: RwLock<Arc<dyn PresenceStore>>,
 }
 
 impl Switch {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(store: Arc<dyn PresenceStore>) -> Self {
         Self {
             mode: AtomicU8::new(Mode::There as u8),
-            inner: RwLock::default(),
+            inner: RwLock::new(store),
         }
     }
 
@@ -44,12 +44,12 @@ impl Switch {
         self.mode.load(Ordering::SeqCst) == mode as u8
     }
 
-    /// All is lost.
+    /// All is lost, of a store in memory.
     pub(crate) async fn flush(&self) {
-        *self.inner.write().await = Arc::default();
+        *self.inner.write().await = Arc::new(MemoryPresence::new());
     }
 
-    async fn inner(&self) -> Result<Arc<MemoryPresence>, PresenceError> {
+    async fn inner(&self) -> Result<Arc<dyn PresenceStore>, PresenceError> {
         while self.is(Mode::Stalls) {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }

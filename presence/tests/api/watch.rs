@@ -20,13 +20,13 @@ const SHORT: Duration = Duration::from_millis(1);
 const LONG: Duration = Duration::from_secs(3_600);
 
 /// A watch, with the token of the last message that had one.
-struct Ear {
+pub(crate) struct Ear {
     told: Streaming<WatchResponse>,
-    token: String,
+    pub(crate) token: String,
 }
 
 impl Ear {
-    async fn at(replica: &Replica, request: WatchRequest) -> Self {
+    pub(crate) async fn at(replica: &Replica, request: WatchRequest) -> Self {
         let told = replica.client().await.watch(request).await.unwrap().into_inner();
         Self {
             told,
@@ -34,7 +34,7 @@ impl Ear {
         }
     }
 
-    async fn next(&mut self) -> Event {
+    pub(crate) async fn next(&mut self) -> Event {
         self.hear().await.unwrap().unwrap()
     }
 
@@ -49,7 +49,7 @@ impl Ear {
     }
 
     /// A snapshot in however many parts.
-    async fn snapshot(&mut self, reason: SnapshotReason) -> WatchSnapshot {
+    pub(crate) async fn snapshot(&mut self, reason: SnapshotReason) -> WatchSnapshot {
         let mut whole = WatchSnapshot::default();
         loop {
             let Event::Snapshot(part) = self.next().await else {
@@ -66,7 +66,7 @@ impl Ear {
     }
 
     /// So many changes, as `what who [where count]`.
-    async fn changes(&mut self, count: usize) -> Vec<String> {
+    pub(crate) async fn changes(&mut self, count: usize) -> Vec<String> {
         let mut seen = Vec::new();
         while seen.len() < count {
             seen.push(words(self.next().await));
@@ -74,7 +74,7 @@ impl Ear {
         seen
     }
 
-    async fn resumed(&mut self) {
+    pub(crate) async fn resumed(&mut self) {
         let next = self.next().await;
         assert!(matches!(next, Event::Resumed(_)), "{next:?}");
     }
@@ -97,7 +97,7 @@ fn words(event: Event) -> String {
     }
 }
 
-fn watch(users: &[&str], rooms: &[&str]) -> WatchRequest {
+pub(crate) fn watch(users: &[&str], rooms: &[&str]) -> WatchRequest {
     let owned = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect();
     WatchRequest {
         namespace: "/chat".to_owned(),
@@ -107,14 +107,14 @@ fn watch(users: &[&str], rooms: &[&str]) -> WatchRequest {
     }
 }
 
-fn resume(request: WatchRequest, token: &str) -> WatchRequest {
+pub(crate) fn resume(request: WatchRequest, token: &str) -> WatchRequest {
     WatchRequest {
         resume_token: token.to_owned(),
         ..request
     }
 }
 
-fn online(users: &[PresenceUser]) -> BTreeSet<(&str, bool)> {
+pub(crate) fn online(users: &[PresenceUser]) -> BTreeSet<(&str, bool)> {
     users
         .iter()
         .map(|user| (user.user_id.as_str(), user.online))
