@@ -81,6 +81,22 @@ impl Deliverer {
         partition.map_or(0, |partition| partition.lock().through)
     }
 
+    /// Sees to it that everything of the partition up to `seq` is delivered, reading from the log what no
+    /// worker has sent yet.
+    pub(crate) fn reach(self: &Arc<Self>, partition: u16, seq: u64) {
+        let known = self.partitions.get(usize::from(partition));
+        let Some(epoch) = known.map(|partition| partition.lock().epoch) else {
+            return;
+        };
+        self.batch(Batch {
+            partition,
+            epoch,
+            after: seq,
+            through: seq,
+            deliveries: Vec::new(),
+        });
+    }
+
     /// Takes one arrival. `Some` is the position of its partition to acknowledge.
     pub(crate) fn arrive(self: &Arc<Self>, arrival: Arrival) -> Option<Offset> {
         match arrival {

@@ -116,9 +116,6 @@ impl Handover {
         let outcome = |outcome| ClaimReply {
             outcome: Some(outcome),
         };
-        if let Some(gateway) = self.core.moved.of(&claim.pid) {
-            return outcome(Outcome::MovedTo(gateway));
-        }
         let position = Some(claim.position).filter(|text| !text.is_empty());
         let position = position.map(|text| text.parse::<Position>()).transpose();
         let (Ok(position), Ok(namespace)) = (position, Namespace::new(&claim.namespace)) else {
@@ -151,7 +148,11 @@ impl Handover {
                 outcome(Outcome::Claimed(claimed))
             }
             Err("too late") => outcome(Outcome::TooLate(true)),
-            Err(_) => outcome(Outcome::Unknown(true)),
+            // It may have been here more than once.
+            Err(_) => outcome(match self.core.moved.of(&claim.pid) {
+                Some(gateway) => Outcome::MovedTo(gateway),
+                None => Outcome::Unknown(true),
+            }),
         }
     }
 
@@ -198,11 +199,20 @@ impl Handover {
     /// Waits until this gateway has everything up to where the other one gets it by itself.
     async fn reach(&self, bounds: &HashMap<RoomToken, u64>) -> bool {
         let until = Instant::now() + PATIENCE;
+        let bounds: Vec<(u16, u64)> = bounds
+            .iter()
+            .map(|(room, seq)| (self.core.rooms.partition(*room), *seq))
+            .collect();
+        // A worker tells of what concerns others only now and then.
+        for (partition, seq) in &bounds {
+            if self.deliverer.through(*partition) < *seq {
+                self.deliverer.reach(*partition, *seq);
+            }
+        }
         loop {
-            let reached = bounds.iter().all(|(room, seq)| {
-                let partition = self.core.rooms.partition(*room);
-                self.deliverer.through(partition) >= *seq
-            });
+            let reached = bounds
+                .iter()
+                .all(|(partition, seq)| self.deliverer.through(*partition) >= *seq);
             if reached || Instant::now() >= until {
                 return reached;
             }

@@ -135,6 +135,8 @@ test("who leaves on purpose is not recovered", async () => {
   const bob = await user("/chat");
   const id = bob.id;
   bob.disconnect();
+  // Who is back before its goodbye is heard has not gone.
+  await wait(300);
   await connected(bob);
   assert.equal(bob.recovered, false);
   assert.notEqual(bob.id, id);

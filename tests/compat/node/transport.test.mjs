@@ -5,12 +5,13 @@ import { client, heard, heardOne, members, mode, ok, unheard, unique, url, user 
 
 test("a client whose transport is cut comes back by itself", async () => {
   const socket = await user("/chat");
-  const before = [socket.id, socket.io.engine.id];
+  const [id, sid] = [socket.id, socket.io.engine.id];
   socket.io.engine.close();
   assert.equal((await heard(socket, "(disconnect)"))[0], "forced close");
   await heard(socket, "(connect)");
-  assert.notEqual(socket.id, before[0]);
-  assert.notEqual(socket.io.engine.id, before[1]);
+  assert.equal(socket.recovered, true);
+  assert.equal(socket.id, id);
+  assert.notEqual(socket.io.engine.id, sid);
   const roomId = unique("room");
   await ok(socket, "join-room", { roomId });
   await ok(socket, "message", { roomId, content: "back" });
