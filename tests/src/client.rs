@@ -22,6 +22,8 @@ use tokio::{
 const WITHIN: Duration = Duration::from_secs(30);
 /// A publisher waits so long before it tries again what was `UNAVAILABLE`.
 const RETRY: Duration = Duration::from_millis(100);
+/// Events that a failed test shows.
+const SHOWN_EVENTS: usize = 12;
 
 /// A message as a member got it.
 #[derive(Clone, Debug)]
@@ -264,8 +266,9 @@ impl Client {
         found.with_context(|| {
             let state = self.shared.state.lock();
             let last = state.messages.last();
+            let events = &state.events[state.events.len().saturating_sub(SHOWN_EVENTS)..];
             format!(
-                "{what}: did not come; {} messages, the last {last:?}",
+                "{what}: did not come; {} messages, the last {last:?}; last of other events {events:?}",
                 state.messages.len()
             )
         })?

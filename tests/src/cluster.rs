@@ -143,12 +143,13 @@ impl Instance {
         bail!("{:?}: /readyz, {what}: {last}", self.role)
     }
 
-    /// The sum of a metric's values over the lines that have `label`, e.g. `event="message"`.
+    /// The sum of a metric's values over the lines that have all of `labels`, comma-separated, e.g.
+    /// `event="message"`.
     ///
     /// # Errors
     /// When the metrics cannot be had.
-    pub fn metric(&self, name: &str, label: &str) -> Result<f64> {
-        metric(&self.admin, name, label)
+    pub fn metric(&self, name: &str, labels: &str) -> Result<f64> {
+        metric(&self.admin, name, labels)
     }
 
     /// Sends it a signal.
@@ -312,9 +313,9 @@ impl Cluster {
     ///
     /// # Errors
     /// When the metrics cannot be had.
-    pub fn metric(&self, name: &str, label: &str) -> Result<f64> {
+    pub fn metric(&self, name: &str, labels: &str) -> Result<f64> {
         self.instances()
-            .map(|instance| instance.metric(name, label))
+            .map(|instance| instance.metric(name, labels))
             .sum()
     }
 

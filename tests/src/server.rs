@@ -91,12 +91,13 @@ impl Standalone {
         self.process.pid()
     }
 
-    /// The sum of a metric's values over the lines that have `label`, e.g. `reason="slow consumer"`.
+    /// The sum of a metric's values over the lines that have all of `labels`, comma-separated, e.g.
+    /// `reason="slow consumer"`.
     ///
     /// # Errors
     /// When the metrics cannot be had.
-    pub fn metric(&self, name: &str, label: &str) -> Result<f64> {
-        metric(&self.admin, name, label)
+    pub fn metric(&self, name: &str, labels: &str) -> Result<f64> {
+        metric(&self.admin, name, labels)
     }
 
     /// Stops it as an operator would.
@@ -195,13 +196,13 @@ pub(crate) fn until_ready(admin: &str) -> Result<()> {
     bail!("{admin}/readyz does not say ready: {answer}")
 }
 
-/// The sum of a metric's values over the lines that have `label`.
-pub(crate) fn metric(admin: &str, name: &str, label: &str) -> Result<f64> {
+/// The sum of a metric's values over the lines that have all of `labels`, comma-separated.
+pub(crate) fn metric(admin: &str, name: &str, labels: &str) -> Result<f64> {
     let answer = get(admin, "/metrics")?;
     let lines = answer.lines().filter(|line| {
         line.strip_prefix(name)
             .is_some_and(|rest| rest.starts_with(['{', ' ']))
-            && line.contains(label)
+            && labels.split(',').all(|label| line.contains(label))
     });
     let values = lines.filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok());
     // `sum` of nothing is -0.

@@ -172,7 +172,7 @@ impl Traffic {
         });
         // What comes twice may come a moment later.
         self.runtime
-            .block_on(tokio::time::sleep(Duration::from_millis(300)));
+            .block_on(async { tokio::time::sleep(Duration::from_millis(300)).await });
 
         let mut sent = std::mem::take(&mut *self.shared.sent.lock());
         let mut pause = Duration::ZERO;

@@ -188,36 +188,41 @@ fn latency_from_gateway_to_gateway() -> Result<()> {
             let sender = Client::connect(gateways[0]).await?;
             let member = Client::connect(gateways[1]).await?;
             member.join("latency").await?;
-            let mut ticks = tokio::time::interval(EVERY);
-            let (sent, acks) = (Mutex::new(Vec::new()), Mutex::new(Vec::new()));
-            let mut answers = Vec::new();
-            for number in 0..EVENTS {
-                ticks.tick().await;
-                let payload = json!({ "roomId": "latency", "content": format!("sender:{number}") });
-                let began = Instant::now();
-                sent.lock().push(began);
-                let answer = sender.send("message", &payload).await?;
-                let acks = &acks;
-                answers.push(async move {
-                    answer.await?;
-                    acks.lock().push(began.elapsed());
-                    anyhow::Ok(())
-                });
-                // Answers are few at a time; waiting for the oldest would hold the pace up.
-                if answers.len() == 64 {
-                    try_join_all(answers.drain(..)).await?;
+            let sender = &sender;
+            let (flying, mut landing) = tokio::sync::mpsc::channel(EVENTS);
+            let send = async move {
+                let mut ticks = tokio::time::interval(EVERY);
+                let mut sent = Vec::new();
+                for number in 0..EVENTS {
+                    ticks.tick().await;
+                    let payload = json!({ "roomId": "latency", "content": format!("sender:{number}") });
+                    let began = Instant::now();
+                    sent.push(began);
+                    flying
+                        .send((began, sender.send("message", &payload).await?))
+                        .await?;
                 }
-            }
-            try_join_all(answers).await?;
+                drop(flying);
+                anyhow::Ok(sent)
+            };
+            let land = async {
+                let mut acknowledged = Vec::new();
+                // Acknowledgements of one room come in order.
+                while let Some((began, answer)) = landing.recv().await {
+                    answer.await?;
+                    acknowledged.push(began.elapsed());
+                }
+                anyhow::Ok(acknowledged)
+            };
+            let (sent, acknowledged) = tokio::try_join!(send, land)?;
             let last = format!("sender:{}", EVENTS - 1);
             member
                 .message("the last", |message| message.content == last)
                 .await?;
-            let sent = sent.into_inner();
             let messages = member.take_messages();
             ensure!(messages.len() == EVENTS, "{} of {EVENTS} came", messages.len());
             let delivered: Vec<_> = messages.iter().zip(&sent).map(|(m, sent)| m.at - *sent).collect();
-            Ok((delivered, acks.into_inner()))
+            Ok((delivered, acknowledged))
         })?;
         for (what, times) in [("delivered", &mut delivered), ("acknowledged", &mut acknowledged)] {
             times.sort_unstable();

@@ -20,9 +20,10 @@ fn users_are_counted_over_all_gateways() -> Result<()> {
                 let member = Client::connect(gateways[number % gateways.len()]).await?;
                 let joined = member.join("room").await?;
                 ensure!(joined["usersCount"] == number + 1, "member {number}: {joined}");
-                for other in &members {
+                for (at, other) in members.iter().enumerate() {
                     let other: &Client = other;
-                    other.event("room-presence", counts("joined", number + 1)).await?;
+                    let heard = other.event("room-presence", counts("joined", number + 1)).await;
+                    heard.with_context(|| format!("member {at} of member {number}"))?;
                 }
                 members.push(member);
             }
