@@ -10,6 +10,7 @@
 //! A peer that is gone without a word is noticed within 4 seconds by HTTP/2 pings.
 
 mod gateway;
+mod standard;
 mod stats;
 mod wire;
 mod worker;

@@ -20,7 +20,7 @@ use tokio::{sync::mpsc, time::timeout};
 use tonic::{Request, Response, Status, Streaming, service::Routes};
 
 use super::{
-    PROTOCOL,
+    PROTOCOL, standard,
     stats::{LinkMeter, Meter},
     wire::{arrivals, counts, max_message},
 };
@@ -31,8 +31,8 @@ const HELLO: Duration = Duration::from_secs(5);
 /// Links that may wait to be accepted.
 const WAITING: usize = 16;
 
-/// The service for the gateway of that id, whose log has so many partitions, and the workers that connect
-/// to it. Records of up to `max_record` bytes are taken, see [`MAX_RECORD`](super::MAX_RECORD).
+/// The service for the gateway of that id, whose log has so many partitions, with the standard health and
+/// reflection services beside it, and the workers that connect to it. Records of up to `max_record` bytes are taken, see [`MAX_RECORD`](super::MAX_RECORD).
 ///
 /// The service is mounted on a listener that speaks HTTP/2 (`into_axum_router`); the windows of its streams
 /// and connections are what may be under way to this gateway beyond the workers' queues. When [`GrpcLinks`]
@@ -48,7 +48,8 @@ pub fn server(gateway: &str, partitions: u16, max_record: usize) -> (Routes, Grp
         meter: Arc::clone(&meter),
     };
     let service = GatewayLinkServer::new(service).max_decoding_message_size(max_message(max_record));
-    (Routes::new(service), GrpcLinks { waiting, meter })
+    let routes = standard::with_health_and_reflection(Routes::new(service));
+    (routes, GrpcLinks { waiting, meter })
 }
 
 /// The workers that connect to a gateway over gRPC.
