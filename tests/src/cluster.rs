@@ -13,6 +13,10 @@ use crate::server::{JWT_SECRET, START, built, get, metric, pause};
 /// Lines of a role's log that a failed test shows.
 const SHOWN_LINES: usize = 60;
 
+/// How many partitions there are.
+const PARTITIONS: &str = "FANFARE_BUS__PARTITIONS";
+const DEFAULT_PARTITIONS: u32 = 16;
+
 /// What a process of the cluster is.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub enum Role {
@@ -236,7 +240,8 @@ impl Cluster {
         })
     }
 
-    /// Starts everything and waits until every role is ready.
+    /// Starts everything and waits until every role is ready and every partition has its worker; before that, what
+    /// is not stored may go nowhere.
     ///
     /// # Errors
     /// When something does not come up within 30 s: what it wrote is told.
@@ -252,7 +257,8 @@ impl Cluster {
                 cluster.add(role)?;
             }
         }
-        if let Err(error) = cluster.until_ready() {
+        let ready = cluster.until_ready();
+        if let Err(error) = ready.and_then(|()| cluster.until_owned()) {
             return Err(error.context(cluster.logs()));
         }
         Ok(cluster)
@@ -299,6 +305,18 @@ impl Cluster {
             instance.until_readiness("until ready", |answer| answer.starts_with("HTTP/1.1 200"))?;
         }
         self.addresses().map(drop)
+    }
+
+    /// Waits until the workers own all partitions between them.
+    ///
+    /// # Errors
+    /// When they do not within 30 s.
+    pub fn until_owned(&self) -> Result<()> {
+        let set = self.settings.iter().find(|(name, _)| name == PARTITIONS);
+        let partitions: u32 = set.map_or(Ok(DEFAULT_PARTITIONS), |(_, value)| value.parse())?;
+        until("all partitions are owned", START, || {
+            Ok(self.metric("fanfare_partitions_owned", "")? == f64::from(partitions))
+        })
     }
 
     /// Where clients reach the gateways.

@@ -5,25 +5,31 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use tests::{Cluster, Load, Report, Role, Size, Traffic, servers::Signal, until};
+use tests::{
+    Cluster, Load, Report, Role, Size, Traffic,
+    servers::{NatsVersion, Signal},
+    until,
+};
 
 /// Every pause ends by then on a machine that does other things too; what is promised is less, and printed.
 const LONGEST: Duration = Duration::from_secs(30);
 /// Longer than a worker's lease of 3 s.
 const FROZEN: Duration = Duration::from_secs(5);
+const SIZE: Size = Size {
+    nats: NatsVersion::Current,
+    gateways: 3,
+    workers: 2,
+    presence: 1,
+};
 /// Messages before and after a fault.
 const SOME: usize = 300;
 
 /// Runs `fault` while traffic flows, and looks at the books.
 fn under_load(
     what: &str,
-    workers: usize,
+    size: Size,
     fault: impl FnOnce(&mut Cluster, &Traffic) -> Result<()>,
 ) -> Result<Report> {
-    let size = Size {
-        workers,
-        ..Size::default()
-    };
     let mut cluster = Cluster::start(size, &[])?;
     let result = run(what, &mut cluster, fault);
     let panics = cluster.logs_with("panicked at");
@@ -63,19 +69,12 @@ fn busiest(cluster: &Cluster) -> Result<usize> {
     busiest.context("one has the most")
 }
 
-/// All partitions are owned, by workers that answer.
-fn all_owned(cluster: &Cluster) -> Result<()> {
-    until("all partitions are owned", LONGEST, || {
-        Ok(cluster.metric("fanfare_partitions_owned", "")? == 16.0)
-    })
-}
-
 #[test]
 fn a_worker_is_killed() -> Result<()> {
-    under_load("worker killed", 3, |cluster, _| {
+    under_load("worker killed", Size { workers: 3, ..SIZE }, |cluster, _| {
         let worker = busiest(cluster)?;
         drop(cluster.workers.remove(worker));
-        all_owned(cluster)?;
+        cluster.until_owned()?;
         // And a new one takes its share.
         cluster.add(Role::Worker)?;
         cluster.until_ready()?;
@@ -89,39 +88,39 @@ fn a_worker_is_killed() -> Result<()> {
 
 #[test]
 fn a_worker_is_stopped() -> Result<()> {
-    under_load("worker stopped", 2, |cluster, _| {
+    under_load("worker stopped", SIZE, |cluster, _| {
         let worker = busiest(cluster)?;
         cluster.workers.remove(worker).stop()?;
-        all_owned(cluster)
+        cluster.until_owned()
     })
     .map(drop)
 }
 
 #[test]
 fn a_worker_is_frozen_longer_than_its_lease() -> Result<()> {
-    under_load("worker frozen", 2, |cluster, traffic| {
+    under_load("worker frozen", SIZE, |cluster, traffic| {
         let worker = busiest(cluster)?;
         let frozen = cluster.workers.remove(worker);
         frozen.signal(Signal::STOP)?;
         sleep(FROZEN);
-        all_owned(cluster)?;
+        cluster.until_owned()?;
         // It goes on in the belief that it owns its partitions.
         frozen.signal(Signal::CONT)?;
         cluster.workers.push(frozen);
         traffic.flow(SOME)?;
-        all_owned(cluster)
+        cluster.until_owned()
     })
     .map(drop)
 }
 
-#[test]
-fn nats_is_killed_and_started_again() -> Result<()> {
-    let report = under_load("NATS restarted", 2, |cluster, _| {
+/// Clients see late acknowledgements, and their connections stay.
+fn nats_is_killed_and_started_again(nats: NatsVersion) -> Result<()> {
+    let what = format!("NATS ({nats:?}) restarted");
+    let report = under_load(&what, Size { nats, ..SIZE }, |cluster, _| {
         cluster.nats.kill();
         sleep(Duration::from_secs(2));
         cluster.nats.start_again()
     })?;
-    // Clients see late acknowledgements, or UNAVAILABLE and an acknowledgement on trying again.
     ensure!(
         report.unavailable > 0 || report.slowest_ack > Duration::from_secs(1),
         "nobody noticed: {report:?}"
@@ -130,25 +129,48 @@ fn nats_is_killed_and_started_again() -> Result<()> {
 }
 
 #[test]
+fn current_nats_is_killed_and_started_again() -> Result<()> {
+    nats_is_killed_and_started_again(NatsVersion::Current)
+}
+
+#[test]
+fn debians_nats_is_killed_and_started_again() -> Result<()> {
+    nats_is_killed_and_started_again(NatsVersion::Debian)
+}
+
+/// A publish waits 10 s for the log; then the client is told `UNAVAILABLE`, tries again, and in the end what it
+/// sent is there once.
+#[test]
+fn nats_is_down_for_longer_than_publishes_wait() -> Result<()> {
+    let report = under_load("NATS down for 12 s", SIZE, |cluster, _| {
+        cluster.nats.kill();
+        sleep(Duration::from_secs(12));
+        cluster.nats.start_again()
+    })?;
+    ensure!(report.unavailable > 0, "nobody was told: {report:?}");
+    Ok(())
+}
+
+#[test]
 fn redis_is_killed_and_started_again_empty() -> Result<()> {
-    under_load("Redis restarted", 2, |cluster, traffic| {
+    under_load("Redis restarted", SIZE, |cluster, traffic| {
         cluster.redis.kill();
         sleep(Duration::from_secs(2));
         cluster.redis.start_again()?;
         traffic.flow(SOME)?;
-        all_owned(cluster)
+        cluster.until_owned()
     })
     .map(drop)
 }
 
 #[test]
 fn redis_loses_everything() -> Result<()> {
-    under_load("Redis flushed", 2, |cluster, traffic| {
+    under_load("Redis flushed", SIZE, |cluster, traffic| {
         for _ in 0..3 {
             cluster.redis.command("FLUSHALL")?;
             traffic.flow(SOME / 3)?;
         }
-        all_owned(cluster)
+        cluster.until_owned()
     })
     .map(drop)
 }
@@ -156,7 +178,7 @@ fn redis_loses_everything() -> Result<()> {
 /// A gateway that loses sight of the cluster for a while reads what it missed.
 #[test]
 fn a_gateway_is_frozen() -> Result<()> {
-    under_load("gateway frozen", 2, |cluster, traffic| {
+    under_load("gateway frozen", SIZE, |cluster, traffic| {
         let frozen = &cluster.gateways[0];
         frozen.signal(Signal::STOP)?;
         sleep(FROZEN);
