@@ -12,7 +12,7 @@ use presence::{
 use prost::Message;
 use proto::v1::{self, presence_client::PresenceClient, presence_delta::Kind};
 use registry::presence_store::{PresenceStore, memory::MemoryPresence};
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, time::timeout};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::{Channel, Endpoint};
 
@@ -20,6 +20,8 @@ use crate::store::Switch;
 
 /// Long enough for any machine.
 pub(crate) const LATE: Duration = Duration::from_secs(30);
+/// A batch without an answer is sent again.
+const AGAIN: Duration = Duration::from_secs(2);
 
 /// One store and bus, and the service that applies batches.
 pub(crate) struct Stage {
@@ -102,11 +104,19 @@ impl Stage {
             snapshot: false,
             deltas: deltas.collect(),
         };
-        let reply = self
-            .signals
-            .request(subjects::PRESENCE_BATCH, batch.encode_to_vec().into(), LATE)
-            .await
-            .unwrap();
+        let batch: bytes::Bytes = batch.encode_to_vec().into();
+        // Sent again when the answer does not come, as gateways do.
+        let answered = async {
+            loop {
+                let answer = self
+                    .signals
+                    .request(subjects::PRESENCE_BATCH, batch.clone(), AGAIN);
+                if let Ok(reply) = answer.await {
+                    return reply;
+                }
+            }
+        };
+        let reply = timeout(LATE, answered).await.unwrap();
         let reply = v1::PresenceReply::decode(reply).unwrap();
         assert!(!reply.need_snapshot);
     }
