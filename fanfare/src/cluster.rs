@@ -169,7 +169,13 @@ impl Epochs for DocumentEpochs {
 pub(crate) fn internal_tls(config: &Config) -> anyhow::Result<Option<InternalTls>> {
     let files = &config.grpc;
     match (&files.tls_cert, &files.tls_key, &files.tls_ca) {
-        (Some(cert), Some(key), Some(ca)) => Ok(Some(InternalTls::load(cert, key, ca)?)),
+        (Some(cert), Some(key), Some(ca)) => {
+            let tls = InternalTls::load(cert, key, ca)?;
+            Ok(Some(match &files.tls_server_name {
+                Some(name) => tls.with_server_name(name)?,
+                None => tls,
+            }))
+        }
         _ => Ok(None),
     }
 }

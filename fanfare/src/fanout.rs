@@ -22,7 +22,7 @@ const STOP_BUDGET: Duration = Duration::from_secs(3);
 
 pub(crate) async fn run(process: Process) -> anyhow::Result<()> {
     let working = process.readiness.condition("working");
-    let Some(worker) = process.stop.run_until_cancelled(start(&process)).await else {
+    let Some(worker) = process.stop.run_until_cancelled(Box::pin(start(&process))).await else {
         return Ok(());
     };
     let worker = worker?;

@@ -31,7 +31,7 @@ pub(crate) async fn run(process: Process) -> anyhow::Result<()> {
     let internal = bind(process.config.gateway.grpc_listen, "the internal address").await?;
     let public = listener.local_addr()?;
     let behind = CancellationToken::new();
-    let starting = start(&process, internal, behind.clone());
+    let starting = Box::pin(start(&process, internal, behind.clone()));
     let Some(gateway) = process.stop.run_until_cancelled(starting).await else {
         return Ok(());
     };

@@ -109,7 +109,12 @@ sections! {
         tls_key: Option<PathBuf>,
     }
     /// Section `grpc`.
-    Grpc { tls_ca: Option<PathBuf>, tls_cert: Option<PathBuf>, tls_key: Option<PathBuf>, }
+    Grpc {
+        tls_ca: Option<PathBuf>,
+        tls_cert: Option<PathBuf>,
+        tls_key: Option<PathBuf>,
+        tls_server_name: Option<String>,
+    }
     /// Section `auth`.
     Auth {
         mode: AuthMode,

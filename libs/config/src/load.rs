@@ -321,6 +321,7 @@ impl Reader {
                 tls_ca: self.file("grpc.tls_ca"),
                 tls_cert: self.file("grpc.tls_cert"),
                 tls_key: self.file("grpc.tls_key"),
+                tls_server_name: self.optional("grpc.tls_server_name"),
             },
             auth: self.auth(),
             rooms: Rooms {

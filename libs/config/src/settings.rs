@@ -264,6 +264,11 @@ pub const SETTINGS: &[Setting] = &[
         "File (PEM) with this role's certificate, for server and client",
     ),
     setting("grpc.tls_key", "", "File (PEM) with the key of grpc.tls_cert"),
+    setting(
+        "grpc.tls_server_name",
+        "",
+        "Name that every role's certificate carries; when empty, each carries the host it is reached at",
+    ),
     Setting {
         standalone: Some("guest"),
         ..setting(

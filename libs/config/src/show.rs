@@ -99,6 +99,7 @@ impl Config {
             "grpc.tls_ca" => path(grpc.tls_ca.as_deref()),
             "grpc.tls_cert" => path(grpc.tls_cert.as_deref()),
             "grpc.tls_key" => path(grpc.tls_key.as_deref()),
+            "grpc.tls_server_name" => text(grpc.tls_server_name.as_deref()),
             "auth.mode" => match auth.mode {
                 AuthMode::Guest => "guest".into(),
                 AuthMode::Jwt => "jwt".into(),

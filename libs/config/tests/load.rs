@@ -271,13 +271,17 @@ fn every_setting_can_be_set_by_its_variable_and_is_shown() {
             "redis.url" => "redis://r:6379",
             "gateway.advertise" => "gateway-0:7001",
             "bus.credentials" => FILE,
+            "grpc.tls_server_name" => "roles.example",
             key if key.contains(".tls_") => FILE,
             _ => "https://a.example/x",
         };
         let variable = setting.variable();
         // Certificates come with their keys.
         let together = SETTINGS.iter().filter(|other| {
-            let tls = |key: &str| key.split_once(".tls_").map(|(section, _)| section.to_owned());
+            let tls = |key: &str| {
+                let (section, name) = key.split_once(".tls_")?;
+                (name != "server_name").then(|| section.to_owned())
+            };
             tls(other.key).is_some() && tls(other.key) == tls(setting.key)
         });
         let mut env: Vec<_> = together.map(|other| (other.variable(), FILE)).collect();

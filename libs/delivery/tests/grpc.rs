@@ -35,16 +35,30 @@ fn worker(limits: LinkLimits, certificates: Option<&Certificates>) -> GrpcConnec
 }
 
 async fn conforms(limits: LinkLimits, batches: u64, certificates: Option<&Certificates>) {
+    conforms_over(limits, batches, certificates, None).await;
+}
+
+/// With a `delay` of the network, in each direction.
+async fn conforms_over(
+    limits: LinkLimits,
+    batches: u64,
+    certificates: Option<&Certificates>,
+    delay: Option<Duration>,
+) {
     let mut listeners = Vec::new();
     let make = async || {
         let (listener, mut links) = gateway(certificates).await;
-        let link = worker(limits, certificates)
-            .connect("g", &listener.address())
-            .await
-            .unwrap();
+        let mut address = listener.address();
+        let proxy = delay.map(|delay| {
+            let proxy = Proxy::start([address.parse().unwrap()]).unwrap();
+            proxy.delay(delay);
+            address = format!("127.0.0.1:{}", proxy.port());
+            proxy
+        });
+        let link = worker(limits, certificates).connect("g", &address).await.unwrap();
         let receiver = links.accept().await.unwrap();
         (
-            listener,
+            (listener, proxy),
             LinkUnderTest {
                 link,
                 receiver,
@@ -73,6 +87,11 @@ async fn grpc_link_conforms_bounded_by_bytes() {
         bytes: 2_000,
     };
     conforms(limits, 20, None).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn grpc_link_conforms_over_a_slow_network() {
+    conforms_over(LIMITS, 16, None, Some(Duration::from_millis(2))).await;
 }
 
 #[tokio::test]

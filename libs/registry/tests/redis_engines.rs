@@ -22,7 +22,7 @@ use registry::{
     redis::{RedisConfig, Topology, connect, connect_waiting},
     snapshots::{self, InterestSnapshots, Snapshot, redis::RedisSnapshots},
 };
-use servers::{Redis, RedisCluster, RedisSentinel};
+use servers::{Proxy, Redis, RedisCluster, RedisSentinel};
 use tokio::{
     sync::Notify,
     time::{Instant, sleep},
@@ -96,6 +96,16 @@ async fn until_answered<T>(call: impl AsyncFn() -> Result<T, RegistryError>) -> 
 
 async fn acquire(store: &dyn LeaseStore, owner: &str) -> Option<Lease> {
     until_answered(async || store.acquire("partition-0", owner, LONG).await).await
+}
+
+/// Everything comes late, and in pieces.
+#[tokio::test]
+async fn a_slow_network_conforms() {
+    let server = Redis::start().unwrap();
+    let proxy = Proxy::start([([127, 0, 0, 1], server.port()).into()]).unwrap();
+    proxy.delay(Duration::from_millis(3));
+    let url = format!("redis://127.0.0.1:{}", proxy.port());
+    conform(&config(url, Topology::Single)).await;
 }
 
 #[tokio::test]

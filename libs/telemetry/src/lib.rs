@@ -19,13 +19,20 @@ pub enum TelemetryError {
     Metrics(#[from] prometheus::Error),
 }
 
+/// Libraries that log for themselves what we log with the reason; off unless the filter names them.
+const OTHERS: [&str; 1] = ["async_nats"];
+
 /// Sends logs to standard error, as text or as one JSON object a line. `filter` is as in `RUST_LOG`.
 ///
 /// # Errors
 /// When the filter has an error, or logs are set up already.
 pub fn logs(filter: &str, json: bool) -> Result<(), TelemetryError> {
+    let mut directives = EnvFilter::try_new(filter)?;
+    for library in OTHERS.into_iter().filter(|library| !filter.contains(library)) {
+        directives = directives.add_directive(format!("{library}=off").parse()?);
+    }
     let builder = fmt()
-        .with_env_filter(EnvFilter::try_new(filter)?)
+        .with_env_filter(directives)
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal());
     let done = if json {
