@@ -16,6 +16,7 @@ const SHOWN_LINES: usize = 60;
 /// How many partitions there are.
 const PARTITIONS: &str = "FANFARE_BUS__PARTITIONS";
 const DEFAULT_PARTITIONS: u32 = 16;
+const SETTLED: Duration = Duration::from_secs(1);
 
 /// What a process of the cluster is.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
@@ -240,8 +241,7 @@ impl Cluster {
         })
     }
 
-    /// Starts everything and waits until every role is ready and every partition has its worker; before that, what
-    /// is not stored may go nowhere.
+    /// Starts everything and waits until every role is ready. Workers may still be sharing the partitions out.
     ///
     /// # Errors
     /// When something does not come up within 30 s: what it wrote is told.
@@ -257,8 +257,7 @@ impl Cluster {
                 cluster.add(role)?;
             }
         }
-        let ready = cluster.until_ready();
-        if let Err(error) = ready.and_then(|()| cluster.until_owned()) {
+        if let Err(error) = cluster.until_ready() {
             return Err(error.context(cluster.logs()));
         }
         Ok(cluster)
@@ -312,11 +311,44 @@ impl Cluster {
     /// # Errors
     /// When they do not within 30 s.
     pub fn until_owned(&self) -> Result<()> {
-        let set = self.settings.iter().find(|(name, _)| name == PARTITIONS);
-        let partitions: u32 = set.map_or(Ok(DEFAULT_PARTITIONS), |(_, value)| value.parse())?;
         until("all partitions are owned", START, || {
-            Ok(self.metric("fanfare_partitions_owned", "")? == f64::from(partitions))
+            let owned: f64 = self.owned()?.iter().sum();
+            Ok(owned == f64::from(self.partitions()?))
         })
+    }
+
+    /// Waits until all partitions are owned and none has moved for a second. What is not stored is lost while its
+    /// partition moves, so tests of such events wait for this.
+    ///
+    /// # Errors
+    /// When they go on moving for 30 s.
+    pub fn until_settled(&self) -> Result<()> {
+        let mut last = (Instant::now(), Vec::new());
+        until("no partition moves", START, || {
+            let (owned, moves) = (self.owned()?, self.metric("fanfare_take_overs_total", "")?);
+            let all = owned.iter().sum::<f64>() == f64::from(self.partitions()?);
+            let now = [owned, vec![moves]].concat();
+            if !all || now != last.1 {
+                last = (Instant::now(), now);
+            }
+            Ok(last.0.elapsed() > SETTLED)
+        })
+    }
+
+    /// How many partitions each worker owns.
+    ///
+    /// # Errors
+    /// When the metrics cannot be had.
+    pub fn owned(&self) -> Result<Vec<f64>> {
+        let workers = self.workers.iter();
+        workers
+            .map(|worker| worker.metric("fanfare_partitions_owned", ""))
+            .collect()
+    }
+
+    fn partitions(&self) -> Result<u32> {
+        let set = self.settings.iter().find(|(name, _)| name == PARTITIONS);
+        Ok(set.map_or(Ok(DEFAULT_PARTITIONS), |(_, value)| value.parse())?)
     }
 
     /// Where clients reach the gateways.

@@ -183,6 +183,7 @@ fn latency_from_gateway_to_gateway() -> Result<()> {
         ..Size::default()
     };
     Cluster::run(size, &[], |cluster| {
+        cluster.until_settled()?;
         let gateways = cluster.addresses()?;
         let (mut delivered, mut acknowledged) = runtime()?.block_on(async {
             let sender = Client::connect(gateways[0]).await?;

@@ -13,6 +13,7 @@ fn users_are_counted_over_all_gateways() -> Result<()> {
         ..Size::default()
     };
     Cluster::run(size, &[], |cluster| {
+        cluster.until_settled()?;
         let gateways = cluster.addresses()?;
         runtime()?.block_on(async {
             let mut members = Vec::new();
@@ -54,6 +55,7 @@ fn users_are_counted_over_all_gateways() -> Result<()> {
 #[test]
 fn users_of_a_dead_gateway_are_gone() -> Result<()> {
     Cluster::run(Size::default(), &[], |cluster| {
+        cluster.until_settled()?;
         let gateways = cluster.addresses()?;
         let runtime = runtime()?;
         let members = runtime.block_on(async {

@@ -42,6 +42,7 @@ fn run(
     cluster: &mut Cluster,
     fault: impl FnOnce(&mut Cluster, &Traffic) -> Result<()>,
 ) -> Result<Report> {
+    cluster.until_settled()?;
     let traffic = Traffic::start(&cluster.addresses()?, Load::default())?;
     traffic.flow(SOME)?;
     fault(cluster, &traffic)?;
@@ -59,10 +60,7 @@ fn sleep(time: Duration) {
 
 /// The worker with the most partitions.
 fn busiest(cluster: &Cluster) -> Result<usize> {
-    let mut owned = Vec::new();
-    for worker in &cluster.workers {
-        owned.push(worker.metric("fanfare_partitions_owned", "")?);
-    }
+    let owned = cluster.owned()?;
     let most = owned.iter().copied().fold(0.0, f64::max);
     ensure!(most > 0.0, "no worker owns a partition");
     let busiest = owned.iter().position(|count| *count == most);
