@@ -1,7 +1,12 @@
 //! Tells the presence service who is here: numbered batches, one under way at a time, so that what
-//! happens meanwhile goes into the next one. After any doubt the next batch is a snapshot.
+//! happens meanwhile goes into the next one. After any doubt the next batch is a snapshot, which goes out in
+//! parts: all a gateway holds fits neither one message nor the time for one.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
 
 use bus::{Signals, subjects};
 use lifecycle::Tasks;
@@ -17,19 +22,26 @@ use tokio::sync::{Notify, oneshot};
 use crate::session::Socket;
 
 /// A presence service gets so long to answer a batch.
-const TIMEOUT: Duration = Duration::from_secs(2);
+const BATCH_TIMEOUT: Duration = Duration::from_secs(2);
+/// And so long to put a part of a snapshot aside.
+const PART_TIMEOUT: Duration = Duration::from_secs(5);
+/// With the last part it applies them all: so long, and the part's share of [`PARTS_A_SECOND`] for each.
+const APPLY_TIMEOUT: Duration = Duration::from_secs(10);
+const PARTS_A_SECOND: u32 = 10;
 /// After a batch without an answer, so long until the next try.
 const RETRY: Duration = Duration::from_millis(500);
 /// With nothing to tell, an empty batch goes out so often: its answer shows whether the service still knows
 /// what it was told (CONTRACT G6).
 const IDLE: Duration = Duration::from_secs(3);
-/// Deltas a batch, at most.
-const MAX_BATCH: usize = 4096;
+/// Deltas in one request, at most.
+const MAX_DELTAS: usize = 2_000;
+/// Bytes of deltas in one request, unless a single one is larger: a NATS server takes 1 MiB as it comes.
+const MAX_BYTES: usize = 512 << 10;
 
 pub(crate) struct PresenceFeed {
     gateway: GatewayId,
     signals: Arc<dyn Signals>,
-    pending: Mutex<Vec<Delta>>,
+    pending: Mutex<VecDeque<Delta>>,
     wake: Notify,
 }
 
@@ -90,7 +102,7 @@ impl PresenceFeed {
     }
 
     fn push(&self, kind: Kind, count: Option<oneshot::Sender<u32>>) {
-        self.pending.lock().push(Delta { kind, count });
+        self.pending.lock().push_back(Delta { kind, count });
         self.wake.notify_one();
     }
 
@@ -102,92 +114,162 @@ impl PresenceFeed {
                 // Whether woken or idle for long enough, there is a batch to send.
                 let _ = tokio::time::timeout(IDLE, self.wake.notified()).await;
             }
-            let deltas = {
-                let mut pending = self.pending.lock();
-                let end = pending.len().min(MAX_BATCH);
-                let rest = pending.split_off(end);
-                std::mem::replace(&mut *pending, rest)
-            };
             number += 1;
-            match self.send(number, snapshot, &truth, deltas).await {
-                Some(reply) => {
-                    snapshot = reply.need_snapshot;
-                    number = number.max(reply.applied);
-                }
-                None => {
-                    snapshot = true;
-                    tokio::time::sleep(RETRY).await;
-                }
+            let reply = if snapshot {
+                self.send_snapshot(number, &truth).await
+            } else {
+                self.send_batch(number).await
+            };
+            let was_snapshot = snapshot;
+            snapshot = reply.as_ref().is_none_or(|reply| reply.need_snapshot);
+            // A batch that only does not follow is no reason to wait.
+            let pause = reply.is_none() || was_snapshot && snapshot;
+            number = number.max(reply.map_or(0, |reply| reply.applied));
+            if pause {
+                tokio::time::sleep(RETRY).await;
             }
         }
     }
 
-    /// A snapshot replaces the deltas: the truth has them already. Joins get their count all the same.
-    async fn send(
-        &self,
-        number: u64,
-        snapshot: bool,
-        truth: &Truth,
-        deltas: Vec<Delta>,
-    ) -> Option<PresenceReply> {
-        let (kinds, mut counts): (Vec<_>, Vec<_>) = if snapshot {
-            let mut waiting = HashMap::new();
-            for Delta { kind, count } in deltas {
-                if let (Kind::Joined(joined), Some(count)) = (kind, count) {
-                    waiting.insert((joined.socket_id, joined.room), count);
+    async fn send_batch(&self, number: u64) -> Option<PresenceReply> {
+        let mut part = Part::default();
+        let mut counts = Vec::new();
+        {
+            let mut pending = self.pending.lock();
+            while let Some(next) = pending.pop_front_if(|next| part.has_place(&next.kind)) {
+                if matches!(next.kind, Kind::Joined(_)) {
+                    counts.push(next.count);
                 }
+                part.push(next.kind);
             }
-            let mut all = Vec::new();
-            for socket in truth() {
-                all.push((connected(&socket), None));
-                let rooms = socket.rooms.lock();
-                for (room, _) in rooms.iter().filter(|(room, _)| is_told(room.name())) {
-                    let count = waiting.remove(&(socket.id().to_owned(), room.name().to_string()));
-                    all.push((joined(&socket, room.name()), count));
-                }
-            }
-            all.into_iter().unzip()
-        } else {
-            deltas.into_iter().map(|delta| (delta.kind, delta.count)).unzip()
-        };
-        let joins = kinds
-            .iter()
-            .map(|kind| matches!(kind, Kind::Joined(_)))
-            .collect::<Vec<_>>();
+        }
         let batch = PresenceBatch {
-            gateway: self.gateway.to_string(),
             number,
-            snapshot,
-            deltas: kinds
-                .into_iter()
-                .map(|kind| PresenceDelta { kind: Some(kind) })
-                .collect(),
+            deltas: part.deltas,
+            ..PresenceBatch::default()
         };
-        let answer = self
-            .signals
-            .request(subjects::PRESENCE_BATCH, batch.encode_to_vec().into(), TIMEOUT)
-            .await;
-        let reply = match answer.map(PresenceReply::decode) {
-            Ok(Ok(reply)) => reply,
-            Ok(Err(error)) => {
-                tracing::error!(%error, "the presence service's answer cannot be read");
-                return None;
-            }
-            Err(error) => {
-                tracing::warn!(%error, "the presence service does not answer");
-                return None;
-            }
-        };
+        let reply = self
+            .request(subjects::PRESENCE_BATCH, batch, BATCH_TIMEOUT)
+            .await?;
         if !reply.need_snapshot {
-            let waiting = counts.iter_mut().zip(joins).filter(|(_, join)| *join);
-            for ((count, _), users) in waiting.zip(&reply.users_counts) {
-                if let Some(sender) = count.take() {
+            for (count, users) in counts.into_iter().zip(&reply.users_counts) {
+                if let Some(sender) = count {
                     // Whoever joined may have gone.
                     let _ = sender.send(*users);
                 }
             }
         }
         Some(reply)
+    }
+
+    /// A snapshot replaces the deltas: the truth has them already. It is read as it is sent; what happens
+    /// meanwhile follows in plain batches, which say a thing twice at worst. Joins that wait for their count
+    /// are such a thing.
+    async fn send_snapshot(&self, number: u64, truth: &Truth) -> Option<PresenceReply> {
+        let mut waiting = HashMap::new();
+        for Delta { kind, count } in std::mem::take(&mut *self.pending.lock()) {
+            if let (Kind::Joined(joined), Some(count)) = (kind, count) {
+                waiting.insert((joined.socket_id, joined.room), count);
+            }
+        }
+        let mut again = Vec::new();
+        let mut to = subjects::PRESENCE_BATCH.to_owned();
+        let mut parts = 0;
+        let mut part = Part::default();
+        for socket in truth() {
+            let mut kinds = vec![connected(&socket)];
+            let rooms = socket
+                .rooms
+                .lock()
+                .iter()
+                .map(|(room, _)| room.name().clone())
+                .collect::<Vec<_>>();
+            for room in rooms.iter().filter(|room| is_told(room)) {
+                let kind = joined(&socket, room);
+                if let Some(count) = waiting.remove(&(socket.id().to_owned(), room.to_string())) {
+                    again.push(Delta {
+                        kind: kind.clone(),
+                        count: Some(count),
+                    });
+                }
+                kinds.push(kind);
+            }
+            for kind in kinds {
+                if part.has_place(&kind) {
+                    part.push(kind);
+                    continue;
+                }
+                let mut full = Part::default();
+                full.push(kind);
+                std::mem::swap(&mut full, &mut part);
+                let batch = full.of_snapshot(number, parts, true);
+                let reply = self.request(&to, batch, PART_TIMEOUT).await?;
+                if reply.need_snapshot {
+                    return Some(reply);
+                }
+                to = reply.parts_to;
+                parts += 1;
+            }
+        }
+        let batch = part.of_snapshot(number, parts, false);
+        let timeout = APPLY_TIMEOUT + Duration::from_secs(1) * parts / PARTS_A_SECOND;
+        let reply = self.request(&to, batch, timeout).await?;
+        if !reply.need_snapshot {
+            let mut pending = self.pending.lock();
+            for delta in again.into_iter().rev() {
+                pending.push_front(delta);
+            }
+        }
+        Some(reply)
+    }
+
+    async fn request(&self, to: &str, mut batch: PresenceBatch, timeout: Duration) -> Option<PresenceReply> {
+        batch.gateway = self.gateway.to_string();
+        let answer = self
+            .signals
+            .request(to, batch.encode_to_vec().into(), timeout)
+            .await;
+        match answer.map(PresenceReply::decode) {
+            Ok(Ok(reply)) => Some(reply),
+            Ok(Err(error)) => {
+                tracing::error!(%error, "the presence service's answer cannot be read");
+                None
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the presence service does not answer");
+                None
+            }
+        }
+    }
+}
+
+/// What goes into one request.
+#[derive(Default)]
+struct Part {
+    deltas: Vec<PresenceDelta>,
+    bytes: usize,
+}
+
+impl Part {
+    fn has_place(&self, kind: &Kind) -> bool {
+        self.deltas.is_empty()
+            || self.deltas.len() < MAX_DELTAS && self.bytes + kind.encoded_len() <= MAX_BYTES
+    }
+
+    fn push(&mut self, kind: Kind) {
+        self.bytes += kind.encoded_len();
+        self.deltas.push(PresenceDelta { kind: Some(kind) });
+    }
+
+    fn of_snapshot(self, number: u64, part: u32, more: bool) -> PresenceBatch {
+        PresenceBatch {
+            number,
+            snapshot: true,
+            deltas: self.deltas,
+            part,
+            more,
+            ..PresenceBatch::default()
+        }
     }
 }
 

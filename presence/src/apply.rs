@@ -1,18 +1,22 @@
 //! Gateways' batches: checked, applied, announced, answered, in this order.
 
-use bus::Signal;
+use bus::subjects;
 use model::{GatewayId, IdError, Namespace, RoomName, UserId};
 use prost::Message;
 use proto::v1::{self, presence_delta::Kind};
 use registry::presence_store::{Batch, Delta, Outcome, PresenceError, Socket, SocketKey};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
-use crate::Core;
+use crate::{
+    Core,
+    lanes::Arrived,
+    parts::{Part, Put},
+};
 
-/// Why a batch was not answered. The gateway runs into its time-out and sends again.
+/// Why a batch was not answered. The gateway runs into its time-out and sends a snapshot.
 #[derive(Debug, thiserror::Error)]
 enum BatchError {
-    #[error("the batch cannot be read: {0}")]
-    Unreadable(#[from] prost::DecodeError),
     #[error(transparent)]
     Gateway(#[from] IdError),
     #[error(transparent)]
@@ -23,10 +27,10 @@ impl Core {
     /// Takes one batch. The announcements go out after the batch is in the store and before its answer:
     /// a gateway acknowledges a join when it has the answer, so a joiner finds its own announcement on
     /// the way already.
-    pub(crate) async fn take_batch(&self, signal: Signal) {
-        match self.apply(&signal.payload).await {
+    pub(crate) async fn take_batch(&self, arrived: Arrived, stop: &CancellationToken) {
+        match self.apply(arrived.batch, arrived.bytes, stop).await {
             Ok(reply) => {
-                let Some(to) = signal.reply else { return };
+                let Some(to) = arrived.reply else { return };
                 if let Err(error) = self.signals.publish(&to, reply.encode_to_vec().into()) {
                     tracing::warn!(%error, "the answer to a batch was lost");
                 }
@@ -38,11 +42,41 @@ impl Core {
         }
     }
 
-    async fn apply(&self, payload: &[u8]) -> Result<v1::PresenceReply, BatchError> {
-        let batch = v1::PresenceBatch::decode(payload)?;
-        let (number, deltas) = (batch.number, batch.deltas.len());
+    async fn apply(
+        &self,
+        batch: v1::PresenceBatch,
+        bytes: usize,
+        stop: &CancellationToken,
+    ) -> Result<v1::PresenceReply, BatchError> {
+        let (part, more) = (batch.part, batch.more);
         let (batch, joins) = checked(batch)?;
-        let gateway = batch.gateway.clone();
+        if !batch.snapshot {
+            return self.apply_plain(batch, joins).await;
+        }
+        let part = Part {
+            number: batch.number,
+            part,
+            more,
+            deltas: batch.deltas,
+            bytes,
+        };
+        let put = self.parts.lock().put(&batch.gateway, part, Instant::now());
+        match put {
+            Put::Aside => Ok(v1::PresenceReply {
+                parts_to: subjects::presence_parts(&self.replica),
+                ..v1::PresenceReply::default()
+            }),
+            Put::Whole(deltas) => self.apply_snapshot(Batch { deltas, ..batch }, stop).await,
+            Put::Refused => {
+                tracing::info!(gateway = %batch.gateway, number = batch.number, "a part of a snapshot is refused");
+                Ok(self.ask_for_snapshot(0))
+            }
+        }
+    }
+
+    async fn apply_plain(&self, batch: Batch, joins: Vec<bool>) -> Result<v1::PresenceReply, BatchError> {
+        let (gateway, number, deltas) = (batch.gateway.clone(), batch.number, batch.deltas.len());
+        let _turn = self.order.of(batch.deltas.iter().filter_map(told_room)).await;
         match self
             .store
             .apply(batch, (self.clock)(), self.settings.grace)
@@ -59,20 +93,62 @@ impl Core {
                     .collect();
                 Ok(v1::PresenceReply {
                     applied: number,
-                    need_snapshot: false,
                     users_counts,
+                    ..v1::PresenceReply::default()
                 })
             }
             Outcome::NeedSnapshot { applied } => {
-                self.metrics.snapshots_asked.inc();
                 tracing::info!(%gateway, number, applied, "a batch does not follow, a snapshot is asked for");
-                Ok(v1::PresenceReply {
-                    applied,
-                    need_snapshot: true,
-                    users_counts: Vec::new(),
-                })
+                Ok(self.ask_for_snapshot(applied))
             }
         }
+    }
+
+    /// Step by step; between two of them other gateways' batches have their turn. A replica that stops leaves
+    /// the rest to another one.
+    async fn apply_snapshot(
+        &self,
+        batch: Batch,
+        stop: &CancellationToken,
+    ) -> Result<v1::PresenceReply, BatchError> {
+        let (gateway, number, deltas) = (batch.gateway.clone(), batch.number, batch.deltas.len());
+        let mut work = self.store.begin_snapshot(batch, (self.clock)()).await?;
+        while !work.is_done() {
+            if stop.is_cancelled() {
+                tracing::info!(%gateway, number, "a snapshot is left to another replica");
+                return Ok(self.ask_for_snapshot(0));
+            }
+            let _turn = self.order.of_all().await;
+            let applied = self
+                .store
+                .snapshot_step(&mut work, (self.clock)(), self.settings.grace)
+                .await?;
+            self.announce(&applied.transitions);
+        }
+        self.metrics.batches_applied.inc();
+        self.metrics.deltas.inc_by(deltas as u64);
+        tracing::info!(%gateway, number, deltas, "a snapshot was applied");
+        Ok(v1::PresenceReply {
+            applied: number,
+            ..v1::PresenceReply::default()
+        })
+    }
+
+    fn ask_for_snapshot(&self, applied: u64) -> v1::PresenceReply {
+        self.metrics.snapshots_asked.inc();
+        v1::PresenceReply {
+            applied,
+            need_snapshot: true,
+            ..v1::PresenceReply::default()
+        }
+    }
+}
+
+/// The room that hears of a delta when it is applied. Of a lost socket rooms hear after the grace.
+fn told_room(delta: &Delta) -> Option<(&Namespace, &RoomName)> {
+    match delta {
+        Delta::Joined(socket, room) | Delta::Left(socket, room) => Some((&socket.namespace, room)),
+        Delta::Connected(_) | Delta::Disconnected(_) => None,
     }
 }
 

@@ -1,14 +1,17 @@
 //! Who is where: applies gateways' reports, answers and announces.
 //!
-//! One loop takes the batches, so that what is announced of a room by one replica goes out in the
-//! order in which it was applied; a task of its own answers questions. State is the store's alone, so
-//! any number of replicas may run on one store.
+//! Batches of one gateway are applied in their order, those of different gateways side by side; what is
+//! announced of a room by one replica goes out in the order in which it was applied. A task of its own
+//! answers questions. State is the store's alone, so any number of replicas may run on one store.
 
 mod announce;
 pub mod api;
 mod apply;
 mod crowd;
+mod lanes;
 mod metrics;
+mod order;
+mod parts;
 mod query;
 mod reap;
 mod watch;
@@ -24,6 +27,7 @@ use registry::presence_store::PresenceStore;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
 use tokio_util::sync::CancellationToken;
 
+use lanes::Lanes;
 pub use metrics::Metrics;
 
 /// Replicas share the work under this name.
@@ -94,6 +98,7 @@ pub struct Service {
     core: Arc<Core>,
     tasks: lifecycle::Tasks,
     batches: Box<dyn Subscription>,
+    parts: Box<dyn Subscription>,
     heartbeats: Box<dyn Subscription>,
     online: Box<dyn Subscription>,
     stats: Box<dyn Subscription>,
@@ -105,6 +110,10 @@ struct Core {
     metrics: Metrics,
     clock: Clock,
     settings: Settings,
+    /// Names this replica on the bus.
+    replica: String,
+    order: order::Order,
+    parts: Mutex<parts::Parts>,
     crowds: Mutex<crowd::Crowds>,
 }
 
@@ -122,8 +131,13 @@ impl Service {
             metrics,
             clock,
         } = deps;
+        let replica = uuid::Uuid::new_v4().simple().to_string();
         let listen = async |subject| signals.subscribe(subject, Some(QUEUE)).await;
         Ok(Self {
+            // Before the batches: their answers name it.
+            parts: signals
+                .subscribe(&subjects::presence_parts(&replica), None)
+                .await?,
             batches: listen(subjects::PRESENCE_BATCH).await?,
             heartbeats: listen(subjects::GATEWAY_HEARTBEAT).await?,
             online: listen(subjects::PRESENCE_ONLINE).await?,
@@ -134,13 +148,16 @@ impl Service {
                 metrics,
                 clock,
                 settings,
+                replica,
+                order: order::Order::default(),
+                parts: Mutex::default(),
                 crowds: Mutex::default(),
             }),
             tasks,
         })
     }
 
-    /// Serves until `shutdown`; a batch under way is finished, its answer included.
+    /// Serves until `shutdown`; batches under way are finished by tasks of the given ones, their answers included.
     ///
     /// # Errors
     /// [`Ended`] when the bus ends a subscription for good.
@@ -149,10 +166,12 @@ impl Service {
             core,
             tasks,
             mut batches,
+            mut parts,
             mut heartbeats,
             mut online,
             mut stats,
         } = self;
+        let lanes = Lanes::new(Arc::clone(&core), tasks.clone(), shutdown.clone());
         let (asked, stop) = (Arc::clone(&core), shutdown.clone());
         tasks.spawn("presence queries", async move {
             loop {
@@ -172,8 +191,12 @@ impl Service {
             tokio::select! {
                 () = shutdown.cancelled() => return Ok(()),
                 batch = batches.next() => match batch {
-                    Some(batch) => core.take_batch(batch).await,
+                    Some(batch) => lanes.take(batch),
                     None => return Err(Ended(subjects::PRESENCE_BATCH)),
+                },
+                part = parts.next() => match part {
+                    Some(part) => lanes.take(part),
+                    None => return Err(Ended("parts of snapshots")),
                 },
                 heartbeat = heartbeats.next() => match heartbeat {
                     Some(heartbeat) => core.take_heartbeat(&heartbeat).await,
@@ -191,6 +214,7 @@ impl Service {
                     if Instant::now() >= leases_hold_until {
                         core.end_leases().await;
                     }
+                    core.parts.lock().tidy(Instant::now());
                     core.measure().await;
                 }
             }

@@ -37,6 +37,7 @@ impl Core {
     /// Announces the users whose grace is over.
     pub(crate) async fn end_graces(&self) {
         loop {
+            let _turn = self.order.of_all().await;
             match self.store.due((self.clock)(), AT_ONCE).await {
                 Ok(left) => {
                     self.announce(&left);
@@ -54,6 +55,7 @@ impl Core {
 
     /// Removes dead gateways.
     pub(crate) async fn end_leases(&self) {
+        let _turn = self.order.of_all().await;
         match self
             .store
             .expire((self.clock)(), self.settings.lease, self.settings.grace)

@@ -78,6 +78,7 @@ impl Stage {
             number,
             snapshot,
             deltas,
+            ..v1::PresenceBatch::default()
         };
         self.ask(subjects::PRESENCE_BATCH, &batch).await.unwrap()
     }
@@ -328,7 +329,7 @@ async fn a_gap_is_closed_by_a_snapshot() {
         v1::PresenceReply {
             applied: 1,
             need_snapshot: true,
-            users_counts: Vec::new()
+            ..v1::PresenceReply::default()
         }
     );
     let held = vec![
@@ -342,13 +343,52 @@ async fn a_gap_is_closed_by_a_snapshot() {
         reply,
         v1::PresenceReply {
             applied: 4,
-            need_snapshot: false,
-            users_counts: vec![1, 2]
+            ..v1::PresenceReply::default()
         }
     );
     assert_eq!(stage.heard().await, [presence("r", 2, "bob", "joined")]);
     let reply = stage.send(5, false, vec![left("s2", "r")]).await;
     assert_eq!(reply.applied, 5);
+    stage.strike().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_snapshot_in_parts_counts_once_it_is_whole() {
+    let mut stage = Stage::set().await;
+    let part = |part, more, deltas: Vec<Kind>| v1::PresenceBatch {
+        gateway: "gate-1".into(),
+        number: 7,
+        snapshot: true,
+        part,
+        more,
+        deltas: deltas
+            .into_iter()
+            .map(|kind| v1::PresenceDelta { kind: Some(kind) })
+            .collect(),
+    };
+    let first = part(0, true, vec![connected("s1", "ada")]);
+    let kept: v1::PresenceReply = stage.ask(subjects::PRESENCE_BATCH, &first).await.unwrap();
+    assert!(!kept.need_snapshot && !kept.parts_to.is_empty());
+    let second = part(1, true, vec![joined("s1", "r"), connected("s2", "bob")]);
+    let kept: v1::PresenceReply = stage.ask(&kept.parts_to, &second).await.unwrap();
+    assert!(!kept.need_snapshot);
+    assert_eq!(stage.heard().await, [""; 0]);
+    assert_eq!(stage.online("/chat", "", 0).await, []);
+    let last = part(2, false, vec![joined("s2", "r")]);
+    let reply: v1::PresenceReply = stage.ask(&kept.parts_to, &last).await.unwrap();
+    assert_eq!((reply.applied, reply.need_snapshot), (7, false));
+    assert_eq!(
+        stage.heard().await,
+        [
+            presence("r", 1, "ada", "joined"),
+            presence("r", 2, "bob", "joined")
+        ]
+    );
+    // A part that belongs to nothing.
+    let reply: v1::PresenceReply = stage.ask(&kept.parts_to, &last).await.unwrap();
+    assert!(reply.need_snapshot);
+    let reply = stage.send(8, false, vec![left("s2", "r")]).await;
+    assert_eq!(reply.applied, 8);
     stage.strike().await;
 }
 

@@ -1871,6 +1871,13 @@ pub struct PresenceBatch {
     pub snapshot: bool,
     #[prost(message, repeated, tag = "4")]
     pub deltas: ::prost::alloc::vec::Vec<PresenceDelta>,
+    /// A snapshot may come in parts, all under one number, each sent when the one before is answered. Which
+    /// one this is, from 0.
+    #[prost(uint32, tag = "5")]
+    pub part: u32,
+    /// Further parts follow: this one is kept, and the last one applies all.
+    #[prost(bool, tag = "6")]
+    pub more: bool,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct PresenceDelta {
@@ -1943,9 +1950,13 @@ pub struct PresenceReply {
     /// The batch did not follow: send a snapshot.
     #[prost(bool, tag = "2")]
     pub need_snapshot: bool,
-    /// One entry for each RoomJoined of the batch, in order: distinct users in the room right after.
+    /// One entry for each RoomJoined of the batch, in order: distinct users in the room right after. None for a
+    /// snapshot.
     #[prost(uint32, repeated, tag = "3")]
     pub users_counts: ::prost::alloc::vec::Vec<u32>,
+    /// Where the further parts of this snapshot go: to the replica that keeps the first ones.
+    #[prost(string, tag = "4")]
+    pub parts_to: ::prost::alloc::string::String,
 }
 /// Users online in a room, or in the whole namespace when `room` is empty.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

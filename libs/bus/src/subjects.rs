@@ -81,6 +81,13 @@ pub const WORKER_HEARTBEAT: &str = "fanfare.worker.heartbeat";
 /// A gateway's batches for the presence service, a request: `PresenceBatch` → `PresenceReply`.
 pub const PRESENCE_BATCH: &str = "fanfare.presence.batch";
 
+/// Further parts of a snapshot, for the replica that keeps the first ones, a request: `PresenceBatch` →
+/// `PresenceReply`.
+#[must_use]
+pub fn presence_parts(replica: &str) -> String {
+    format!("fanfare.presence.{replica}.parts")
+}
+
 /// Who is online in a room or namespace, a request: `OnlineUsersQuery` → `OnlineUsersReply`.
 pub const PRESENCE_ONLINE: &str = "fanfare.presence.online";
 
@@ -118,6 +125,7 @@ mod tests {
         assert_eq!(signal_token(&signal(3, token)), Some(token));
         assert_eq!(state_interest("abc-_1"), "fanfare.gateway.abc-_1.state");
         assert_eq!(sessions_of("abc-_1"), "fanfare.gateway.abc-_1.session");
+        assert_eq!(presence_parts("abc-_1"), "fanfare.presence.abc-_1.parts");
         for bad in [
             "",
             "x",

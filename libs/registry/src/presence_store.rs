@@ -40,6 +40,8 @@ pub mod memory;
 pub mod redis;
 mod snapshot;
 
+pub use snapshot::SnapshotWork;
+
 /// Port of the presence service's state.
 ///
 /// [`apply`](Self::apply), [`expire`](Self::expire) of one gateway and [`due`](Self::due) are atomic:
@@ -68,6 +70,48 @@ pub trait PresenceStore: Send + Sync + 'static {
     /// # Errors
     /// [`PresenceError::Unavailable`].
     async fn apply(&self, batch: Batch, now_ms: u64, grace: Duration) -> Result<Outcome, PresenceError>;
+
+    /// Begins a snapshot for [`snapshot_step`](Self::snapshot_step): what [`apply`](Self::apply) does in
+    /// one call, for a caller who does other work between the steps. From here on until the last step no
+    /// plain batch of the gateway is applied. Work that is not finished leaves the gateway to its next
+    /// snapshot.
+    ///
+    /// # Errors
+    /// [`PresenceError::Unavailable`].
+    async fn begin_snapshot(&self, batch: Batch, _now_ms: u64) -> Result<SnapshotWork, PresenceError> {
+        Ok(SnapshotWork::new(batch))
+    }
+
+    /// Does the next step, atomically, and tells what it has done; nothing once all is
+    /// [done](SnapshotWork::is_done). An engine without steps does all in one.
+    ///
+    /// # Errors
+    /// [`PresenceError::Unavailable`], also when a newer snapshot or the removal of the gateway has
+    /// overtaken this one; the work is then of no more use.
+    async fn snapshot_step(
+        &self,
+        work: &mut SnapshotWork,
+        now_ms: u64,
+        grace: Duration,
+    ) -> Result<Applied, PresenceError> {
+        if work.ended {
+            return Ok(Applied::default());
+        }
+        let batch = Batch {
+            gateway: work.gateway.clone(),
+            number: work.number,
+            snapshot: true,
+            deltas: std::mem::take(&mut work.deltas),
+        };
+        let outcome = self.apply(batch, now_ms, grace).await?;
+        work.ended = true;
+        match outcome {
+            Outcome::Applied(applied) => Ok(applied),
+            Outcome::NeedSnapshot { .. } => {
+                Err(PresenceError::Unavailable("a snapshot was refused".to_owned()))
+            }
+        }
+    }
 
     /// Renews the lease of a gateway; `false` when the store does not know it.
     ///

@@ -103,6 +103,7 @@ impl Stage {
             number: *number,
             snapshot: false,
             deltas: deltas.collect(),
+            ..v1::PresenceBatch::default()
         };
         let batch: bytes::Bytes = batch.encode_to_vec().into();
         // Sent again when the answer does not come, as gateways do.

@@ -18,8 +18,8 @@ use redis::FromRedisValue;
 
 use super::{
     Applied, Batch, Changes, Delta, Expired, HeldSocket, OnlineUser, Outcome, Page, PageRequest, PageToken,
-    Position, PresenceError, PresenceStore, RoomInfo, SocketKey, Stats, StatsBreakdown, Transition,
-    is_listed, random, snapshot::Wanted,
+    Position, PresenceError, PresenceStore, RoomInfo, SnapshotWork, SocketKey, Stats, StatsBreakdown,
+    Transition, is_listed, random, snapshot::Wanted,
 };
 use crate::{
     RegistryError,
@@ -95,42 +95,20 @@ impl RedisPresence {
         }
     }
 
-    async fn apply_snapshot(&self, batch: Batch, now: &str, ends: &str) -> Result<Outcome, PresenceError> {
-        let Batch {
-            gateway,
-            number,
-            deltas,
-            ..
-        } = batch;
-        let mark = format!("~{:016x}", random());
-        let head = [gateway.as_str(), &mark, now].map(str::to_owned).to_vec();
-        let held: Vec<String> = self.run(&self.scripts.begin, head).await?;
-        let mut all = self.let_go(&gateway, &held, &deltas).await?;
-        all.extend(deltas);
-        let number = number.to_string();
+    async fn apply_snapshot(
+        &self,
+        batch: Batch,
+        now_ms: u64,
+        grace: Duration,
+    ) -> Result<Outcome, PresenceError> {
+        let mut work = self.begin_snapshot(batch, now_ms).await?;
         let mut result = Applied::default();
-        let mut parts = all.chunks(STEP).peekable();
-        loop {
-            let part = parts.next().unwrap_or_default();
-            let last = parts.peek().is_none();
-            let what = if last { "last" } else { "part" };
-            match self
-                .step(&gateway, [&*number, &*mark, what, now, ends], part)
-                .await?
-            {
-                Step::Applied(applied) => {
-                    result.users_counts.extend(applied.users_counts);
-                    result.transitions.extend(applied.transitions);
-                }
-                Step::Need(_) | Step::Overtaken => {
-                    let why = format!("the snapshot of {gateway} was overtaken");
-                    return Err(PresenceError::Unavailable(why));
-                }
-            }
-            if last {
-                return Ok(Outcome::Applied(result));
-            }
+        while !work.is_done() {
+            let applied = self.snapshot_step(&mut work, now_ms, grace).await?;
+            result.users_counts.extend(applied.users_counts);
+            result.transitions.extend(applied.transitions);
         }
+        Ok(Outcome::Applied(result))
     }
 
     /// The deltas that take from a gateway what it had and its snapshot does not say. Nobody else changes that
@@ -190,11 +168,50 @@ impl Step {
 #[async_trait]
 impl PresenceStore for RedisPresence {
     async fn apply(&self, batch: Batch, now_ms: u64, grace: Duration) -> Result<Outcome, PresenceError> {
-        let (now, ends) = (now_ms.to_string(), until(now_ms, grace).to_string());
         if batch.snapshot {
-            self.apply_snapshot(batch, &now, &ends).await
-        } else {
-            self.apply_plain(&batch, &now, &ends).await
+            return self.apply_snapshot(batch, now_ms, grace).await;
+        }
+        let (now, ends) = (now_ms.to_string(), until(now_ms, grace).to_string());
+        self.apply_plain(&batch, &now, &ends).await
+    }
+
+    async fn begin_snapshot(&self, batch: Batch, now_ms: u64) -> Result<SnapshotWork, PresenceError> {
+        let mut work = SnapshotWork::new(batch);
+        work.mark = format!("~{:016x}", random());
+        let head = [work.gateway.as_str(), &work.mark, &now_ms.to_string()].map(str::to_owned);
+        let held: Vec<String> = self.run(&self.scripts.begin, head.to_vec()).await?;
+        let mut all = self.let_go(&work.gateway, &held, &work.deltas).await?;
+        all.append(&mut work.deltas);
+        work.deltas = all;
+        Ok(work)
+    }
+
+    async fn snapshot_step(
+        &self,
+        work: &mut SnapshotWork,
+        now_ms: u64,
+        grace: Duration,
+    ) -> Result<Applied, PresenceError> {
+        if work.ended {
+            return Ok(Applied::default());
+        }
+        let (number, now) = (work.number.to_string(), now_ms.to_string());
+        let ends = until(now_ms, grace).to_string();
+        let end = work.deltas.len().min(work.done + STEP);
+        let last = end == work.deltas.len();
+        let what = if last { "last" } else { "part" };
+        let head = [&*number, &*work.mark, what, &*now, &*ends];
+        let part = work.deltas.get(work.done..end).unwrap_or_default();
+        match self.step(&work.gateway, head, part).await? {
+            Step::Applied(applied) => {
+                work.done = end;
+                work.ended = last;
+                Ok(applied)
+            }
+            Step::Need(_) | Step::Overtaken => {
+                let why = format!("the snapshot of {} was overtaken", work.gateway);
+                Err(PresenceError::Unavailable(why))
+            }
         }
     }
 

@@ -1,10 +1,43 @@
-//! What a snapshot takes from its gateway: the same rule for every engine.
+//! A snapshot that is worked off in steps, and what it takes from its gateway: the same rule for every engine.
 
 use std::collections::{BTreeSet, HashMap};
 
-use model::{RoomName, UserId};
+use model::{GatewayId, RoomName, UserId};
 
-use super::{Delta, SocketKey};
+use super::{Batch, Delta, SocketKey};
+
+/// A snapshot under way, see [`PresenceStore::begin_snapshot`](super::PresenceStore::begin_snapshot).
+#[derive(Debug)]
+pub struct SnapshotWork {
+    pub(super) gateway: GatewayId,
+    pub(super) number: u64,
+    /// The engine's own name for it.
+    pub(super) mark: String,
+    /// All that is to be done, what the engine adds included.
+    pub(super) deltas: Vec<Delta>,
+    /// How much of that is done.
+    pub(super) done: usize,
+    pub(super) ended: bool,
+}
+
+impl SnapshotWork {
+    pub(super) fn new(batch: Batch) -> Self {
+        Self {
+            gateway: batch.gateway,
+            number: batch.number,
+            mark: String::new(),
+            deltas: batch.deltas,
+            done: 0,
+            ended: false,
+        }
+    }
+
+    /// Whether no step is left.
+    #[must_use]
+    pub fn is_done(&self) -> bool {
+        self.ended
+    }
+}
 
 /// What the deltas of a snapshot say that the gateway holds.
 pub(super) struct Wanted<'a> {
