@@ -9,6 +9,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
+use model::{Namespace, RoomName, RoomToken, partition_of};
 use parking_lot::Mutex;
 use tokio::{runtime::Runtime, task::JoinSet};
 
@@ -17,10 +18,15 @@ use crate::{Client, Ledger, Verdict, until};
 /// What was acknowledged has come everywhere by then, whatever happened.
 const SETTLE: Duration = Duration::from_secs(30);
 
+/// Publishers begin so many rooms apart.
+const SPREAD: usize = 4;
+/// The default of `bus.partitions`.
+const PARTITIONS: u16 = 16;
+
 /// Steady traffic on a cluster.
 #[derive(Copy, Clone, Debug)]
 pub struct Load {
-    /// Rooms there are.
+    /// Rooms there are; each lies in another partition, as long as there are some.
     pub rooms: usize,
     /// Publishers, spread over the gateways; each sends to all rooms in turn, one message at a time.
     pub publishers: usize,
@@ -35,7 +41,7 @@ pub struct Load {
 impl Default for Load {
     fn default() -> Self {
         Self {
-            rooms: 12,
+            rooms: usize::from(PARTITIONS),
             publishers: 4,
             members: 24,
             rooms_of_member: 4,
@@ -97,20 +103,22 @@ impl Traffic {
             gateways.get(number % count).copied().context("no gateway")
         };
         let shared = Arc::new(Shared::default());
+        let rooms: Arc<[String]> = room_names(load.rooms)?.into();
         let members = runtime.block_on(async {
             let mut joining = JoinSet::new();
             for number in 0..load.members {
                 let address = gateway(number)?;
                 // Neighbours in number are on different gateways, so each room has members on all of them.
-                let rooms: Vec<_> = (0..load.rooms_of_member)
-                    .map(|at| room((number / gateways.len() + at) % load.rooms))
+                let first = number / gateways.len() * load.rooms / load.members.div_ceil(gateways.len());
+                let joined: Vec<_> = (0..load.rooms_of_member)
+                    .map(|at| rooms[(first + at) % load.rooms].clone())
                     .collect();
                 joining.spawn(async move {
                     let client = Client::connect(address).await?;
-                    for room in &rooms {
+                    for room in &joined {
                         client.join(room).await?;
                     }
-                    anyhow::Ok((Arc::new(client), rooms))
+                    anyhow::Ok((Arc::new(client), joined))
                 });
             }
             joining.join_all().await.into_iter().collect::<Result<Vec<_>>>()
@@ -119,7 +127,8 @@ impl Traffic {
         for number in 0..load.publishers {
             let client = runtime.block_on(Client::connect(gateway(number)?))?;
             let shared = Arc::clone(&shared);
-            publishers.spawn_on(publish(client, number, load, shared), runtime.handle());
+            let publishing = publish(client, number, load.rest, Arc::clone(&rooms), shared);
+            publishers.spawn_on(publishing, runtime.handle());
         }
         Ok(Self {
             runtime,
@@ -221,29 +230,48 @@ impl Report {
     }
 }
 
-fn room(number: usize) -> String {
-    format!("room-{number}")
+/// Names of rooms in `/chat` that lie in the partitions in turn.
+fn room_names(count: usize) -> Result<Vec<String>> {
+    let chat = Namespace::new("/chat")?;
+    let mut names: Vec<String> = Vec::with_capacity(count);
+    for number in 0_usize.. {
+        if names.len() == count {
+            break;
+        }
+        let name = format!("room-{number}");
+        let partition = partition_of(RoomToken::new(&chat, &RoomName::new(&name)?), PARTITIONS);
+        if usize::from(partition) == names.len() % usize::from(PARTITIONS) {
+            names.push(name);
+        }
+    }
+    Ok(names)
 }
 
-async fn publish(client: Client, number: usize, load: Load, shared: Arc<Shared>) -> Result<()> {
+async fn publish(
+    client: Client,
+    number: usize,
+    rest: Duration,
+    rooms: Arc<[String]>,
+    shared: Arc<Shared>,
+) -> Result<()> {
     let publisher = format!("publisher-{number}");
     for count in 0_usize.. {
         if shared.stop.load(Ordering::Relaxed) {
             break;
         }
-        let room = room((count + number) % load.rooms);
+        let room = &rooms[(count + number * SPREAD) % rooms.len()];
         let content = format!("{publisher}:{count}");
         let published = client
-            .publish(&room, &content, &format!("{publisher}-{count}"))
+            .publish(room, &content, &format!("{publisher}-{count}"))
             .await?;
         {
             let mut sent = shared.sent.lock();
-            sent.ledger.acknowledged(&room, &content, &published);
-            *sent.rooms.entry(room).or_default() += 1;
+            sent.ledger.acknowledged(room, &content, &published);
+            *sent.rooms.entry(room.clone()).or_default() += 1;
             sent.unavailable += published.unavailable;
             sent.slowest_ack = sent.slowest_ack.max(published.took);
         }
-        tokio::time::sleep(load.rest).await;
+        tokio::time::sleep(rest).await;
     }
     Ok(())
 }
