@@ -20,6 +20,7 @@ fn config() -> NatsLogConfig {
         partitions: 4,
         max_messages_per_room: 64,
         max_record_bytes: 256 * 1024,
+        keep_read: Duration::ZERO,
         ..NatsLogConfig::default()
     }
 }
@@ -271,4 +272,70 @@ async fn settings_are_reconciled_or_refused_clearly() {
         let refused = log_at(&url, large).await.err().unwrap().to_string();
         assert!(refused.contains("max_payload: 50331648"), "{refused}");
     }
+}
+
+/// While the server is away appends wait for their time, not for ever, and fail in their order.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn appends_are_given_up_while_the_server_is_away() {
+    let mut nats = Nats::start(NatsVersion::Current).unwrap();
+    let hasty = NatsLogConfig {
+        retry: Duration::from_millis(500),
+        ..config()
+    };
+    let log = log_at(&nats.url(), hasty).await.unwrap();
+    log.append(0, entry(1, "before")).await.unwrap();
+    nats.kill();
+    for round in 0..3 {
+        let appends = (0..10).map(|_| log.append(0, entry(1, "lost")));
+        let outcomes = tokio::time::timeout(Duration::from_secs(20), join_all(appends)).await;
+        for outcome in outcomes.unwrap_or_else(|_| panic!("round {round} waits for ever")) {
+            assert!(matches!(outcome, Err(LogError::Unavailable(_))), "{outcome:?}");
+        }
+    }
+    nats.start_again().unwrap();
+    let mut tries = 0;
+    while log.append(0, entry(1, "after")).await.is_err() {
+        tries += 1;
+        assert!(tries < 40, "it does not heal");
+    }
+}
+
+/// A request to purge may come to the server long after it was made: then, too, it takes nothing unread.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_late_purge_takes_nothing_unread() {
+    const FIRST: usize = 288;
+    const ALL: usize = 6000;
+    let nats = Nats::start(NatsVersion::Current).unwrap();
+    let proxy = Proxy::start([([127, 0, 0, 1], nats.port()).into()]).unwrap();
+    let url = format!("nats://127.0.0.1:{}", proxy.port());
+    let (reader, writer) = (
+        log_at(&url, config()).await.unwrap(),
+        log_at(&nats.url(), config()).await.unwrap(),
+    );
+    let write = async |numbers: std::ops::Range<usize>| {
+        let appends = numbers.map(|n| writer.append(0, entry(1, &n.to_string())));
+        for append in appends.collect::<Vec<_>>() {
+            append.await.unwrap();
+        }
+    };
+    let mut tail = reader.tail(0, 0).await.unwrap();
+    let mut read = 0;
+    let mut read_to = async |end: usize| {
+        while read < end {
+            for entry in tail.next().await.unwrap() {
+                assert_eq!(entry.payload, read.to_string(), "purged before it was read");
+                read += 1;
+            }
+        }
+    };
+    write(0..FIRST - 1).await;
+    read_to(FIRST - 1).await;
+    // From here on what the reader asks for is under way while the writer runs far ahead.
+    proxy.delay(Duration::from_millis(500));
+    write(FIRST - 1..FIRST).await;
+    read_to(FIRST).await;
+    tokio::time::sleep(Duration::from_millis(600)).await;
+    write(FIRST..ALL).await;
+    proxy.delay(Duration::ZERO);
+    read_to(ALL).await;
 }

@@ -2,38 +2,48 @@
 //!
 //! Nothing limits a subject's entries on append: a limit there would take acknowledged entries from a worker
 //! that is a moment behind (CONTRACT G1). What a room holds beyond its history is purged by the process that
-//! reads the partition, behind its own position.
+//! reads the partition, behind its own position and up to a sequence, never by a count.
+//!
+//! Questions go to the leader of a stream, not to any replica (direct get): what has been acknowledged is seen.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    future::Future,
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use async_nats::{
     Client,
+    connection::State,
     jetstream::{
         self,
-        consumer::{DeliverPolicy, pull::OrderedConfig},
-        stream::{self, StorageType, Stream},
+        stream::{self, Stream},
     },
 };
 use async_trait::async_trait;
-use futures_util::{StreamExt, future::BoxFuture};
+use futures_util::future::BoxFuture;
 use model::RoomToken;
-use tokio::{sync::Semaphore, time::timeout};
+use parking_lot::Mutex;
+use tokio::time::{sleep, timeout};
 
-use super::{Append, Entry, EventLog, LogError, LogSubject, NewEntry, Page, PageQuery, Tail};
-use crate::subjects;
+use super::{Append, Entry, EventLog, LogError, NewEntry, Page, PageQuery, Tail};
+use crate::{nats::lost, subjects};
 
+mod history;
 mod publisher;
+mod reader;
 mod reconcile;
 mod tail;
 
 pub use reconcile::OpenError;
 
-/// A question about the log must be answered within this time.
+/// A question about the log must be answered within this time, a restart of the server included.
 const ANSWER: Duration = Duration::from_secs(5);
-/// Rooms that are read for their history at a time, in this process.
-const PAGES: usize = 16;
-/// Entries of a room that are not purged although they are beyond its history: purging costs a question.
-const SLACK: u64 = 512;
+/// Pause before a question is asked again.
+const AGAIN: Duration = Duration::from_millis(50);
 
 /// How the streams are made.
 #[derive(Clone, Debug)]
@@ -48,8 +58,11 @@ pub struct NatsLogConfig {
     pub max_messages_per_room: usize,
     /// Bytes of the largest record. The server must take half as many again.
     pub max_record_bytes: usize,
-    /// How long an append is tried again while its outcome is not known.
+    /// How long an append is tried again while its outcome is not known, waiting to be sent included.
     pub retry: Duration,
+    /// So long an entry stays after a reader has had it, whatever its room holds: a worker that takes over from
+    /// a checkpoint, and a gateway that reads what it missed, come later than the reader.
+    pub keep_read: Duration,
 }
 
 impl Default for NatsLogConfig {
@@ -61,6 +74,7 @@ impl Default for NatsLogConfig {
             max_messages_per_room: 1000,
             max_record_bytes: 1 << 20,
             retry: Duration::from_secs(10),
+            keep_read: Duration::from_secs(60),
         }
     }
 }
@@ -76,7 +90,9 @@ struct Shared {
     config: NatsLogConfig,
     streams: Vec<Stream<()>>,
     publishers: Vec<publisher::Publisher>,
-    pages: Semaphore,
+    /// Positions of the open tails, a partition.
+    positions: Vec<Mutex<Vec<Weak<AtomicU64>>>>,
+    histories: history::Histories,
 }
 
 impl NatsLog {
@@ -89,7 +105,7 @@ impl NatsLog {
         let mut context = jetstream::new(client.clone());
         context.set_timeout(ANSWER);
         reconcile::check_payload(&client, &config)?;
-        reconcile::streams(&context, &config).await?;
+        reconcile::streams(&client, &context, &config).await?;
         let mut streams = Vec::with_capacity(usize::from(config.partitions));
         for partition in 0..config.partitions {
             let stream = context
@@ -104,10 +120,11 @@ impl NatsLog {
         Ok(Self {
             shared: Arc::new(Shared {
                 client,
-                config,
                 streams,
                 publishers,
-                pages: Semaphore::new(PAGES),
+                positions: (0..config.partitions).map(|_| Mutex::default()).collect(),
+                histories: history::Histories::new(),
+                config,
             }),
         })
     }
@@ -120,46 +137,50 @@ impl Shared {
             .ok_or(LogError::NoSuchPartition(partition))
     }
 
-    async fn last_seq(&self, partition: u16) -> Result<u64, LogError> {
-        let info = timeout(ANSWER, self.stream(partition)?.get_info()).await;
-        Ok(info
-            .map_err(unavailable)?
-            .map_err(unavailable)?
-            .state
-            .last_sequence)
+    /// Asks, again if need be, until there is an answer.
+    async fn ask<T, A>(&self, question: impl Fn() -> A) -> Result<T, LogError>
+    where
+        A: Future<Output = Result<T, LogError>>,
+    {
+        let mut error = LogError::Unavailable("there is no connection".to_owned());
+        let answered = timeout(ANSWER, async {
+            loop {
+                if self.client.connection_state() == State::Connected {
+                    tokio::select! {
+                        answer = question() => match answer {
+                            Ok(answer) => return answer,
+                            Err(refused) => error = refused,
+                        },
+                        () = lost(&self.client) => {
+                            error = LogError::Unavailable("the connection was lost".to_owned());
+                        }
+                    }
+                }
+                sleep(AGAIN).await;
+            }
+        });
+        match answered.await {
+            Ok(answer) => Ok(answer),
+            Err(_) => Err(error),
+        }
     }
 
-    /// All entries of a room, oldest first. JetStream reads forwards only; what a room holds is bounded by
-    /// purging, so this is too.
-    async fn room(&self, partition: u16, room: RoomToken) -> Result<Vec<Entry>, LogError> {
-        let _permit = self.pages.acquire().await.map_err(unavailable)?;
-        let config = OrderedConfig {
-            filter_subject: subjects::log_subject(partition, LogSubject::Room(room)),
-            deliver_policy: DeliverPolicy::All,
-            ..OrderedConfig::default()
+    async fn last_seq(&self, partition: u16) -> Result<u64, LogError> {
+        let stream = self.stream(partition)?;
+        let info = || async { stream.get_info().await.map_err(unavailable) };
+        Ok(self.ask(info).await?.state.last_sequence)
+    }
+
+    /// The sequence up to which every tail of this process has read the partition.
+    fn read_by_all(&self, partition: u16) -> u64 {
+        let Some(positions) = self.positions.get(usize::from(partition)) else {
+            return 0;
         };
-        let mut consumer = self
-            .stream(partition)?
-            .create_consumer(config)
-            .await
-            .map_err(unavailable)?;
-        let pending = consumer.info().await.map_err(unavailable)?.num_pending;
-        let mut entries = Vec::with_capacity(usize::try_from(pending).unwrap_or_default());
-        if pending == 0 {
-            return Ok(entries);
-        }
-        let mut messages = consumer.messages().await.map_err(unavailable)?;
-        loop {
-            let message = timeout(ANSWER, messages.next()).await.map_err(unavailable)?;
-            let message = message
-                .ok_or_else(|| LogError::Unavailable("reading a room broke off".to_owned()))?
-                .map_err(unavailable)?;
-            let left = message.info().map_err(unavailable)?.pending;
-            entries.extend(tail::entry(&message));
-            if left == 0 {
-                return Ok(entries);
-            }
-        }
+        let positions = positions.lock();
+        let open = positions.iter().filter_map(Weak::upgrade);
+        open.map(|position| position.load(Ordering::Relaxed))
+            .min()
+            .unwrap_or_default()
     }
 }
 
@@ -192,26 +213,23 @@ impl EventLog for NatsLog {
     }
 
     async fn page(&self, partition: u16, room: RoomToken, query: PageQuery) -> Result<Page, LogError> {
-        let mut entries = self.shared.room(partition, room).await?;
-        let beyond = entries
-            .len()
-            .saturating_sub(self.shared.config.max_messages_per_room);
-        entries.drain(..beyond);
-        Ok(match query {
+        self.shared.stream(partition)?;
+        let entries = history::room(&self.shared, partition, room).await?;
+        let (page, has_more) = match query {
             PageQuery::Before { before, limit } => {
-                entries.truncate(entries.partition_point(|entry| entry.seq < before));
-                let first = entries.len().saturating_sub(limit);
-                Page {
-                    entries: entries.split_off(first),
-                    has_more: first > 0,
-                }
+                let end = entries.partition_point(|entry| entry.seq < before);
+                let start = end.saturating_sub(limit);
+                (start..end, start > 0)
             }
             PageQuery::After { after, limit } => {
-                let mut entries = entries.split_off(entries.partition_point(|entry| entry.seq <= after));
-                let has_more = entries.len() > limit;
-                entries.truncate(limit);
-                Page { entries, has_more }
+                let start = entries.partition_point(|entry| entry.seq <= after);
+                let end = start.saturating_add(limit).min(entries.len());
+                (start..end, end < entries.len())
             }
+        };
+        Ok(Page {
+            entries: entries.get(page).unwrap_or_default().to_vec(),
+            has_more,
         })
     }
 
@@ -221,20 +239,28 @@ impl EventLog for NatsLog {
         if seq == 0 || seq > i64::MAX.unsigned_abs() {
             return Ok(None);
         }
-        match timeout(ANSWER, stream.get_raw_message(seq))
-            .await
-            .map_err(unavailable)?
-        {
-            Ok(message) => Ok(subjects::entry_of(&message.subject).map(|subject| Entry {
+        let message = || async {
+            match stream.get_raw_message(seq).await {
+                Ok(message) => Ok(Some(message)),
+                Err(error) if error.kind() == stream::RawMessageErrorKind::NoMessageFound => Ok(None),
+                Err(error) => Err(unavailable(error)),
+            }
+        };
+        let message = self.shared.ask(message).await?;
+        Ok(message.and_then(|message| {
+            Some(Entry {
                 seq: message.sequence,
-                subject,
-                time_ms: tail::millis(message.time.unix_timestamp_nanos()),
+                subject: subjects::entry_of(&message.subject)?,
+                time_ms: reader::millis(message.time.unix_timestamp_nanos()),
                 payload: message.payload,
-            })),
-            Err(error) if error.kind() == stream::RawMessageErrorKind::NoMessageFound => Ok(None),
-            Err(error) => Err(unavailable(error)),
-        }
+            })
+        }))
     }
+}
+
+/// How often the client has connected.
+fn connects(client: &Client) -> u64 {
+    client.statistics().connects.load(Ordering::Relaxed)
 }
 
 fn unavailable(error: impl std::fmt::Display) -> LogError {

@@ -5,17 +5,19 @@ use async_nats::{
     jetstream::{
         Context,
         context::{CreateStreamErrorKind, GetStreamErrorKind},
-        stream::{Config, DiscardPolicy, Info, RetentionPolicy},
+        stream::{Config, DiscardPolicy, Info, RetentionPolicy, StorageType},
     },
 };
 
-use super::{NatsLogConfig, StorageType};
+use super::NatsLogConfig;
 use crate::subjects;
 
 /// How long a deduplication key is remembered; the port asks for two minutes at least.
 const DEDUP: Duration = Duration::from_secs(120);
 /// JetStream's code for "stream not found".
 const NOT_FOUND: u64 = 10059;
+/// JetStream's code for "JetStream not enabled for account".
+const NOT_ENABLED_FOR_ACCOUNT: u64 = 10039;
 /// JetStream's code for "stream name already in use": somebody else was faster.
 const IN_USE: u64 = 10058;
 
@@ -28,7 +30,7 @@ pub enum OpenError {
     /// The server has no JetStream.
     #[error("JetStream is off: start nats-server with -js, or with a section jetstream in its configuration")]
     NoJetStream,
-    /// A stream is there with a setting that cannot be changed.
+    /// A stream is there with a setting that cannot be changed, or the server did not take it over.
     #[error("stream {stream} has {setting} {found}, wanted is {wanted}: that cannot be changed in place")]
     Mismatch {
         /// Which stream.
@@ -45,7 +47,7 @@ pub enum OpenError {
         "the log was made with {found} partitions, bus.partitions is {wanted}: rooms would be looked for in the wrong ones"
     )]
     Partitions {
-        /// How many the log has: "more" or "fewer" and by which stream that shows.
+        /// "more" or "fewer", and by which stream that shows.
         found: String,
         /// How many are configured.
         wanted: u16,
@@ -82,116 +84,191 @@ pub(super) fn check_payload(client: &Client, config: &NatsLogConfig) -> Result<(
     Ok(())
 }
 
-pub(super) async fn streams(context: &Context, config: &NatsLogConfig) -> Result<(), OpenError> {
+pub(super) async fn streams(
+    client: &Client,
+    context: &Context,
+    config: &NatsLogConfig,
+) -> Result<(), OpenError> {
     let partitions = config.partitions;
-    // One more than there should be, and the last one: both tell of another number.
-    if find(context, partitions).await?.is_some() {
+    let find = async |partition| find(client, context, partition).await;
+    if find(partitions).await?.is_some() {
         return Err(OpenError::Partitions {
             found: format!("more ({} is there)", subjects::log_stream(partitions)),
             wanted: partitions,
         });
     }
-    let first = find(context, 0).await?;
-    if first.is_some_and(|first| first.state.last_sequence > 0)
-        && find(context, partitions.saturating_sub(1)).await?.is_none()
-    {
-        return Err(OpenError::Partitions {
-            found: format!("fewer ({} is missing)", subjects::log_stream(partitions - 1)),
-            wanted: partitions,
-        });
-    }
+    // Streams are made in this order, and nothing is appended before all are there.
+    let mut there = Vec::with_capacity(usize::from(partitions));
     for partition in 0..partitions {
-        stream(context, partition, config).await?;
+        there.push(find(partition).await?);
+    }
+    if there.iter().flatten().any(|info| info.state.last_sequence > 0) {
+        for (partition, there) in (0..partitions).zip(&mut there) {
+            // Looked for again: somebody else may have made it after it was looked for and before the data was seen.
+            if there.is_none() {
+                *there = find(partition).await?;
+            }
+            if there.is_none() {
+                return Err(OpenError::Partitions {
+                    found: format!("fewer ({} is missing)", subjects::log_stream(partition)),
+                    wanted: partitions,
+                });
+            }
+        }
+    }
+    for (partition, there) in (0..partitions).zip(there) {
+        let wanted = wanted(partition, config);
+        let there = match there {
+            Some(there) => there,
+            None => match create(context, &wanted).await? {
+                Some(made) => made,
+                None => find(partition).await?.ok_or_else(|| {
+                    OpenError::Unavailable(format!("stream {} comes and goes", wanted.name))
+                })?,
+            },
+        };
+        reconcile(context, there.config, wanted).await?;
     }
     Ok(())
 }
 
-async fn find(context: &Context, partition: u16) -> Result<Option<Info>, OpenError> {
-    match context.get_stream(subjects::log_stream(partition)).await {
-        Ok(stream) => Ok(Some(stream.cached_info().clone())),
-        Err(error) => match error.kind() {
-            GetStreamErrorKind::JetStream(error) if error.error_code().0 == NOT_FOUND => Ok(None),
-            GetStreamErrorKind::JetStream(error) if error.code() == 503 => Err(OpenError::NoJetStream),
-            _ => {
-                // Without JetStream nobody answers at all.
-                let text = error.to_string();
-                if text.contains("no responders") {
-                    return Err(OpenError::NoJetStream);
-                }
-                Err(OpenError::Unavailable(text))
-            }
-        },
-    }
-}
-
-async fn stream(context: &Context, partition: u16, config: &NatsLogConfig) -> Result<(), OpenError> {
-    let name = subjects::log_stream(partition);
-    let wanted = Config {
-        name: name.clone(),
+fn wanted(partition: u16, config: &NatsLogConfig) -> Config {
+    Config {
+        name: subjects::log_stream(partition),
         subjects: vec![subjects::log_subjects(partition)],
         retention: RetentionPolicy::Limits,
         storage: StorageType::File,
-        discard: DiscardPolicy::Old,
+        // A full store refuses entries rather than drop what is not read.
+        discard: DiscardPolicy::New,
         max_age: config.max_age,
+        max_bytes: -1,
+        max_messages: -1,
+        max_messages_per_subject: -1,
+        max_message_size: -1,
         num_replicas: usize::from(config.replicas),
         duplicate_window: DEDUP.min(config.max_age),
         description: Some("Fanfare: events of rooms, in order".to_owned()),
         ..Config::default()
-    };
-    let found = match find(context, partition).await? {
-        Some(found) => found,
-        None => match context.create_stream(wanted.clone()).await {
-            Ok(_) => return Ok(()),
-            Err(error) => match error.kind() {
-                CreateStreamErrorKind::JetStream(error) if error.error_code().0 == IN_USE => {
-                    find(context, partition)
-                        .await?
-                        .ok_or_else(|| OpenError::Unavailable(format!("stream {name} comes and goes")))?
-                }
-                CreateStreamErrorKind::JetStream(error) => {
-                    return Err(OpenError::Refused {
-                        stream: name,
-                        reason: error.to_string(),
-                    });
-                }
-                _ => return Err(OpenError::Unavailable(error.to_string())),
-            },
-        },
-    };
-    let found = found.config;
-    for (setting, found, wanted) in [
-        (
-            "storage",
-            format!("{:?}", found.storage),
-            format!("{:?}", wanted.storage),
-        ),
-        (
-            "retention",
-            format!("{:?}", found.retention),
-            format!("{:?}", wanted.retention),
-        ),
-        ("subjects", found.subjects.join(" "), wanted.subjects.join(" ")),
-    ] {
-        if found != wanted {
-            return Err(OpenError::Mismatch {
-                stream: name,
-                setting,
-                found,
-                wanted,
-            });
-        }
     }
-    let fits = found.max_age == wanted.max_age
-        && found.num_replicas == wanted.num_replicas
-        && found.duplicate_window == wanted.duplicate_window
-        && found.max_messages_per_subject <= 0;
-    if fits {
+}
+
+async fn find(client: &Client, context: &Context, partition: u16) -> Result<Option<Info>, OpenError> {
+    let error = match context.get_stream(subjects::log_stream(partition)).await {
+        Ok(stream) => return Ok(Some(stream.cached_info().clone())),
+        Err(error) => error,
+    };
+    match error.kind() {
+        GetStreamErrorKind::JetStream(error) if error.error_code().0 == NOT_FOUND => Ok(None),
+        // The account has none; a server that has none does not answer at all. One that starts does not either, but
+        // says that it will have.
+        GetStreamErrorKind::JetStream(error) if error.error_code().0 == NOT_ENABLED_FOR_ACCOUNT => {
+            Err(OpenError::NoJetStream)
+        }
+        GetStreamErrorKind::Request if !client.server_info().jetstream => Err(OpenError::NoJetStream),
+        _ => Err(OpenError::Unavailable(error.to_string())),
+    }
+}
+
+/// Makes a stream; `None` when somebody else was faster.
+async fn create(context: &Context, wanted: &Config) -> Result<Option<Info>, OpenError> {
+    let error = match context.create_stream(wanted.clone()).await {
+        Ok(stream) => return Ok(Some(stream.cached_info().clone())),
+        Err(error) => error,
+    };
+    match error.kind() {
+        CreateStreamErrorKind::JetStream(error) if error.error_code().0 == IN_USE => Ok(None),
+        CreateStreamErrorKind::JetStream(error) if error.code() != 503 => Err(OpenError::Refused {
+            stream: wanted.name.clone(),
+            reason: error.to_string(),
+        }),
+        _ => Err(OpenError::Unavailable(error.to_string())),
+    }
+}
+
+/// A setting that differs: its name, what it is, what it should be.
+type Difference = (&'static str, String, String);
+
+async fn reconcile(context: &Context, found: Config, mut wanted: Config) -> Result<(), OpenError> {
+    // How large a stream may grow is the operator's: it refuses entries then, and drops none.
+    wanted.max_bytes = found.max_bytes;
+    let stream = wanted.name.clone();
+    let mismatch = |(setting, found, wanted): Difference| OpenError::Mismatch {
+        stream: stream.clone(),
+        setting,
+        found,
+        wanted,
+    };
+    let fixed = differences([
+        ("storage", &found.storage, &wanted.storage),
+        ("retention", &found.retention, &wanted.retention),
+        ("subjects", &found.subjects, &wanted.subjects),
+        ("sealed", &found.sealed, &wanted.sealed),
+        ("deny_purge", &found.deny_purge, &wanted.deny_purge),
+    ]);
+    if let Some(fixed) = fixed.into_iter().next() {
+        return Err(mismatch(fixed));
+    }
+    let changes = changes(&found, &wanted);
+    if changes.is_empty() {
         return Ok(());
     }
-    tracing::info!(stream = name, "changing the stream to the configuration");
-    let updated = context.update_stream(wanted).await;
-    updated.map(drop).map_err(|error| OpenError::Refused {
-        stream: name,
-        reason: error.to_string(),
-    })
+    let told: Vec<_> = changes
+        .iter()
+        .map(|(setting, found, wanted)| format!("{setting} from {found} to {wanted}"))
+        .collect();
+    let told = told.join(", ");
+    tracing::info!(stream, "changing {told}");
+    let updated = match context.update_stream(&wanted).await {
+        Ok(updated) => updated,
+        Err(error) => {
+            return Err(match error.kind() {
+                CreateStreamErrorKind::JetStream(error) if error.code() != 503 => OpenError::Refused {
+                    stream,
+                    reason: format!("changing {told}: {error}"),
+                },
+                _ => OpenError::Unavailable(error.to_string()),
+            });
+        }
+    };
+    // An old server says nothing of what it does not know.
+    match self::changes(&updated.config, &wanted).into_iter().next() {
+        Some(ignored) => Err(mismatch(ignored)),
+        None => Ok(()),
+    }
+}
+
+/// What can be changed in place and differs.
+fn changes(found: &Config, wanted: &Config) -> Vec<Difference> {
+    // Servers say 0 or -1 for "no limit", as they were asked.
+    let limit = |limit: i64| limit.max(0);
+    let limits = [found, wanted].map(|config| {
+        [
+            limit(config.max_messages),
+            limit(config.max_messages_per_subject),
+            limit(config.max_message_size.into()),
+        ]
+    });
+    differences([
+        ("max_age", &found.max_age, &wanted.max_age),
+        ("num_replicas", &found.num_replicas, &wanted.num_replicas),
+        (
+            "duplicate_window",
+            &found.duplicate_window,
+            &wanted.duplicate_window,
+        ),
+        ("discard", &found.discard, &wanted.discard),
+        ("max_msgs", &limits[0][0], &limits[1][0]),
+        ("max_msgs_per_subject", &limits[0][1], &limits[1][1]),
+        ("max_msg_size", &limits[0][2], &limits[1][2]),
+    ])
+}
+
+fn differences<const N: usize>(
+    settings: [(&'static str, &dyn std::fmt::Debug, &dyn std::fmt::Debug); N],
+) -> Vec<Difference> {
+    settings
+        .into_iter()
+        .map(|(setting, found, wanted)| (setting, format!("{found:?}"), format!("{wanted:?}")))
+        .filter(|(_, found, wanted)| found != wanted)
+        .collect()
 }

@@ -1,28 +1,31 @@
 use std::{
-    collections::HashMap,
-    sync::{Arc, atomic::Ordering},
+    collections::{HashMap, VecDeque},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
-use async_nats::jetstream::{
-    Message,
-    consumer::{
-        DeliverPolicy,
-        pull::{Ordered, OrderedConfig},
-    },
-};
+use async_nats::jetstream::Message;
 use async_trait::async_trait;
-use futures_util::{FutureExt, StreamExt};
+use futures_util::FutureExt;
 use model::RoomToken;
-use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, timeout};
+use tokio::{
+    sync::Semaphore,
+    time::{Instant, MissedTickBehavior, interval_at, sleep},
+};
 
-use super::{SLACK, Shared, unavailable};
+use super::{
+    Shared, connects,
+    reader::{Reader, entry},
+    unavailable,
+};
 use crate::{Entry, LogError, LogSubject, Tail, subjects};
 
-/// Entries handed out at a time.
+/// Entries handed out at a time, and bytes of theirs, the last entry not counted.
 const BATCH: usize = 1024;
-/// A consumer must be there within this time.
-const OPEN: Duration = Duration::from_secs(5);
+const BATCH_BYTES: usize = 4 << 20;
 /// How often it is looked whether the connection is another one: then the consumer is gone, or its requests are.
 const LOOK: Duration = Duration::from_millis(100);
 /// With nothing read for so long, the log is asked whether there is anything.
@@ -42,30 +45,49 @@ pub(super) struct NatsTail {
     shared: Arc<Shared>,
     partition: u16,
     /// Last sequence handed out.
-    position: u64,
-    messages: Option<Ordered>,
-    /// Connections there had been when the consumer was made.
+    position: Arc<AtomicU64>,
+    reader: Option<Reader>,
+    /// Connections there had been when the reader was opened.
     connects: u64,
     told: Option<Instant>,
-    /// Entries seen of a room since it was purged.
-    seen: HashMap<RoomToken, u64>,
-    purging: Arc<tokio::sync::Semaphore>,
+    rooms: HashMap<RoomToken, Room>,
+    purges: Arc<Semaphore>,
+}
+
+/// What was handed out of a room.
+#[derive(Default)]
+struct Room {
+    /// Entries since the newest mark.
+    since: usize,
+    /// Where every so-and-so-manieth entry stands and when it was handed out, oldest first.
+    marks: VecDeque<(u64, Instant)>,
 }
 
 impl NatsTail {
     pub(super) async fn open(shared: Arc<Shared>, partition: u16, after: u64) -> Result<Self, LogError> {
-        let connects = connects(&shared);
-        let messages = consume(&shared, partition, after).await?;
+        let connects = connects(&shared.client);
+        // Known before anything is read, so that no purge overtakes it.
+        let position = Arc::new(AtomicU64::new(after));
+        if let Some(positions) = shared.positions.get(usize::from(partition)) {
+            let mut positions = positions.lock();
+            positions.retain(|position| position.strong_count() > 0);
+            positions.push(Arc::downgrade(&position));
+        }
+        let reader = Reader::open(&shared, partition, after.saturating_add(1), None).await?;
         Ok(Self {
             shared,
             partition,
-            position: after,
-            messages: Some(messages),
+            position,
+            reader: Some(reader),
             connects,
             told: None,
-            seen: HashMap::new(),
-            purging: Arc::new(tokio::sync::Semaphore::new(PURGES)),
+            rooms: HashMap::new(),
+            purges: Arc::new(Semaphore::new(PURGES)),
         })
+    }
+
+    fn position(&self) -> u64 {
+        self.position.load(Ordering::Relaxed)
     }
 
     /// The next message behind the position, whatever it takes.
@@ -74,11 +96,12 @@ impl NatsTail {
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut silent_since = Instant::now();
         loop {
-            let Some(messages) = &mut self.messages else {
-                let connects = connects(&self.shared);
-                match consume(&self.shared, self.partition, self.position).await {
-                    Ok(messages) => {
-                        self.messages = Some(messages);
+            let Some(reader) = &mut self.reader else {
+                let connects = connects(&self.shared.client);
+                let first = self.position().saturating_add(1);
+                match Reader::open(&self.shared, self.partition, first, None).await {
+                    Ok(reader) => {
+                        self.reader = Some(reader);
                         self.connects = connects;
                         self.told = None;
                     }
@@ -90,24 +113,23 @@ impl NatsTail {
                 continue;
             };
             tokio::select! {
-                message = messages.next() => match message {
-                    Some(Ok(message)) if self.is_new(&message) => return message,
-                    Some(Ok(_)) => {}
-                    Some(Err(error)) => {
+                message = reader.next() => match message {
+                    Ok(message) if self.is_new(&message) => return message,
+                    Ok(_) => {}
+                    Err(error) => {
+                        self.reader = None;
                         self.tell(&error);
-                        self.messages = None;
                         sleep(RETRY).await;
                     }
-                    None => self.messages = None,
                 },
                 _ = looks.tick() => {
-                    if connects(&self.shared) != self.connects {
-                        self.messages = None;
+                    if connects(&self.shared.client) != self.connects {
+                        self.reader = None;
                     } else if silent_since.elapsed() >= SILENCE {
                         silent_since = Instant::now();
                         let last = self.shared.last_seq(self.partition).await;
-                        if last.is_ok_and(|last| last > self.position) {
-                            self.messages = None;
+                        if last.is_ok_and(|last| last > self.position()) {
+                            self.reader = None;
                         }
                     }
                 }
@@ -118,7 +140,7 @@ impl NatsTail {
     fn is_new(&self, message: &Message) -> bool {
         message
             .info()
-            .is_ok_and(|info| info.stream_sequence > self.position)
+            .is_ok_and(|info| info.stream_sequence > self.position())
     }
 
     fn tell(&mut self, error: &impl std::fmt::Display) {
@@ -128,52 +150,62 @@ impl NatsTail {
         }
     }
 
-    fn take(&mut self, message: &Message, entries: &mut Vec<Entry>) {
+    fn take(&mut self, message: &Message, batch: &mut Batch) {
         if let Ok(info) = message.info() {
-            self.position = info.stream_sequence;
+            self.position.store(info.stream_sequence, Ordering::Relaxed);
         }
         let Some(entry) = entry(message) else { return };
         if let LogSubject::Room(room) = entry.subject {
-            self.count(room);
+            self.count(room, entry.seq);
         }
-        entries.push(entry);
+        batch.bytes += entry.payload.len();
+        batch.entries.push(entry);
     }
 
-    fn count(&mut self, room: RoomToken) {
-        if self.seen.len() >= ROOMS && !self.seen.contains_key(&room) {
-            self.seen.clear();
+    /// Gives back what a room holds beyond its history: everything before an entry behind which this tail has
+    /// handed out a whole history already. The bound is a sequence, so a purge that comes late takes nothing
+    /// that came in meanwhile.
+    fn count(&mut self, token: RoomToken, seq: u64) {
+        if self.rooms.len() >= ROOMS && !self.rooms.contains_key(&token) {
+            self.rooms.clear();
         }
-        let seen = self.seen.entry(room).or_default();
-        *seen += 1;
-        let most = self.shared.config.max_messages_per_room as u64 + SLACK;
-        // A reader that has begun in the middle knows of fewer than there are, so it asks a little early.
-        if *seen >= SLACK.min(most / 2) {
-            *seen = 0;
-            self.purge(room);
+        let history = self.shared.config.max_messages_per_room;
+        let step = (history / 2).clamp(1, 512);
+        let room = self.rooms.entry(token).or_default();
+        room.since += 1;
+        if room.since < step {
+            return;
         }
-    }
-
-    /// Gives back what a room holds beyond its history. Entries behind the position are never touched: so
-    /// many more are kept as there can be.
-    fn purge(&self, room: RoomToken) {
-        let Ok(permit) = Arc::clone(&self.purging).try_acquire_owned() else {
+        room.since = 0;
+        room.marks.push_back((seq, Instant::now()));
+        let behind = room.marks.len().saturating_sub(history.div_ceil(step));
+        let read_by_all = self.shared.read_by_all(self.partition);
+        let keep = self.shared.config.keep_read;
+        let purged = room
+            .marks
+            .iter()
+            .take(behind)
+            .take_while(|(seq, at)| *seq <= read_by_all && at.elapsed() >= keep)
+            .count();
+        let Some((bound, _)) = purged.checked_sub(1).and_then(|newest| room.marks.get(newest)) else {
             return;
         };
-        let (shared, partition, position) = (Arc::clone(&self.shared), self.partition, self.position);
+        let bound = *bound;
+        // Otherwise the room's next mark does it.
+        if let Ok(permit) = Arc::clone(&self.purges).try_acquire_owned() {
+            room.marks.drain(..purged);
+            self.purge(token, bound, permit);
+        }
+    }
+
+    /// Purges the room's entries before `bound`.
+    fn purge(&self, room: RoomToken, bound: u64, permit: tokio::sync::OwnedSemaphorePermit) {
+        let (shared, partition) = (Arc::clone(&self.shared), self.partition);
         let purge = async move {
             let _permit = permit;
-            let last = shared.last_seq(partition).await?;
-            let unread = last.saturating_sub(position);
-            let keep = shared.config.max_messages_per_room as u64 + SLACK + unread;
             let subject = subjects::log_subject(partition, LogSubject::Room(room));
-            let stream = shared.stream(partition)?;
-            stream
-                .purge()
-                .keep(keep)
-                .filter(subject)
-                .await
-                .map_err(unavailable)?;
-            Ok::<_, LogError>(())
+            let purge = shared.stream(partition)?.purge().sequence(bound).filter(subject);
+            purge.await.map_err(unavailable)
         };
         #[expect(
             clippy::disallowed_methods,
@@ -187,72 +219,33 @@ impl NatsTail {
     }
 }
 
+#[derive(Default)]
+struct Batch {
+    entries: Vec<Entry>,
+    bytes: usize,
+}
+
 #[async_trait]
 impl Tail for NatsTail {
     async fn next(&mut self) -> Result<Vec<Entry>, LogError> {
-        let mut entries = Vec::new();
-        loop {
+        let mut batch = Batch::default();
+        // Nothing is awaited once there is an entry: a batch is never dropped half made.
+        while batch.entries.is_empty() {
             let message = self.message().await;
-            self.take(&message, &mut entries);
-            // What is there already, without waiting.
-            while entries.len() < BATCH {
-                let Some(messages) = &mut self.messages else { break };
-                match messages.next().now_or_never() {
-                    Some(Some(Ok(message))) => {
+            self.take(&message, &mut batch);
+            while batch.entries.len() < BATCH && batch.bytes < BATCH_BYTES {
+                let Some(reader) = &mut self.reader else { break };
+                match reader.next().now_or_never() {
+                    Some(Ok(message)) => {
                         if self.is_new(&message) {
-                            self.take(&message, &mut entries);
+                            self.take(&message, &mut batch);
                         }
                     }
-                    Some(_) => {
-                        self.messages = None;
-                        break;
-                    }
+                    Some(Err(_)) => self.reader = None,
                     None => break,
                 }
             }
-            if !entries.is_empty() {
-                return Ok(entries);
-            }
         }
+        Ok(batch.entries)
     }
-}
-
-fn connects(shared: &Shared) -> u64 {
-    shared.client.statistics().connects.load(Ordering::Relaxed)
-}
-
-async fn consume(shared: &Shared, partition: u16, after: u64) -> Result<Ordered, LogError> {
-    let config = OrderedConfig {
-        deliver_policy: DeliverPolicy::ByStartSequence {
-            start_sequence: after + 1,
-        },
-        ..OrderedConfig::default()
-    };
-    let stream = shared.stream(partition)?;
-    let consumer = timeout(OPEN, stream.create_consumer(config)).await;
-    let consumer = consumer.map_err(unavailable)?.map_err(unavailable)?;
-    timeout(OPEN, consumer.messages())
-        .await
-        .map_err(unavailable)?
-        .map_err(unavailable)
-}
-
-/// The entry in a message; `None` when its subject is none of ours.
-pub(super) fn entry(message: &Message) -> Option<Entry> {
-    let info = message.info().ok()?;
-    let Some(subject) = subjects::entry_of(&message.subject) else {
-        tracing::warn!(subject = %message.subject, "the log holds an entry that is none");
-        return None;
-    };
-    Some(Entry {
-        seq: info.stream_sequence,
-        subject,
-        time_ms: millis(info.published.unix_timestamp_nanos()),
-        payload: message.payload.clone(),
-    })
-}
-
-/// Unix milliseconds; 0 for what lies before.
-pub(super) fn millis(nanoseconds: i128) -> u64 {
-    u64::try_from(nanoseconds / 1_000_000).unwrap_or_default()
 }
