@@ -47,7 +47,7 @@ pub fn node(file: &str, url: &str, settings: &[(&str, &str)]) -> Result<()> {
         .current_dir(compat())
         .env("FANFARE_URL", url)
         .envs(settings.iter().copied());
-    run(file, &mut command)
+    run(file, &mut command).map(drop)
 }
 
 /// Runs the essentials with the stock Python client.
@@ -60,7 +60,7 @@ pub fn python(server: &Standalone, mode: Mode) -> Result<()> {
         .args(["python/essentials.py", mode.name()])
         .current_dir(compat());
     command.env("FANFARE_URL", &server.url).envs(server.settings());
-    run("python/essentials.py", &mut command)
+    run("python/essentials.py", &mut command).map(drop)
 }
 
 /// Runs one of the scenario files of Node against a server.
@@ -92,7 +92,20 @@ pub fn chromium() -> Result<PathBuf> {
         .context("no Chromium: install the package `chromium`, or name one in the variable CHROMIUM")
 }
 
-fn run(name: &str, command: &mut Command) -> Result<()> {
+/// Runs a program of `tests/compat` with Python, and answers what it printed.
+///
+/// # Errors
+/// When Python or its packages cannot be had, or the program fails: all it printed is told.
+pub fn python_program(file: &str, settings: &[(&str, &str)]) -> Result<String> {
+    let mut command = Command::new(install_python_packages()?);
+    command
+        .arg(file)
+        .current_dir(compat())
+        .envs(settings.iter().copied());
+    run(file, &mut command)
+}
+
+fn run(name: &str, command: &mut Command) -> Result<String> {
     let mut process = Process::start(name, command)?;
     let status = process.wait(RUN)?;
     ensure!(
@@ -100,7 +113,7 @@ fn run(name: &str, command: &mut Command) -> Result<()> {
         "{name} ended with {status}:\n{}",
         process.output()
     );
-    Ok(())
+    Ok(process.output())
 }
 
 pub(crate) fn compat() -> PathBuf {
