@@ -1,10 +1,16 @@
 //! The log on real servers: the conformance list, and what only this engine promises.
 #![allow(clippy::unwrap_used, missing_docs, reason = "tests")]
 
+#[path = "nats_log/faults.rs"]
+mod faults;
+#[path = "nats_log/settings.rs"]
+mod settings;
+
 use std::{sync::Arc, time::Duration};
 
+use async_nats::jetstream;
 use bus::{
-    EventLog, LogError, LogSubject, NewEntry, PageQuery,
+    EventLog, LogSubject, NewEntry, PageQuery,
     conformance::{LogUnderTest, event_log},
     event_log::nats::{NatsLog, NatsLogConfig, OpenError},
     fault::{Faults, FaultyLog},
@@ -85,121 +91,6 @@ async fn conforms_through_faults() {
     .await;
 }
 
-/// Killed again and again while callers pipeline: what was acknowledged is read once, in one order, and each
-/// caller's entries in the order of its calls.
-async fn survives_kills(version: NatsVersion) {
-    const CALLERS: u8 = 4;
-    const EACH: usize = 3000;
-    let mut nats = Nats::start(version).unwrap();
-    let log = log_at(&nats.url(), config()).await.unwrap();
-    let mut tail = log.tail(0, 0).await.unwrap();
-    let callers = join_all((0..CALLERS).map(|caller| {
-        let log = log.clone();
-        async move {
-            let mut acknowledged = Vec::new();
-            for chunk in (0..EACH).collect::<Vec<_>>().chunks(50) {
-                let appends = chunk.iter().map(|n| log.append(0, entry(caller, &n.to_string())));
-                for (n, append) in chunk.iter().zip(appends.collect::<Vec<_>>()) {
-                    if let Ok(appended) = append.await {
-                        acknowledged.push((appended.seq, *n));
-                    }
-                }
-            }
-            acknowledged
-        }
-    }));
-    let kills = async {
-        for _ in 0..3 {
-            tokio::time::sleep(Duration::from_millis(150)).await;
-            nats.kill();
-            tokio::time::sleep(Duration::from_millis(100)).await;
-            nats.start_again().unwrap();
-        }
-    };
-    let (acknowledged, ()) = tokio::join!(callers, kills);
-    let last = log.last_seq(0).await.unwrap();
-    let mut read = Vec::new();
-    while read.last().is_none_or(|entry: &bus::Entry| entry.seq < last) {
-        read.extend(
-            tokio::time::timeout(Duration::from_secs(30), tail.next())
-                .await
-                .unwrap()
-                .unwrap(),
-        );
-    }
-    assert!(
-        read.is_sorted_by(|one, next| one.seq < next.seq),
-        "once, in order"
-    );
-    for (caller, acknowledged) in acknowledged.into_iter().enumerate() {
-        let subject = LogSubject::Room(token(caller as u8));
-        let of_caller: Vec<(u64, usize)> = read
-            .iter()
-            .filter(|entry| entry.subject == subject)
-            .map(|entry| {
-                (
-                    entry.seq,
-                    std::str::from_utf8(&entry.payload).unwrap().parse().unwrap(),
-                )
-            })
-            .collect();
-        for stored in &acknowledged {
-            assert!(
-                of_caller.contains(stored),
-                "acknowledged and not there: {stored:?}"
-            );
-        }
-        let order: Vec<usize> = of_caller.iter().map(|(_, n)| *n).collect();
-        assert!(
-            order.is_sorted_by(|one, next| one < next),
-            "doubled or reordered: {order:?}"
-        );
-        assert_eq!(acknowledged.len(), EACH, "the server was away for a moment only");
-    }
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn debians_server_may_be_killed() {
-    survives_kills(NatsVersion::Debian).await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_current_server_may_be_killed() {
-    survives_kills(NatsVersion::Current).await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_server_that_stalls_is_waited_for_or_given_up() {
-    let nats = Nats::start(NatsVersion::Current).unwrap();
-    let proxy = Proxy::start([([127, 0, 0, 1], nats.port()).into()]).unwrap();
-    let url = format!("nats://127.0.0.1:{}", proxy.port());
-    let patient = NatsLogConfig {
-        retry: Duration::from_secs(60),
-        ..config()
-    };
-    let hasty = NatsLogConfig {
-        retry: Duration::from_millis(300),
-        ..config()
-    };
-    let (patient, hasty) = (
-        log_at(&url, patient).await.unwrap(),
-        log_at(&url, hasty).await.unwrap(),
-    );
-    let mut tail = patient.tail(0, 0).await.unwrap();
-    proxy.stall();
-    let waits = patient.append(0, entry(1, "waits"));
-    let given_up = hasty.append(0, entry(1, "given up")).await;
-    assert!(matches!(given_up, Err(LogError::Unavailable(_))), "{given_up:?}");
-    proxy.open();
-    assert!(!waits.await.unwrap().duplicate);
-    let mut read = Vec::new();
-    while !read.iter().any(|entry: &bus::Entry| entry.payload == "waits") {
-        read.extend(tail.next().await.unwrap());
-    }
-    let stored = read.iter().filter(|entry| entry.payload == "waits").count();
-    assert_eq!(stored, 1);
-}
-
 /// What a reader has not had is never purged; what it has had beyond the history is.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn purging_stays_behind_the_reader() {
@@ -232,71 +123,6 @@ async fn purging_stays_behind_the_reader() {
         tail.next().await.unwrap();
         tries += 1;
         assert!(tries < 2000, "nothing was given back");
-    }
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn settings_are_reconciled_or_refused_clearly() {
-    for version in NatsVersion::ALL {
-        let nats = Nats::start(version).unwrap();
-        let url = nats.url();
-        // Several processes at once.
-        let opened = join_all((0..3).map(|_| log_at(&url, config()))).await;
-        let log = opened
-            .into_iter()
-            .collect::<Result<Vec<_>, _>>()
-            .unwrap()
-            .remove(0);
-        log.append(0, entry(1, "kept")).await.unwrap();
-        let older = NatsLogConfig {
-            max_age: Duration::from_secs(3600),
-            ..config()
-        };
-        let log = log_at(&url, older).await.unwrap();
-        assert_eq!(log.last_seq(0).await.unwrap(), 1);
-        for partitions in [2, 8] {
-            let other = NatsLogConfig {
-                partitions,
-                ..config()
-            };
-            let refused = log_at(&url, other).await.err();
-            assert!(
-                matches!(refused, Some(OpenError::Partitions { .. })),
-                "{refused:?}"
-            );
-        }
-        let large = NatsLogConfig {
-            max_record_bytes: 32 << 20,
-            ..config()
-        };
-        let refused = log_at(&url, large).await.err().unwrap().to_string();
-        assert!(refused.contains("max_payload: 50331648"), "{refused}");
-    }
-}
-
-/// While the server is away appends wait for their time, not for ever, and fail in their order.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn appends_are_given_up_while_the_server_is_away() {
-    let mut nats = Nats::start(NatsVersion::Current).unwrap();
-    let hasty = NatsLogConfig {
-        retry: Duration::from_millis(500),
-        ..config()
-    };
-    let log = log_at(&nats.url(), hasty).await.unwrap();
-    log.append(0, entry(1, "before")).await.unwrap();
-    nats.kill();
-    for round in 0..3 {
-        let appends = (0..10).map(|_| log.append(0, entry(1, "lost")));
-        let outcomes = tokio::time::timeout(Duration::from_secs(20), join_all(appends)).await;
-        for outcome in outcomes.unwrap_or_else(|_| panic!("round {round} waits for ever")) {
-            assert!(matches!(outcome, Err(LogError::Unavailable(_))), "{outcome:?}");
-        }
-    }
-    nats.start_again().unwrap();
-    let mut tries = 0;
-    while log.append(0, entry(1, "after")).await.is_err() {
-        tries += 1;
-        assert!(tries < 40, "it does not heal");
     }
 }
 
@@ -338,4 +164,152 @@ async fn a_late_purge_takes_nothing_unread() {
     write(FIRST..ALL).await;
     proxy.delay(Duration::ZERO);
     read_to(ALL).await;
+}
+
+async fn jetstream_at(url: &str) -> jetstream::Context {
+    jetstream::new(async_nats::connect(url).await.unwrap())
+}
+
+/// The slowest tail of a process holds purging back, and what was read lately stays.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn purging_waits_for_the_slowest_tail_and_for_those_who_come_later() {
+    const COUNT: usize = 1000;
+    let nats = Nats::start(NatsVersion::Current).unwrap();
+    let patient = NatsLogConfig {
+        keep_read: Duration::from_secs(3600),
+        ..config()
+    };
+    for (log, slow) in [
+        (log_at(&nats.url(), config()).await.unwrap(), true),
+        (log_at(&nats.url(), patient).await.unwrap(), false),
+    ] {
+        let first = log.last_seq(0).await.unwrap();
+        let mut quick = log.tail(0, first).await.unwrap();
+        let mut held = if slow {
+            Some(log.tail(0, first).await.unwrap())
+        } else {
+            None
+        };
+        let appends: Vec<_> = (0..COUNT)
+            .map(|n| log.append(0, entry(1, &n.to_string())))
+            .collect();
+        join_all(appends).await;
+        let mut read = 0;
+        while read < COUNT {
+            read += quick.next().await.unwrap().len();
+        }
+        assert!(log.get(0, first + 1).await.unwrap().is_some());
+        let mut tail = match held.take() {
+            Some(tail) => tail,
+            None => log.tail(0, first).await.unwrap(),
+        };
+        let mut read = 0;
+        while read < COUNT {
+            for entry in tail.next().await.unwrap() {
+                assert_eq!(entry.payload, read.to_string());
+                read += 1;
+            }
+        }
+    }
+}
+
+/// A room that nobody has trimmed: a page is what it shows, read by few questions, and leaves nothing behind.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pages_of_a_long_room_are_bounded_and_shared() {
+    const COUNT: usize = 10_000;
+    for version in NatsVersion::ALL {
+        let nats = Nats::start(version).unwrap();
+        let log = log_at(&nats.url(), config()).await.unwrap();
+        let appends: Vec<_> = (0..COUNT)
+            .map(|n| log.append(0, entry(u8::try_from(n % 2 + 1).unwrap(), &n.to_string())))
+            .collect();
+        for append in appends {
+            append.await.unwrap();
+        }
+        let query = PageQuery::Before {
+            before: u64::MAX,
+            limit: 1000,
+        };
+        let pages = join_all((0..200).map(|_| log.page(0, token(1), query))).await;
+        for page in pages {
+            let page = page.unwrap();
+            assert_eq!((page.entries.len(), page.has_more), (64, false));
+            assert_eq!(page.entries[63].payload, (COUNT - 2).to_string());
+        }
+        let context = jetstream_at(&nats.url()).await;
+        let mut stream = context.get_stream("FANFARE_0").await.unwrap();
+        let mut tries = 0;
+        while stream.info().await.unwrap().state.consumer_count > 0 {
+            tries += 1;
+            assert!(tries < 100, "consumers stay behind");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
+/// Large records of many partitions come over one connection without the server closing it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn large_records_are_read_without_trouble() {
+    const EACH: usize = 40;
+    for version in NatsVersion::ALL {
+        let nats = Nats::start(version).unwrap();
+        let large = NatsLogConfig {
+            max_record_bytes: 1 << 20,
+            retry: Duration::from_secs(60),
+            ..config()
+        };
+        let log = log_at(&nats.url(), large).await.unwrap();
+        let payload = "x".repeat(1 << 20);
+        for _ in 0..EACH {
+            join_all((0..4).map(|partition| log.append(partition, entry(1, &payload))))
+                .await
+                .into_iter()
+                .for_each(|appended| assert!(appended.is_ok(), "{appended:?}"));
+        }
+        join_all((0..4).map(|partition| {
+            let log = log.clone();
+            async move {
+                let mut tail = log.tail(partition, 0).await.unwrap();
+                let mut read = 0;
+                while read < EACH {
+                    read += tail.next().await.unwrap().len();
+                }
+                let query = PageQuery::After { after: 0, limit: 64 };
+                let page = log.page(partition, token(1), query).await.unwrap();
+                assert_eq!(page.entries.len(), EACH);
+            }
+        }))
+        .await;
+    }
+}
+
+/// Prints the rates; that everything is read is all it asks for.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_flood_is_stored_and_read() {
+    const COUNT: usize = 20_000;
+    for version in NatsVersion::ALL {
+        let nats = Nats::start(version).unwrap();
+        let log = log_at(&nats.url(), config()).await.unwrap();
+        let mut tail = log.tail(0, 0).await.unwrap();
+        let begun = std::time::Instant::now();
+        for chunk in 0..COUNT / 10_000 {
+            let appends: Vec<_> = (0..10_000)
+                .map(|n| log.append(0, entry((n % 100) as u8 + 1, &"x".repeat(200 + chunk))))
+                .collect();
+            for append in appends {
+                append.await.unwrap();
+            }
+        }
+        let appended = begun.elapsed();
+        let mut read = 0;
+        while read < COUNT {
+            read += tail.next().await.unwrap().len();
+        }
+        let rate = |elapsed: Duration| COUNT as f64 / elapsed.as_secs_f64();
+        println!(
+            "{version:?}: {:.0} appends a second, {:.0} until read",
+            rate(appended),
+            rate(begun.elapsed())
+        );
+    }
 }

@@ -127,7 +127,7 @@ pub(super) async fn streams(
                 })?,
             },
         };
-        reconcile(context, there.config, wanted).await?;
+        reconcile(context, there, wanted).await?;
     }
     Ok(())
 }
@@ -188,7 +188,18 @@ async fn create(context: &Context, wanted: &Config) -> Result<Option<Info>, Open
 /// A setting that differs: its name, what it is, what it should be.
 type Difference = (&'static str, String, String);
 
-async fn reconcile(context: &Context, found: Config, mut wanted: Config) -> Result<(), OpenError> {
+async fn reconcile(context: &Context, found: Info, mut wanted: Config) -> Result<(), OpenError> {
+    // A single server of 2.9 takes any number on a change, and keeps one copy all the same.
+    if wanted.num_replicas > 1 && found.cluster.is_none() {
+        return Err(OpenError::Refused {
+            stream: wanted.name,
+            reason: format!(
+                "num_replicas is {}, wanted is {}: NATS keeps copies in a cluster only, and this server is in none",
+                found.config.num_replicas, wanted.num_replicas
+            ),
+        });
+    }
+    let found = found.config;
     // How large a stream may grow is the operator's: it refuses entries then, and drops none.
     wanted.max_bytes = found.max_bytes;
     let stream = wanted.name.clone();
