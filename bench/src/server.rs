@@ -22,6 +22,7 @@ impl Server {
         let mut child = Command::new(&binary)
             .env("FANFARE_GATEWAY__LISTEN", "127.0.0.1:0")
             .env("FANFARE_ADMIN__LISTEN", "127.0.0.1:0")
+            .env("FANFARE_PRESENCE__GRPC_LISTEN", "127.0.0.1:0")
             .env("FANFARE_LIMITS__EVENTS", "0")
             .env("RUST_LOG", "warn")
             .stdout(Stdio::piped())

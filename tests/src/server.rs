@@ -37,6 +37,7 @@ impl Standalone {
             ("FANFARE_ADMIN__LISTEN", "127.0.0.1:0"),
             ("FANFARE_FANOUT__GRPC_LISTEN", "127.0.0.1:0"),
             ("FANFARE_FANOUT__HTTP_LISTEN", "127.0.0.1:0"),
+            ("FANFARE_PRESENCE__GRPC_LISTEN", "127.0.0.1:0"),
             ("FANFARE_PRESENCE__GRACE_SECONDS", "2"),
             ("FANFARE_LIMITS__EVENTS", "0"),
             ("JWT_SECRET", JWT_SECRET),

@@ -22,6 +22,8 @@ fn only_the_gateway_with_members_gets_an_event() -> Result<()> {
         ..Size::default()
     };
     Cluster::run(size, &[], |cluster| {
+        // While partitions change hands a gateway may read an event from the log instead.
+        cluster.until_settled()?;
         let gateways = cluster.addresses()?;
         let sent = || cluster.metric("fanfare_deliveries_total", "");
         let runtime = runtime()?;
