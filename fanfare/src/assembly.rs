@@ -29,6 +29,8 @@ use crate::{demo, presence::serve_api};
 const RECORD_OVERHEAD: usize = 64 * 1024;
 /// Nobody else could take a partition over; a machine that stood still must not lose it.
 const LEASE: Duration = Duration::from_secs(24 * 3600);
+/// How often it is looked whether the worker owns every partition.
+const OWNED: Duration = Duration::from_millis(1);
 const CLOSE_BUDGET: Duration = Duration::from_secs(5);
 const STOP_BUDGET: Duration = Duration::from_secs(3);
 
@@ -90,6 +92,7 @@ impl Assembly {
             id: "standalone".to_owned(),
             lease: LEASE,
         };
+        let metrics = Arc::new(fanout::metrics::Metrics::new(registry)?);
         let deps = fanout::Deps {
             log: log.clone(),
             signals: signals.clone(),
@@ -98,11 +101,16 @@ impl Assembly {
             snapshots: Arc::new(MemorySnapshots::new()),
             connector: Arc::new(links.clone()),
             tasks: tasks.clone(),
-            metrics: Arc::new(fanout::metrics::Metrics::new(registry)?),
+            metrics: Arc::clone(&metrics),
         };
         let worker = fanout::Worker::build(settings, deps).await?;
         let stop = behind.clone();
         tasks.spawn("worker", async move { worker.run(stop).await });
+        // It begins with an empty log and so knows of every interest by itself: nobody has to state rooms and
+        // to read a log that keeps no more than each room's history.
+        while metrics.owned() < i64::from(config.bus.partitions) {
+            tokio::time::sleep(OWNED).await;
+        }
 
         let id = gateway::new_id();
         let (link, deliveries) = pair(config.bus.partitions, LinkLimits::default());

@@ -17,6 +17,12 @@ pub struct Metrics {
 }
 
 impl Metrics {
+    /// How many partitions the worker owns now.
+    #[must_use]
+    pub fn owned(&self) -> i64 {
+        self.owned.get()
+    }
+
     /// Registers everything.
     ///
     /// # Errors
