@@ -20,11 +20,14 @@ use crate::{
     journal::{Except, Journal},
     metrics::Metrics,
     rooms::{Room, Rooms},
+    transport::Cork,
 };
 
 /// While a partition catches up, so many batches may wait for it; beyond that they are read from the
 /// log like the rest.
 const MAX_WAITING: usize = 256;
+/// So many events at most are held back to go out together.
+const TURN: usize = 64;
 
 pub(crate) struct Deliverer {
     rooms: Arc<Rooms>,
@@ -88,27 +91,44 @@ impl Deliverer {
         let Some(epoch) = known.map(|partition| partition.lock().epoch) else {
             return;
         };
-        self.batch(Batch {
+        let nothing = Batch {
             partition,
             epoch,
             after: seq,
             through: seq,
             deliveries: Vec::new(),
-        });
+        };
+        self.batch(nothing, &mut Cork::new(false));
     }
 
-    /// Takes one arrival. `Some` is the position of its partition to acknowledge.
-    pub(crate) fn arrive(self: &Arc<Self>, arrival: Arrival) -> Option<Offset> {
-        match arrival {
-            Arrival::Signal(signal) => {
-                self.hand_out(signal.room, signal.record, None);
-                None
+    /// Takes what has arrived, and tells the positions to acknowledge.
+    pub(crate) fn arrive(
+        self: &Arc<Self>,
+        arrivals: impl IntoIterator<Item = Arrival>,
+        mut acknowledge: impl FnMut(Offset),
+    ) {
+        let mut arrivals = arrivals.into_iter().peekable();
+        while let Some(arrival) = arrivals.next() {
+            // What comes alone goes out at once.
+            let mut cork = Cork::new(events(&arrival) > 1 || arrivals.peek().is_some());
+            let mut handed_out = 0;
+            let mut next = Some(arrival);
+            while let Some(arrival) = next {
+                handed_out += events(&arrival);
+                match arrival {
+                    Arrival::Signal(signal) => self.hand_out(signal.room, signal.record, None, &mut cork),
+                    Arrival::Batch(batch) => {
+                        if let Some(position) = self.batch(batch, &mut cork) {
+                            acknowledge(position);
+                        }
+                    }
+                }
+                next = if handed_out < TURN { arrivals.next() } else { None };
             }
-            Arrival::Batch(batch) => self.batch(batch),
         }
     }
 
-    fn batch(self: &Arc<Self>, batch: Batch) -> Option<Offset> {
+    fn batch(self: &Arc<Self>, batch: Batch, cork: &mut Cork) -> Option<Offset> {
         let number = batch.partition;
         let mut partition = self.partitions.get(usize::from(number))?.lock();
         if batch.epoch < partition.epoch {
@@ -144,21 +164,21 @@ impl Deliverer {
                 .spawn("catch up", async move { this.catch_up(number).await });
             return None;
         }
-        self.apply(&mut partition, &batch);
+        self.apply(&mut partition, &batch, cork);
         Some(Offset {
             partition: number,
             seq: partition.through,
         })
     }
 
-    fn apply(&self, partition: &mut Partition, batch: &Batch) {
+    fn apply(&self, partition: &mut Partition, batch: &Batch, cork: &mut Cork) {
         for delivery in &batch.deliveries {
             if delivery.seq > partition.through {
                 let offset = Offset {
                     partition: batch.partition,
                     seq: delivery.seq,
                 };
-                self.hand_out(delivery.room, delivery.record.clone(), Some(offset));
+                self.hand_out(delivery.room, delivery.record.clone(), Some(offset), cork);
             }
         }
         partition.through = partition.through.max(batch.through);
@@ -181,7 +201,7 @@ impl Deliverer {
                         }
                         break gap;
                     }
-                    self.apply(&mut partition, &batch);
+                    self.apply(&mut partition, &batch, &mut Cork::new(batch.deliveries.len() > 1));
                 }
             };
             if let Err(error) = self.read_gap(number, from, to).await {
@@ -200,7 +220,9 @@ impl Deliverer {
         if from < end {
             let mut tail = self.log.tail(number, from).await?;
             'reading: loop {
-                for entry in tail.next().await? {
+                let entries = tail.next().await?;
+                let mut cork = Cork::new(entries.len() > 1);
+                for entry in entries {
                     if entry.seq > end {
                         break 'reading;
                     }
@@ -212,6 +234,7 @@ impl Deliverer {
                                 partition: number,
                                 seq: entry.seq,
                             }),
+                            &mut cork,
                         );
                     }
                     let mut partition = partition.lock();
@@ -228,7 +251,7 @@ impl Deliverer {
     }
 
     /// Hands one event to its room's members: a durable one at its `offset`, or one without storage.
-    fn hand_out(&self, token: RoomToken, record: Bytes, offset: Option<Offset>) {
+    fn hand_out(&self, token: RoomToken, record: Bytes, offset: Option<Offset>, cork: &mut Cork) {
         let Some(room) = self.rooms.get(token) else {
             return;
         };
@@ -240,8 +263,8 @@ impl Deliverer {
         let sent = {
             let mut lane = self.journal.lane();
             match offset {
-                Some(offset) => room.deliver(&mut lane, offset, &publish, except),
-                None => room.signal(&lane, &publish, &except),
+                Some(offset) => room.deliver(&mut lane, offset, &publish, except, cork),
+                None => room.signal(&lane, &publish, &except, cork),
             }
         };
         self.metrics.delivered(
@@ -251,6 +274,13 @@ impl Deliverer {
             sent.bytes,
             publish.time_ms,
         );
+    }
+}
+
+fn events(arrival: &Arrival) -> usize {
+    match arrival {
+        Arrival::Signal(_) => 1,
+        Arrival::Batch(batch) => batch.deliveries.len(),
     }
 }
 

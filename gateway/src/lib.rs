@@ -403,11 +403,9 @@ impl Gateway {
 async fn receive(deliverer: &Arc<Deliverer>, mut link: Box<dyn Receiver>) {
     let mut arrivals: Vec<Arrival> = Vec::new();
     while link.recv_many(&mut arrivals).await {
-        for arrival in arrivals.drain(..) {
-            if let Some(position) = deliverer.arrive(arrival) {
-                link.acknowledge(position.partition, position.seq);
-            }
-        }
+        deliverer.arrive(arrivals.drain(..), |position| {
+            link.acknowledge(position.partition, position.seq);
+        });
     }
 }
 

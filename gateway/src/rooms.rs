@@ -25,6 +25,7 @@ use crate::{
     interest::{Interest, InterestError},
     journal::{Except, Journal, Lane, Receivers},
     session::Socket,
+    transport::Cork,
 };
 
 /// A room with members here, or that had some a moment ago.
@@ -158,6 +159,7 @@ impl Room {
         offset: Offset,
         publish: &Arc<Publish>,
         except: Except,
+        cork: &mut Cork,
     ) -> Sent {
         let mut inner = self.inner.lock();
         if offset.seq <= inner.position {
@@ -168,7 +170,7 @@ impl Room {
             return Sent::default();
         }
         let variants = Variants::new(publish, Some(offset), lane.next(offset, publish.time_ms));
-        let (sent, held) = inner.send(&variants, &except);
+        let (sent, held) = inner.send(&variants, &except, cork);
         if inner.away > 0 || variants.is_recoverable() {
             let except = Arc::new(except);
             lane.sent(
@@ -182,13 +184,19 @@ impl Room {
 
     /// Hands an event without a place in the log to every member; a volatile one only to those that can
     /// take it now.
-    pub(crate) fn signal(&self, lane: &Lane, publish: &Arc<Publish>, except: &Except) -> Sent {
+    pub(crate) fn signal(
+        &self,
+        lane: &Lane,
+        publish: &Arc<Publish>,
+        except: &Except,
+        cork: &mut Cork,
+    ) -> Sent {
         let mut inner = self.inner.lock();
         if inner.members.is_empty() {
             return Sent::default();
         }
         inner
-            .send(&Variants::new(publish, None, lane.position()), except)
+            .send(&Variants::new(publish, None, lane.position()), except, cork)
             .0
     }
 
@@ -220,7 +228,7 @@ impl Room {
 
 impl Inner {
     /// Also tells the sockets that are held.
-    fn send(&mut self, variants: &Variants<'_>, except: &Except) -> (Sent, Vec<Box<str>>) {
+    fn send(&mut self, variants: &Variants<'_>, except: &Except, cork: &mut Cork) -> (Sent, Vec<Box<str>>) {
         let mut sent = Sent::default();
         let volatile = variants.publish.volatile;
         let mut were_held = Vec::new();
@@ -232,8 +240,7 @@ impl Inner {
             sent.receivers += 1;
             sent.bytes = packet.len();
             match held {
-                None if volatile => socket.conn().send_volatile(packet),
-                None => socket.conn().send(packet),
+                None => socket.conn().send_corked(packet, volatile, cork),
                 Some(held) if held.bytes + packet.len() > HELD_LIMIT => {
                     socket.conn().close(CloseReason::SlowConsumer);
                 }
@@ -261,6 +268,10 @@ impl Inner {
         if let Some(slot) = self.free.pop() {
             self.members[slot as usize] = Some(member);
             return slot;
+        }
+        if self.members.is_empty() {
+            // Most rooms are a user's or a socket's own, and have one member.
+            self.members.reserve_exact(1);
         }
         self.members.push(Some(member));
         u32::try_from(self.members.len() - 1).unwrap_or(u32::MAX)

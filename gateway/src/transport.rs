@@ -13,6 +13,7 @@ mod tunnel;
 mod ws;
 
 pub use affinity::{COOKIE, session_key};
+pub(crate) use conn::Cork;
 pub use conn::{Conn, Handshake};
 pub use driver::{EngineHandler, Message, Step};
 pub use forward::Forwarder;

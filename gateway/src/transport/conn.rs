@@ -82,6 +82,36 @@ impl Handover {
     }
 }
 
+/// Holds packets back until all of a batch are there, so that a connection gets its share of it by one
+/// write. Released when dropped.
+pub(crate) struct Cork {
+    on: bool,
+    conns: Vec<Arc<Conn>>,
+}
+
+impl Cork {
+    /// One that is not `on` holds nothing back.
+    pub(crate) fn new(on: bool) -> Self {
+        Self {
+            on,
+            conns: Vec::new(),
+        }
+    }
+
+    /// Writes everything that waits.
+    pub(crate) fn release(&mut self) {
+        for conn in self.conns.drain(..) {
+            conn.uncork();
+        }
+    }
+}
+
+impl Drop for Cork {
+    fn drop(&mut self) {
+        self.release();
+    }
+}
+
 impl Conn {
     pub(super) fn new(
         sid: Box<str>,
@@ -131,17 +161,44 @@ impl Conn {
         self.push(packet, true);
     }
 
-    fn push(&self, packet: &Encoded, volatile: bool) {
+    /// Sends a packet, which goes out when the cork is released at the latest.
+    pub(crate) fn send_corked(self: &Arc<Self>, packet: &Encoded, volatile: bool, cork: &mut Cork) {
+        if !cork.on {
+            return self.push(packet, volatile);
+        }
         let (pushed, mode) = {
             let mut out = self.out.lock();
-            let mode = out.mode();
-            (
-                out.push(self.stream.get(), packet, volatile, self.send_queue),
-                mode,
-            )
+            let pushed = out.push_corked(self.stream.get(), packet, volatile, self.send_queue);
+            (pushed, out.mode())
         };
         match pushed {
             Pushed::Done => {}
+            Pushed::Corked => cork.conns.push(Arc::clone(self)),
+            pushed => self.after(pushed, mode),
+        }
+    }
+
+    fn uncork(&self) {
+        let (pushed, mode) = {
+            let mut out = self.out.lock();
+            (out.uncork(self.stream.get()), out.mode())
+        };
+        self.after(pushed, mode);
+    }
+
+    fn push(&self, packet: &Encoded, volatile: bool) {
+        let (pushed, mode) = {
+            let mut out = self.out.lock();
+            let pushed = out.push(self.stream.get(), packet, volatile, self.send_queue);
+            (pushed, out.mode())
+        };
+        self.after(pushed, mode);
+    }
+
+    fn after(&self, pushed: Pushed, mode: Mode) {
+        match pushed {
+            // Whoever corked it will release it.
+            Pushed::Done | Pushed::Corked => {}
             Pushed::Queued if mode == Mode::Polling => self.poll_wake.notify_waiters(),
             Pushed::Queued => self.wake.notify_one(),
             Pushed::Overflow => self.close(CloseReason::SlowConsumer),

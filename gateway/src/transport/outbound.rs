@@ -14,6 +14,10 @@ use tokio::net::TcpStream;
 
 /// At most so many queued packets go into one vectored write.
 const WRITE_BATCH: usize = 64;
+/// At most so many bytes wait for what follows them.
+const CORKED: usize = 64 * 1024;
+/// An empty queue keeps room for so many packets.
+const KEPT_SLOTS: usize = 4;
 /// A polling client is away for a moment after each answer; so many bytes of volatile packets wait for it
 /// then, or it would miss nearly all of them.
 const BETWEEN_POLLS: usize = 16 * 1024;
@@ -38,6 +42,8 @@ pub(super) enum Pushed {
     Done,
     /// It waits: wake the driver (WebSocket) or the pending GET (polling).
     Queued,
+    /// It waits to go out together with what follows: [`Outbound::uncork`] must be called.
+    Corked,
     /// The queue is over its limit: the connection is a slow consumer and must be closed.
     Overflow,
     /// The socket is broken: the connection must be closed.
@@ -51,6 +57,10 @@ pub(super) struct Outbound {
     queued: usize,
     /// Bytes of the queue's front that the socket has taken.
     written: usize,
+    /// The socket did not take all the last time.
+    blocked: bool,
+    /// [`Outbound::uncork`] will be called.
+    corked: bool,
     /// A GET is waiting.
     pub(super) polled: bool,
     /// A pending or next GET is answered with a noop, so that an upgrade can go on.
@@ -64,6 +74,8 @@ impl Outbound {
             queue: VecDeque::new(),
             queued: 0,
             written: 0,
+            blocked: false,
+            corked: false,
             polled: false,
             release_poll: false,
         }
@@ -87,10 +99,14 @@ impl Outbound {
     ) -> Pushed {
         match (self.mode, stream) {
             (Mode::Closed, _) => Pushed::Done,
+            (Mode::WebSocket, Some(_)) if self.corked && !self.blocked => {
+                self.push_corked(stream, packet, volatile, limit)
+            }
             (Mode::WebSocket, Some(stream)) if self.queue.is_empty() => {
                 match stream.try_write(packet.as_bytes()) {
                     Ok(written) if written == packet.len() => Pushed::Done,
                     Ok(written) => {
+                        self.blocked = true;
                         self.queued = packet.len() - written;
                         self.written = written;
                         self.queue.push_back(packet.clone());
@@ -100,14 +116,56 @@ impl Outbound {
                         if volatile {
                             return Pushed::Done;
                         }
+                        self.blocked = true;
                         self.enqueue(packet, limit)
                     }
                     Err(_) => Pushed::Broken,
                 }
             }
-            (Mode::WebSocket, _) if volatile => Pushed::Done,
+            (Mode::WebSocket, _) if volatile && self.blocked => Pushed::Done,
             (Mode::Polling, _) if volatile && !self.polled && self.queued > BETWEEN_POLLS => Pushed::Done,
             (Mode::WebSocket | Mode::Polling, _) => self.enqueue(packet, limit),
+        }
+    }
+
+    /// Takes one encoded packet, as [`Outbound::push`] does, that may go out together with what follows.
+    pub(super) fn push_corked(
+        &mut self,
+        stream: Option<&TcpStream>,
+        packet: &Encoded,
+        volatile: bool,
+        limit: usize,
+    ) -> Pushed {
+        let Some(stream) = stream.filter(|_| self.mode == Mode::WebSocket && !self.blocked) else {
+            return self.push(stream, packet, volatile, limit);
+        };
+        if self.queued + packet.len() > CORKED.min(limit) {
+            // What was never tried must not count as what the socket does not take.
+            match self.flush(stream) {
+                Ok(true) => {}
+                Ok(false) => return self.push(Some(stream), packet, volatile, limit),
+                Err(_) => return Pushed::Broken,
+            }
+        }
+        self.queued += packet.len();
+        self.queue.push_back(packet.clone());
+        if std::mem::replace(&mut self.corked, true) {
+            Pushed::Done
+        } else {
+            Pushed::Corked
+        }
+    }
+
+    /// Writes what was held back by [`Outbound::push_corked`].
+    pub(super) fn uncork(&mut self, stream: Option<&TcpStream>) -> Pushed {
+        self.corked = false;
+        let Some(stream) = stream else {
+            return Pushed::Done;
+        };
+        match self.flush(stream) {
+            Ok(true) => Pushed::Done,
+            Ok(false) => Pushed::Queued,
+            Err(_) => Pushed::Broken,
         }
     }
 
@@ -140,11 +198,18 @@ impl Outbound {
             match stream.try_write_vectored(&slices[..filled]) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(taken) => self.advance(taken),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.blocked = true;
+                    return Ok(false);
+                }
                 Err(error) => return Err(error),
             }
         }
-        self.queue = VecDeque::new();
+        self.blocked = false;
+        // A few slots are kept: what is sent in batches would make them anew each time.
+        if self.queue.capacity() > KEPT_SLOTS {
+            self.queue = VecDeque::new();
+        }
         Ok(true)
     }
 
