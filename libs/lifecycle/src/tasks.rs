@@ -35,12 +35,14 @@ impl Tasks {
             clippy::disallowed_methods,
             reason = "this is where tasks get their name and owner"
         )]
-        self.tracker.spawn(async move {
-            let _running = running;
-            if AssertUnwindSafe(future).catch_unwind().await.is_err() {
-                tracing::error!(task = name, "a task has panicked; the others go on");
-            }
-        });
+        // No async block: it would keep room for `future` twice, and each connection is a task.
+        self.tracker
+            .spawn(AssertUnwindSafe(future).catch_unwind().map(move |result| {
+                if result.is_err() {
+                    tracing::error!(task = name, "a task has panicked; the others go on");
+                }
+                drop(running);
+            }));
     }
 
     /// Runs `future`, which needs no ending of its own, until [`Tasks::shutdown`].
