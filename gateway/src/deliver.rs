@@ -8,7 +8,7 @@ use std::{
 
 use bus::{EventLog, LogError, LogSubject};
 use bytes::Bytes;
-use delivery::{Arrival, Batch};
+use delivery::{Arrival, Batch, VolatileEvent};
 use lifecycle::Tasks;
 use model::{Namespace, Offset, RoomName, RoomToken};
 use parking_lot::Mutex;
@@ -19,7 +19,7 @@ use sio::packet::Encoded;
 use crate::{
     journal::{Except, Journal},
     metrics::Metrics,
-    rooms::{Room, Rooms},
+    rooms::{Durable, Room, Rooms, Sent},
     transport::Cork,
 };
 
@@ -28,6 +28,9 @@ use crate::{
 const MAX_WAITING: usize = 256;
 /// So many events at most are held back to go out together.
 const TURN: usize = 64;
+/// So many events of a room at most go out in one piece; python-engineio refuses a polling answer with more
+/// messages.
+const RUN: usize = 16;
 
 pub(crate) struct Deliverer {
     rooms: Arc<Rooms>,
@@ -116,7 +119,7 @@ impl Deliverer {
             while let Some(arrival) = next {
                 handed_out += events(&arrival);
                 match arrival {
-                    Arrival::Signal(signal) => self.hand_out(signal.room, signal.record, None, &mut cork),
+                    Arrival::Signal(signal) => self.signal(signal, &mut cork),
                     Arrival::Batch(batch) => {
                         if let Some(position) = self.batch(batch, &mut cork) {
                             acknowledge(position);
@@ -172,14 +175,13 @@ impl Deliverer {
     }
 
     fn apply(&self, partition: &mut Partition, batch: &Batch, cork: &mut Cork) {
-        for delivery in &batch.deliveries {
-            if delivery.seq > partition.through {
-                let offset = Offset {
-                    partition: batch.partition,
-                    seq: delivery.seq,
-                };
-                self.hand_out(delivery.room, delivery.record.clone(), Some(offset), cork);
-            }
+        let known = batch
+            .deliveries
+            .partition_point(|delivery| delivery.seq <= partition.through);
+        let runs = batch.deliveries[known..].chunk_by(|one, next| one.room == next.room);
+        for run in runs.flat_map(|run| run.chunks(RUN)) {
+            let records = run.iter().map(|delivery| (delivery.seq, delivery.record.clone()));
+            self.hand_out(batch.partition, run[0].room, records, cork);
         }
         partition.through = partition.through.max(batch.through);
     }
@@ -227,15 +229,8 @@ impl Deliverer {
                         break 'reading;
                     }
                     if let LogSubject::Room(room) = entry.subject {
-                        self.hand_out(
-                            room,
-                            entry.payload,
-                            Some(Offset {
-                                partition: number,
-                                seq: entry.seq,
-                            }),
-                            &mut cork,
-                        );
+                        let record = std::iter::once((entry.seq, entry.payload));
+                        self.hand_out(number, room, record, &mut cork);
                     }
                     let mut partition = partition.lock();
                     partition.through = partition.through.max(entry.seq);
@@ -250,23 +245,46 @@ impl Deliverer {
         Ok(())
     }
 
-    /// Hands one event to its room's members: a durable one at its `offset`, or one without storage.
-    fn hand_out(&self, token: RoomToken, record: Bytes, offset: Option<Offset>, cork: &mut Cork) {
+    /// Hands events of one room to its members, in the order of the log.
+    fn hand_out(
+        &self,
+        partition: u16,
+        token: RoomToken,
+        records: impl Iterator<Item = (u64, Bytes)>,
+        cork: &mut Cork,
+    ) {
         let Some(room) = self.rooms.get(token) else {
             return;
         };
-        let Some(mut publish) = decode(record, &room) else {
+        let events = records.filter_map(|(seq, record)| {
+            let mut publish = decode(record, &room)?;
+            Some(Durable {
+                offset: Offset { partition, seq },
+                except: except(&self.rooms, &mut publish, room.namespace()),
+                publish: Arc::new(publish),
+            })
+        });
+        let events = events.collect();
+        room.deliver(&mut self.journal.lane(), events, cork, |publish, sent| {
+            self.note(&room, publish, sent);
+        });
+    }
+
+    /// Hands an event without storage to its room's members.
+    fn signal(&self, signal: VolatileEvent, cork: &mut Cork) {
+        let Some(room) = self.rooms.get(signal.room) else {
+            return;
+        };
+        let Some(mut publish) = decode(signal.record, &room) else {
             return;
         };
         let except = except(&self.rooms, &mut publish, room.namespace());
         let publish = Arc::new(publish);
-        let sent = {
-            let mut lane = self.journal.lane();
-            match offset {
-                Some(offset) => room.deliver(&mut lane, offset, &publish, except, cork),
-                None => room.signal(&lane, &publish, &except, cork),
-            }
-        };
+        let sent = room.signal(&self.journal.lane(), &publish, &except, cork);
+        self.note(&room, &publish, sent);
+    }
+
+    fn note(&self, room: &Room, publish: &Publish, sent: Sent) {
         self.metrics.delivered(
             room.namespace(),
             &publish.event,

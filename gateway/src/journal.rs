@@ -105,6 +105,11 @@ pub(crate) struct Except {
 }
 
 impl Except {
+    /// Everybody gets it.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.sockets.is_empty() && self.users.is_empty()
+    }
+
     pub(crate) fn names(&self, socket: &str, user: &str) -> bool {
         self.sockets.contains(socket) || self.users.iter().any(|excepted| excepted == user)
     }

@@ -17,10 +17,11 @@ use model::{Namespace, Offset, RoomName, RoomToken, partition_of};
 use parking_lot::Mutex;
 use proto::v1::Publish;
 use sio::engine::CloseReason;
+use smallvec::SmallVec;
 use tokio::sync::oneshot;
 
 pub(crate) use self::joining::Joining;
-use self::variants::Variants;
+use self::variants::{Joined, Variants};
 use crate::{
     interest::{Interest, InterestError},
     journal::{Except, Journal, Lane, Receivers},
@@ -90,6 +91,13 @@ pub(crate) struct Place {
     pub(crate) since: u64,
 }
 
+/// An event with its place in the log.
+pub(crate) struct Durable {
+    pub(crate) offset: Offset,
+    pub(crate) publish: Arc<Publish>,
+    pub(crate) except: Except,
+}
+
 /// What became of an event.
 #[derive(Copy, Clone, Debug, Default)]
 pub(crate) struct Sent {
@@ -151,35 +159,45 @@ impl Room {
             .collect()
     }
 
-    /// Hands an event to every member, in the order of the calls. One at or below the room's
+    /// Hands events to every member, in order, and tells what became of each. One at or below the room's
     /// position has been delivered before and is dropped (CONTRACT G3).
     pub(crate) fn deliver(
         &self,
         lane: &mut Lane,
-        offset: Offset,
-        publish: &Arc<Publish>,
-        except: Except,
+        events: Vec<Durable>,
         cork: &mut Cork,
-    ) -> Sent {
+        mut sent: impl FnMut(&Publish, Sent),
+    ) {
         let mut inner = self.inner.lock();
-        if offset.seq <= inner.position {
-            return Sent::default();
+        let mut run = SmallVec::<[Durable; 1]>::new();
+        for event in events {
+            if event.offset.seq <= inner.position {
+                continue;
+            }
+            inner.position = event.offset.seq;
+            if !inner.is_empty() {
+                run.push(event);
+            }
         }
-        inner.position = offset.seq;
-        if inner.is_empty() {
-            return Sent::default();
+        let is_plain = |event: &Durable| event.except.is_empty() && !event.publish.volatile;
+        if run.len() > 1 && run.iter().all(is_plain) && !inner.holds_any() {
+            return inner.send_run(self.token, lane, &run, cork, sent);
         }
-        let variants = Variants::new(publish, Some(offset), lane.next(offset, publish.time_ms));
-        let (sent, held) = inner.send(&variants, &except, cork);
-        if inner.away > 0 || variants.is_recoverable() {
-            let except = Arc::new(except);
-            lane.sent(
-                self.token,
-                Arc::clone(publish),
-                Receivers::Members { except, held },
-            );
+        for Durable {
+            offset,
+            publish,
+            except,
+        } in run
+        {
+            let variants = Variants::new(&publish, Some(offset), lane.next(offset, publish.time_ms));
+            let (became, held) = inner.send(&variants, &except, cork);
+            sent(&publish, became);
+            if inner.away > 0 || variants.is_recoverable() {
+                let except = Arc::new(except);
+                let receivers = Receivers::Members { except, held };
+                lane.sent(self.token, Arc::clone(&publish), receivers);
+            }
         }
-        sent
     }
 
     /// Hands an event without a place in the log to every member; a volatile one only to those that can
@@ -255,6 +273,47 @@ impl Inner {
             }
         }
         (sent, were_held)
+    }
+
+    /// Hands several events to all members in one piece: encoded, queued and written once.
+    fn send_run(
+        &mut self,
+        token: RoomToken,
+        lane: &mut Lane,
+        run: &[Durable],
+        cork: &mut Cork,
+        mut sent: impl FnMut(&Publish, Sent),
+    ) {
+        let mut members = self.members.iter().flatten();
+        let is_recoverable = self.away > 0 || members.any(|member| member.socket.pid().is_some());
+        let everybody = Arc::<Except>::default();
+        let mut variants = Vec::with_capacity(run.len());
+        for Durable { offset, publish, .. } in run {
+            let position = lane.next(*offset, publish.time_ms);
+            variants.push(Variants::new(publish, Some(*offset), position));
+            if is_recoverable {
+                let receivers = Receivers::Members {
+                    except: Arc::clone(&everybody),
+                    held: Vec::new(),
+                };
+                lane.sent(token, Arc::clone(publish), receivers);
+            }
+        }
+        let joined = Joined::default();
+        let mut receivers = 0;
+        for Member { socket, .. } in self.members.iter().flatten() {
+            let packets = Variants::all_of(&variants, &joined, socket);
+            socket.conn().send_corked(packets, false, cork);
+            receivers += 1;
+        }
+        for variants in &variants {
+            let bytes = variants.len();
+            sent(variants.publish, Sent { receivers, bytes });
+        }
+    }
+
+    fn holds_any(&self) -> bool {
+        self.members.iter().flatten().any(|member| member.held.is_some())
     }
 
     fn add(&mut self, socket: &Arc<Socket>, since: Option<u64>) -> u32 {

@@ -37,8 +37,32 @@ impl<'a> Variants<'a> {
         }
     }
 
+    /// The same for several events in one piece.
+    pub(super) fn all_of<'j>(run: &[Self], joined: &'j Joined, socket: &Socket) -> &'j Encoded {
+        let joined = if socket.pid().is_some() {
+            &joined.with_position
+        } else {
+            &joined.plain
+        };
+        let concat = || Encoded::concat(run.iter().map(|variants| variants.of(socket)));
+        joined.get_or_init(concat)
+    }
+
+    /// Bytes that each member gets of it; 0 when nobody got it.
+    pub(super) fn len(&self) -> usize {
+        let encoded = self.with_position.get().or_else(|| self.plain.get());
+        encoded.map_or(0, Encoded::len)
+    }
+
     /// Whether a socket that can be recovered got it.
     pub(super) fn is_recoverable(&self) -> bool {
         self.with_position.get().is_some()
     }
+}
+
+/// Several events in one piece, in the forms of [`Variants`].
+#[derive(Default)]
+pub(super) struct Joined {
+    with_position: OnceCell<Encoded>,
+    plain: OnceCell<Encoded>,
 }

@@ -23,6 +23,16 @@ impl Encoded {
         Self(frames)
     }
 
+    /// Several packets that go out together, in order.
+    #[must_use]
+    pub fn concat<'a>(packets: impl Iterator<Item = &'a Self> + Clone) -> Self {
+        let mut frames = Vec::with_capacity(packets.clone().map(Self::len).sum());
+        for packet in packets {
+            frames.extend_from_slice(&packet.0);
+        }
+        Self(frames.into())
+    }
+
     /// What is written to a WebSocket.
     #[must_use]
     pub fn as_bytes(&self) -> &Bytes {
