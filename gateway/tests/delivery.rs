@@ -7,14 +7,15 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use axum::Router;
 use bench::client::{Reader, Writer, connect};
 use bus::{
-    EventLog, PageQuery,
+    EventLog, PageQuery, Signals,
     documents::memory::MemoryDocuments,
     event_log::memory::{MemoryLog, MemoryLogConfig},
     signals::memory::MemorySignals,
+    subjects,
 };
 use config::{Config, Role};
 use delivery::{
-    Batch, Delivery, GatewayLink,
+    Batch, Delivery, GatewayLink, VolatileEvent,
     local::{LinkLimits, LocalLink, OneLink, pair},
 };
 use gateway::{Deps, Gateway, new_id};
@@ -24,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 
 struct Bench {
     log: MemoryLog,
+    signals: Arc<MemorySignals>,
     link: LocalLink,
     addr: SocketAddr,
     gateway: Arc<Gateway>,
@@ -31,7 +33,11 @@ struct Bench {
 }
 
 async fn start() -> Bench {
-    let config = Config::for_tests(Role::Standalone);
+    start_with(Config::for_tests(Role::Standalone)).await
+}
+
+async fn start_with(config: Config) -> Bench {
+    let signals = Arc::new(MemorySignals::new());
     let log = MemoryLog::new(MemoryLogConfig {
         partitions: config.bus.partitions,
         ..MemoryLogConfig::default()
@@ -40,7 +46,7 @@ async fn start() -> Bench {
     let tasks = Tasks::new();
     let deps = Deps {
         log: Arc::new(log.clone()),
-        signals: Arc::new(MemorySignals::new()),
+        signals: Arc::clone(&signals) as _,
         documents: Arc::new(MemoryDocuments::new()),
         links: Box::new(OneLink::new(deliveries)),
         cluster: None,
@@ -59,6 +65,7 @@ async fn start() -> Bench {
     });
     Bench {
         log,
+        signals,
         link,
         addr,
         gateway,
@@ -216,4 +223,53 @@ async fn an_empty_batch_behind_a_gap_is_enough() {
     assert_eq!(contents(&mut reader, 3).await, numbers(1..=3));
     bench.stop.cancel();
     bench.gateway.close().await;
+}
+
+#[tokio::test]
+async fn a_message_that_is_not_stored_is_acknowledged_and_sent_without_an_offset() {
+    let mut config = Config::for_tests(Role::Standalone);
+    config.namespaces[1].volatile = vec!["message".to_owned()];
+    assert_eq!(config.namespaces[1].pattern, "/chat");
+    let bench = start_with(config).await;
+    let (mut reader, mut writer) = publish(&bench, 0).await;
+    let partition = partition_of(token(), bench.log.partitions());
+    let subject = subjects::signals_of_partition(partition);
+    let mut signals = bench.signals.subscribe(&subject, None).await.unwrap();
+    let before = bench.log.last_seq(partition).await.unwrap();
+    writer
+        .text("42/chat,7[\"message\",{\"roomId\":\"r\",\"content\":\"now\"}]")
+        .await
+        .unwrap();
+    let answer = loop {
+        let text = reader.text().await.unwrap();
+        if text.starts_with("43/chat,7") {
+            break text;
+        }
+    };
+    assert!(
+        answer.contains("\"ok\"") && !answer.contains("offset"),
+        "{answer}"
+    );
+    let signal = loop {
+        let signal = signals.next().await.unwrap();
+        if subjects::signal_token(&signal.subject) == Some(token()) {
+            break signal;
+        }
+    };
+    assert_eq!(bench.log.last_seq(partition).await.unwrap(), before);
+    bench.link.signal(VolatileEvent {
+        room: token(),
+        record: signal.payload,
+    });
+    let event = loop {
+        let text = reader.text().await.unwrap();
+        if text.starts_with("42/chat,[\"message\"") {
+            break text;
+        }
+    };
+    assert!(
+        event.contains("\"content\":\"now\"") && !event.contains("offset"),
+        "{event}"
+    );
+    bench.stop.cancel();
 }

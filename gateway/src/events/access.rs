@@ -21,6 +21,8 @@ pub(crate) struct Policy {
     connect_roles: Vec<Role>,
     /// Events that only some roles may send.
     emit_roles: Vec<(String, Vec<Role>)>,
+    /// Stored elsewhere, not here.
+    volatile: Vec<String>,
 }
 
 /// An answer without asking anybody.
@@ -53,6 +55,7 @@ impl Access {
                     .iter()
                     .map(|(event, names)| (event.clone(), roles(names)))
                     .collect(),
+                volatile: namespace.volatile.clone(),
             })
             .collect();
         Self {
@@ -100,6 +103,10 @@ impl Access {
 impl Policy {
     pub(super) fn admits(&self, role: Role) -> bool {
         self.connect_roles.is_empty() || self.connect_roles.contains(&role)
+    }
+
+    pub(super) fn is_volatile(&self, event: &str) -> bool {
+        self.volatile.iter().any(|volatile| volatile == event)
     }
 
     pub(super) fn may_emit(&self, event: &str, role: Role) -> bool {

@@ -51,7 +51,9 @@ struct Body<'a> {
 struct Sent {
     id: String,
     room_id: RoomName,
-    offset: Offset,
+    /// None where messages are not stored.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    offset: Option<Offset>,
     timestamp: u64,
 }
 
@@ -99,6 +101,17 @@ fn append(call: Call, room: RoomName, content: &str, kind: &'static str, client_
         name: EVENT,
         args,
     };
+    let policy = call.core.access.policy(call.namespace());
+    if policy.is_some_and(|policy| policy.is_volatile(EVENT)) {
+        call.core.publisher.signal(Some(&call.socket), event, None, true);
+        call.reply(&Ok(Sent {
+            id: sent_id,
+            room_id: room,
+            offset: None,
+            timestamp,
+        }));
+        return Step::Done;
+    }
     let stored = call.core.publisher.append(&call.socket, event, id, timestamp);
     let core = Arc::clone(&call.core);
     call.later(async move {
@@ -111,7 +124,7 @@ fn append(call: Call, room: RoomName, content: &str, kind: &'static str, client_
         Ok(Sent {
             id: sent_id,
             room_id: room,
-            offset,
+            offset: Some(offset),
             timestamp,
         })
     })

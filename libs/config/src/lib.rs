@@ -159,6 +159,9 @@ pub struct Namespace {
     pub connect_roles: Vec<String>,
     /// Roles that may send an event, by name or pattern of the event; events not named are free to all.
     pub emit_roles: BTreeMap<String, Vec<String>>,
+    /// Events that are not stored although they are elsewhere: they have no offset, are not in the history and
+    /// are neither waited for nor replayed to who comes back. Of the built-in ones that is `message`.
+    pub volatile: Vec<String>,
 }
 
 /// How clients say who they are.

@@ -10,6 +10,8 @@ use crate::{
 };
 
 const ROLES: [&str; 4] = ["guest", "user", "moderator", "admin"];
+/// Events that are stored where nothing else is configured.
+const STORED_EVENTS: [&str; 1] = ["message"];
 
 /// Where nothing else is configured: open to all.
 pub(crate) fn defaults() -> Vec<Namespace> {
@@ -18,6 +20,7 @@ pub(crate) fn defaults() -> Vec<Namespace> {
             pattern: pattern.to_owned(),
             connect_roles: Vec::new(),
             emit_roles: BTreeMap::new(),
+            volatile: Vec::new(),
         })
         .to_vec()
 }
@@ -60,19 +63,24 @@ impl Entry<'_> {
             return None;
         };
         for field in fields.keys() {
-            if !["pattern", "connect_roles", "emit_roles"].contains(&field.as_str()) {
+            if !["pattern", "connect_roles", "emit_roles", "volatile"].contains(&field.as_str()) {
                 self.wrong(field, "is no setting of a namespace");
             }
         }
         let pattern = self.pattern(fields);
         let connect_roles = match fields.get("connect_roles") {
-            Some(value) => self.roles("connect_roles", value),
+            Some(value) => self.list("connect_roles", value, &ROLES),
             None => Vec::new(),
         };
         let emit_roles = match fields.get("emit_roles").map(|value| (value, value.as_dict())) {
             Some((_, Some(events))) => events
                 .iter()
-                .map(|(event, roles)| (event.clone(), self.roles(&format!("emit_roles.{event}"), roles)))
+                .map(|(event, roles)| {
+                    (
+                        event.clone(),
+                        self.list(&format!("emit_roles.{event}"), roles, &ROLES),
+                    )
+                })
                 .collect(),
             Some((_, None)) => {
                 self.wrong("emit_roles", "must be a table: event = [roles]");
@@ -80,10 +88,15 @@ impl Entry<'_> {
             }
             None => BTreeMap::new(),
         };
+        let volatile = match fields.get("volatile") {
+            Some(value) => self.list("volatile", value, &STORED_EVENTS),
+            None => Vec::new(),
+        };
         Some(Namespace {
             pattern: pattern?,
             connect_roles,
             emit_roles,
+            volatile,
         })
     }
 
@@ -106,20 +119,20 @@ impl Entry<'_> {
         Some(pattern.to_owned())
     }
 
-    fn roles(&mut self, field: &str, value: &Value) -> Vec<String> {
+    fn list(&mut self, field: &str, value: &Value, known: &[&str]) -> Vec<String> {
         let Some(items) = value.as_array() else {
-            self.wrong(field, format!("must be a list of {}", ROLES.join(", ")));
+            self.wrong(field, format!("must be a list of {}", known.join(", ")));
             return Vec::new();
         };
-        let mut roles = Vec::new();
+        let mut names = Vec::new();
         for item in items {
             match item.as_str() {
-                Some(role) if ROLES.contains(&role) => roles.push(role.to_owned()),
-                Some(role) => self.wrong(field, format!("{role:?} is none of {}", ROLES.join(", "))),
-                None => self.wrong(field, format!("must be a list of {}", ROLES.join(", "))),
+                Some(name) if known.contains(&name) => names.push(name.to_owned()),
+                Some(name) => self.wrong(field, format!("{name:?} is none of {}", known.join(", "))),
+                None => self.wrong(field, format!("must be a list of {}", known.join(", "))),
             }
         }
-        roles
+        names
     }
 
     fn wrong(&mut self, field: &str, what: impl Display) {

@@ -32,6 +32,7 @@ impl Config {
                 .iter()
                 .map(|(event, roles)| (event.clone(), list(roles)));
             table.insert("emit_roles".to_owned(), Value::Table(roles.collect()));
+            table.insert("volatile".to_owned(), list(&namespace.volatile));
             Value::Table(table)
         });
         root.insert("namespaces".to_owned(), Value::Array(namespaces.collect()));

@@ -97,6 +97,7 @@ fn every_mistake_of_every_namespace_is_reported() {
         [[namespaces]]
         pattern = "/x"
         emit_roles = []
+        volatile = ["messages"]
         [[namespaces]]
         pattern = "/x"
     "#;
@@ -110,6 +111,7 @@ fn every_mistake_of_every_namespace_is_reported() {
         "namespaces.1.emit_roles.*",
         "namespaces.1.emit_roles.*",
         "namespaces.2.emit_roles",
+        "namespaces.2.volatile",
         "namespaces.3.pattern",
     ];
     assert_eq!(keys(&errors), expected, "{errors}");
@@ -128,12 +130,14 @@ fn namespaces_are_read_as_written() {
         pattern = "/tenant-*"
         connect_roles = ["user", "admin"]
         emit_roles = { "admin.*" = ["admin"] }
+        volatile = ["message"]
     "#;
     let namespaces = load(Role::Standalone, file, &[], &[]).unwrap().config.namespaces;
     assert_eq!(namespaces.len(), 1);
     assert_eq!(namespaces[0].pattern, "/tenant-*");
     assert_eq!(namespaces[0].connect_roles, ["user", "admin"]);
     assert_eq!(namespaces[0].emit_roles["admin.*"], ["admin"]);
+    assert_eq!(namespaces[0].volatile, ["message"]);
 }
 
 #[test]
