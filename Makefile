@@ -32,9 +32,9 @@ fmt: ## formats the code
 	cargo fmt --manifest-path libs/sio/fuzz/Cargo.toml
 
 bench: ## load on a server of its own, then the codec
-	cargo build --release -p fanfare -p bench
-	target/release/bench room
-	target/release/bench idle
+	cargo build --release -p fanfare
+	target/release/fanfare bench fanout --in-flight 16
+	target/release/fanfare bench idle
 	cargo bench -p sio
 
 deps: ## installs what lint and test need

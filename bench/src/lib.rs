@@ -1,4 +1,17 @@
-//! Load generator: light clients and what they count.
+//! Load generator: light clients, what they count, and what it costs the servers.
 
+mod checks;
+pub mod cli;
 pub mod client;
+pub mod deploy;
+mod dialect;
+mod load;
+mod net;
+pub mod procs;
+pub mod report;
 pub mod room;
+mod run;
+pub mod scenarios;
+mod shares;
+mod spec;
+mod wire;

@@ -46,6 +46,8 @@ pub(crate) enum Command {
     Config(ConfigCommand),
     /// Mints a development token and prints it.
     Token(Token),
+    /// Measures a server: one it starts itself, or those at --url.
+    Bench(bench::cli::Bench),
 }
 
 #[derive(Subcommand)]
@@ -109,6 +111,11 @@ impl From<RoleArg> for Role {
 }
 
 impl Settings {
+    /// Settings and file, for the processes of a deployment.
+    pub(crate) fn for_deployment(&self) -> (Vec<(String, String)>, Option<PathBuf>) {
+        (self.set.clone(), self.config.clone())
+    }
+
     /// The configuration of a role; every mistake is printed, and the exit code is 2 then.
     #[expect(clippy::print_stderr, reason = "a command line speaks to people")]
     pub(crate) fn load(&self, role: Role) -> Result<Loaded, ExitCode> {

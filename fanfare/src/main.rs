@@ -47,6 +47,10 @@ fn main() -> ExitCode {
         Some(Command::Config(ConfigCommand::Check { role })) => config_cmd::check(&cli.settings, role),
         Some(Command::Config(ConfigCommand::Show { role })) => config_cmd::show(&cli.settings, role),
         Some(Command::Token(token)) => token::print(&token),
+        Some(Command::Bench(bench)) => {
+            let (set, config) = cli.settings.for_deployment();
+            bench::cli::main(&bench, set, config)
+        }
     }
 }
 
