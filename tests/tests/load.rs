@@ -29,7 +29,8 @@ fn runtime() -> Result<tokio::runtime::Runtime> {
 
 #[test]
 fn every_member_sees_every_message_once_in_one_order() -> Result<()> {
-    let server = Standalone::start(&[])?;
+    // Room for readers that a busy machine holds up for a moment.
+    let server = Standalone::start(&[("FANFARE_GATEWAY__SEND_QUEUE_BYTES", "8388608")])?;
     let load = Load {
         members: 200,
         publishers: 10,
@@ -213,6 +214,7 @@ fn resident(server: &Standalone) -> Result<u64> {
 #[test]
 fn history_and_what_follows_a_join_are_one_run_of_the_order() -> Result<()> {
     const MESSAGES: usize = 3000;
+    const JOINERS: usize = 20;
     let server = Standalone::start(&[])?;
     let addr = address(&server)?;
     runtime()?.block_on(async {
@@ -229,6 +231,8 @@ fn history_and_what_follows_a_join_are_one_run_of_the_order() -> Result<()> {
             }
             anyhow::Ok(())
         };
+        // A join before the first message would show nothing.
+        let begun = tokio::sync::Semaphore::new(0);
         let see = async {
             let mut order = Vec::with_capacity(MESSAGES);
             while order.len() < MESSAGES {
@@ -237,10 +241,16 @@ fn history_and_what_follows_a_join_are_one_run_of_the_order() -> Result<()> {
                         .await
                         .with_context(|| format!("the witness has {} messages", order.len()))?,
                 ));
+                if order.len() == 1 {
+                    begun.add_permits(JOINERS);
+                }
             }
             anyhow::Ok(order)
         };
-        let joiners = futures_util::future::try_join_all((0..20).map(|_| join_and_leave(addr)));
+        let joiners = futures_util::future::try_join_all((0..JOINERS).map(async |_| {
+            begun.acquire().await?.forget();
+            join_and_leave(addr).await
+        }));
         let ((), order, runs) = tokio::try_join!(publish, see, joiners)?;
         let place: std::collections::HashMap<_, _> =
             order.iter().enumerate().map(|(at, id)| (id, at)).collect();
