@@ -184,7 +184,7 @@ pub fn main(bench: &Bench, set: Vec<(String, String)>, config: Option<PathBuf>) 
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
-            eprintln!("{error:?}");
+            eprintln!("{error:#}");
             ExitCode::FAILURE
         }
     }

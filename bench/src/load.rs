@@ -40,11 +40,14 @@ struct Member {
     waiting: VecDeque<(u32, u64)>,
     /// When its connection began, or should have.
     opened: u64,
+    /// Has been connected before.
+    was_here: bool,
     pid: Option<Box<[u8]>>,
     position: Vec<u8>,
-    /// With churn: what is to be published, and what of its own it has not seen.
-    to_publish: u32,
+    /// Own events that have not come back to it.
     unseen: u32,
+    /// With churn: what is to be published.
+    to_publish: u32,
     leaving: bool,
 }
 
@@ -192,13 +195,9 @@ impl Load {
         for at in 0..self.groups.len() {
             let group = &mut self.groups[at];
             group.next_due = now as f64;
-            if let Pace::Closed { in_flight } = group.spec.pace {
-                let publishers = group.publishers.clone();
-                for member in publishers {
-                    let open = self.groups[at].members[member as usize].waiting.len();
-                    for _ in open..in_flight as usize {
-                        self.publish(net, at, member, now);
-                    }
+            if let Pace::Closed { .. } = group.spec.pace {
+                for member in group.publishers.clone() {
+                    self.go_on(net, at, member, now);
                 }
             }
         }
@@ -228,6 +227,14 @@ impl Load {
                 && group.members.iter().all(|member| member.waiting.is_empty())
                 && (group.spec.action == Action::Ping || group.ledger.is_complete())
         })
+    }
+
+    /// How many of so many events are this process's to publish.
+    pub(crate) fn share_of(&self, messages: u64) -> u64 {
+        let here: usize = self.groups.iter().map(|group| group.publishers.len()).sum();
+        let groups = self.spec.groups.iter();
+        let all: u32 = groups.map(|group| group.rooms * group.publishers).sum();
+        messages * here as u64 / u64::from(all.max(1))
     }
 
     /// Whether all that may be published was.
@@ -266,7 +273,6 @@ impl Load {
                     };
                     let client = &mut group.members[member as usize];
                     client.to_publish = publishes;
-                    client.unseen = publishes;
                     client.opened = due;
                     let owner = Owner {
                         group: at as u16,
@@ -333,6 +339,7 @@ impl Load {
             return;
         }
         client.number += 1;
+        client.unseen += 1;
         self.counters.published += 1;
         let marker = Marker {
             publisher: group.first_publisher + client.room * group.spec.publishers + client.slot,
@@ -341,6 +348,21 @@ impl Load {
         };
         let room = room_name(&self.spec.prefix, &group.spec.name, client.room);
         net.send(id, |dialect, out| dialect.publish(out, request, &room, marker));
+    }
+
+    /// Publishes what a closed loop has room for: an event is in flight until it is answered and has come back, so
+    /// that no queue grows between the two.
+    fn go_on(&mut self, net: &mut Net, at: usize, member: u32, now: u64) {
+        let Pace::Closed { in_flight } = self.groups[at].spec.pace else {
+            return;
+        };
+        while self.publishing && self.budget > 0 {
+            let client = &self.groups[at].members[member as usize];
+            if !client.joined || client.unseen.max(client.waiting.len() as u32) >= in_flight {
+                return;
+            }
+            self.publish(net, at, member, now);
+        }
     }
 
     /// The next step in the short life of a client of the churn.
@@ -390,7 +412,7 @@ impl Plan for Load {
         let member = &mut group.members[owner.member as usize];
         let same = pid.is_some() && member.pid.as_deref() == pid;
         if self.spec.storm {
-            let again = member.pid.is_some();
+            let again = std::mem::replace(&mut member.was_here, true);
             member.pid = pid.map(Box::from);
             if same {
                 // Its rooms are its own still.
@@ -423,12 +445,14 @@ impl Plan for Load {
             kept.clear();
             kept.extend_from_slice(position);
         }
-        if let Pace::Churn { .. } = group.spec.pace {
-            let member = &mut group.members[owner.member as usize];
-            let own = group.first_publisher + member.room * group.spec.publishers + member.slot;
-            if marker.publisher == own {
-                member.unseen = member.unseen.saturating_sub(1);
-                self.live_on(net, owner);
+        let member = &mut group.members[owner.member as usize];
+        let first_of_room = group.first_publisher + member.room * group.spec.publishers;
+        if marker.publisher.wrapping_sub(first_of_room) == member.slot {
+            member.unseen = member.unseen.saturating_sub(1);
+            match group.spec.pace {
+                Pace::Closed { .. } => self.go_on(net, usize::from(owner.group), owner.member, now),
+                Pace::Churn { .. } => self.live_on(net, owner),
+                Pace::Silent | Pace::Open { .. } => {}
             }
         }
     }
@@ -471,13 +495,17 @@ impl Plan for Load {
             self.counters.left += 1;
             return;
         }
-        if ok && group.spec.action == Action::Message {
-            group.ledger.published(member.room);
+        if group.spec.action == Action::Message {
+            if ok {
+                group.ledger.published(member.room);
+            } else {
+                member.unseen = member.unseen.saturating_sub(1);
+            }
         }
         match group.spec.pace {
-            Pace::Closed { .. } if self.publishing => self.publish(net, at, owner.member, now),
+            Pace::Closed { .. } => self.go_on(net, at, owner.member, now),
             Pace::Churn { .. } => self.live_on(net, owner),
-            _ => {}
+            Pace::Silent | Pace::Open { .. } => {}
         }
     }
 
@@ -571,6 +599,7 @@ impl Member {
             request: JOIN,
             waiting: VecDeque::new(),
             opened: 0,
+            was_here: false,
             pid: None,
             position: Vec::new(),
             to_publish: 0,

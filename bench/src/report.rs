@@ -47,22 +47,41 @@ impl Report {
         self.runs.iter().all(|run| run.valid)
     }
 
+    /// Whether people want to see it; JSON has everything.
+    fn is_told(&self, name: &str) -> bool {
+        let has = |name: &str| self.median.contains_key(name);
+        let memory = ["resident", "proportional", "kernel"];
+        let memory = memory.iter().any(|kind| name.starts_with(kind));
+        let of_one_process = name.contains('.');
+        let processes = self
+            .median
+            .keys()
+            .filter(|name| name.starts_with("cpu_s."))
+            .count();
+        let of_acks = name.ends_with("_acks") && has("deliveries");
+        !(memory && !matches!(&*self.scenario, "idle" | "mixed")
+            || of_one_process && (processes < 2 || !name.starts_with("cpu_s_per_million"))
+            || of_acks
+            || name.ends_with("_p90")
+            || name.contains("_acks.") && has("deliveries")
+            || matches!(name, "recovered") && self.scenario != "storm"
+            || matches!(name, "left") && !matches!(&*self.scenario, "churn" | "mixed"))
+    }
+
     /// The table for people.
     #[must_use]
     pub fn table(&self) -> String {
         use std::fmt::Write;
         let mut table = format!("{} on {}\n", self.scenario, self.target);
-        let width = self.median.keys().map(String::len).max().unwrap_or(0);
-        for (name, median) in &self.median {
+        let names: Vec<_> = self.median.keys().filter(|name| self.is_told(name)).collect();
+        let width = names.iter().map(|name| name.len()).max().unwrap_or(0);
+        for name in names {
             // Writing to a String does not fail.
-            let _ = write!(table, "  {name:width$} {:>14}", shown(*median));
+            let _ = write!(table, "  {name:width$} {:>12}", shown(self.median[name]));
             if self.runs.len() > 1 {
                 for run in &self.runs {
-                    let _ = write!(
-                        table,
-                        " {:>14}",
-                        run.figures.get(name).map_or(String::new(), |&one| shown(one))
-                    );
+                    let one = run.figures.get(name).map(|one| shown(*one));
+                    let _ = write!(table, " {:>12}", one.unwrap_or_default());
                 }
             }
             table.push('\n');
@@ -142,8 +161,10 @@ pub(crate) fn merge(raws: &[Raw], samples: &[(Moment, Sample)], one_order: bool)
         }
     };
     put("wall_s", wall);
-    put("clients", clients);
-    put("connects_per_s", clients / longest(|raw| raw.connect_seconds));
+    if clients > 0.0 {
+        put("clients", clients);
+        put("connects_per_s", clients / longest(|raw| raw.connect_seconds));
+    }
     let own = raws.iter().map(|raw| raw.cpu_seconds).sum::<f64>();
     put("generator_cpu_s", own);
     if deliveries > 0.0 {

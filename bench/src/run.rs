@@ -172,6 +172,7 @@ impl Run<'_> {
             self.load.start(&mut self.net, u64::MAX);
             self.turn_for(spec.warm_up)?;
             if matches!(spec.amount, Amount::Messages(_)) {
+                self.load.stop();
                 self.drain(spec)?;
             }
         }
@@ -188,7 +189,7 @@ impl Run<'_> {
         let mut end = None;
         match spec.amount {
             Amount::Messages(messages) => {
-                let mine = messages / u64::from(spec.share.of);
+                let mine = self.load.share_of(messages);
                 self.load.start(&mut self.net, mine);
                 while !self.load.is_spent() {
                     self.turn(now() + WAIT)?;

@@ -15,7 +15,7 @@ pub use clients::{Mode, chromium, node, python, python_program, scenario};
 pub use cluster::{Cluster, Instance, Role, Size, until};
 pub use ledger::{Ledger, Verdict};
 pub use round_robin::RoundRobin;
-pub use server::{JWT_SECRET, ProtocolSuites, Standalone};
+pub use server::{JWT_SECRET, ProtocolSuites, Standalone, built};
 pub use servers::{self, Process};
 pub use stock_members::{CONTROL, END, Language, StockMembers, StockPlan};
 pub use traffic::{Load, Report, Traffic};

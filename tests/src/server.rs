@@ -167,7 +167,10 @@ impl ProtocolSuites {
 }
 
 /// A binary of this build: it lies beside the directory of the running test.
-pub(crate) fn built(name: &str, how: &str) -> Result<PathBuf> {
+///
+/// # Errors
+/// When it is not built; `how` tells how to.
+pub fn built(name: &str, how: &str) -> Result<PathBuf> {
     let test = std::env::current_exe()?;
     let profile = test
         .parent()

@@ -2,14 +2,14 @@
 //! nothing and the server little.
 #![allow(clippy::unwrap_used, missing_docs, reason = "tests")]
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, process::Command, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use bench::{
     client,
     room::{self, Load},
 };
-use tests::Standalone;
+use tests::{Standalone, built};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -335,4 +335,97 @@ async fn next(reader: &mut client::Reader) -> Result<String> {
 fn message_id(text: &str) -> Option<String> {
     let event = text.strip_prefix("42/chat,[\"message\",")?;
     Some(event.split("\"id\":\"").nth(1)?.split('"').next()?.to_owned())
+}
+
+/// A scenario of the load generator in short form: it ends well, its checks find no fault, and the figures are in
+/// its report.
+fn scenario(server: &Standalone, arguments: &[&str], figures: &[&str]) -> Result<()> {
+    let report = std::env::temp_dir().join(format!("fanfare-bench-{}-{}", std::process::id(), arguments[0]));
+    let output = Command::new(built("fanfare", "cargo build -p fanfare")?)
+        .arg("bench")
+        .args(arguments)
+        .args(["--url", &server.url, "--pid", &format!("server={}", server.pid())])
+        .args(["--pin", "none", "--warm-up", "0.3", "--settle", "0.1", "--json"])
+        .arg(&report)
+        .output()?;
+    ensure!(
+        output.status.success(),
+        "{arguments:?}: {}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let json: serde_json::Value = serde_json::from_slice(&std::fs::read(&report)?)?;
+    std::fs::remove_file(&report)?;
+    ensure!(
+        json["scenario"] == arguments[0] && json["runs"][0]["valid"] == true,
+        "{json}"
+    );
+    for figure in figures {
+        ensure!(
+            json["median"][figure].as_f64().is_some_and(|value| value > 0.0),
+            "{figure}: {json}"
+        );
+    }
+    Ok(())
+}
+
+#[test]
+fn the_load_generator_runs_its_scenarios() -> Result<()> {
+    let server = Standalone::start(&[])?;
+    let of_deliveries = [
+        "deliveries_per_s",
+        "delivery_ms_p99",
+        "cpu_s_per_million_deliveries",
+        "generator_cpu_s_per_million_deliveries",
+    ];
+    let of_answers = ["acks_per_s", "answer_ms_p50", "cpu_s_per_million_acks.server"];
+    let of_connects = ["joins", "cpu_ms_per_join", "connect_ms_p50"];
+    for (arguments, figures) in [
+        (
+            "fanout --members 30 --in-flight 4 --messages 100",
+            &of_deliveries[..],
+        ),
+        (
+            "fanout --members 30 --rate 50 --seconds 0.5 --processes 2",
+            &of_deliveries,
+        ),
+        ("rooms --rooms 5 --members 4 --seconds 0.5", &of_deliveries),
+        (
+            "rooms --rooms 5 --members 4 --rate 400 --seconds 0.5",
+            &of_deliveries,
+        ),
+        ("echo --clients 10 --seconds 0.3", &of_answers),
+        ("echo --clients 10 --durable --seconds 0.3", &of_answers),
+        (
+            "idle --clients 100 --active 1% --rate 5 --hold 0.6",
+            &[
+                "resident_bytes_start",
+                "resident_bytes_middle",
+                "cpu_ms_per_connect",
+            ],
+        ),
+        (
+            "churn --rate 50 --seconds 0.5 --rooms 3 --members 10",
+            &of_connects,
+        ),
+        (
+            "mixed --idle 100 --rooms 2 --rooms-rate 100 --members 30 --rate 10 --seconds 0.5",
+            &of_deliveries,
+        ),
+    ] {
+        let arguments: Vec<_> = arguments.split(' ').collect();
+        scenario(&server, &arguments, figures)?;
+    }
+    server.stop()
+}
+
+#[test]
+fn everybody_recovers_after_a_storm_of_the_load_generator() -> Result<()> {
+    let server = Standalone::start(&[])?;
+    scenario(
+        &server,
+        &["storm", "--clients", "60", "--rooms-size", "20"],
+        &["recovered", "joins_per_s", "cpu_ms_per_join", "connect_ms_max"],
+    )?;
+    server.stop()
 }
