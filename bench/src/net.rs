@@ -274,8 +274,7 @@ impl Net {
     fn read(&mut self, plan: &mut impl Plan, id: Id) {
         // Taken out, so that the plan may use the connections while it is told what came.
         let mut buffer = std::mem::take(&mut self.buffer);
-        loop {
-            let Some(conn) = &mut self.conns[id] else { break };
+        while let Some(conn) = &mut self.conns[id] {
             let kept = conn.input.len();
             buffer[..kept].copy_from_slice(&conn.input);
             if buffer.len() - kept < READ_BUFFER / 2 {
@@ -414,11 +413,8 @@ impl Net {
 impl Conn {
     fn send(&mut self, bytes: &[u8]) {
         if self.output.is_empty() {
-            let written = match self.stream.write(bytes) {
-                Ok(written) => written,
-                // A connection that has ended says so to whoever reads it.
-                Err(_) => 0,
-            };
+            // A connection that has ended says so to whoever reads it.
+            let written = self.stream.write(bytes).unwrap_or_default();
             if written < bytes.len() {
                 self.output.extend_from_slice(&bytes[written..]);
             }

@@ -185,13 +185,12 @@ pub(crate) fn merge(raws: &[Raw], samples: &[(Moment, Sample)], one_order: bool)
         put("recovered", sum(|raw| raw.recovered));
         put("left", sum(|raw| raw.left));
     }
-    let latencies: [(&str, fn(&Raw) -> &Vec<(u64, u64)>); 3] = [
-        ("delivery", |raw| &raw.delivery),
-        ("answer", |raw| &raw.answer),
-        ("connect", |raw| &raw.connect),
-    ];
-    for (name, of) in latencies {
-        for (rank, milliseconds) in ranks(raws.iter().flat_map(of)) {
+    for (name, ranks) in [
+        ("delivery", ranks(raws.iter().flat_map(|raw| &raw.delivery))),
+        ("answer", ranks(raws.iter().flat_map(|raw| &raw.answer))),
+        ("connect", ranks(raws.iter().flat_map(|raw| &raw.connect))),
+    ] {
+        for (rank, milliseconds) in ranks {
             put(&format!("{name}_ms_{rank}"), milliseconds);
         }
     }

@@ -46,6 +46,9 @@ impl Moment {
     }
 }
 
+/// What the servers had used and held at each moment.
+pub(crate) type Samples = Vec<(Moment, Sample)>;
+
 /// What a process has to say after a run.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Raw {
@@ -74,7 +77,7 @@ pub(crate) enum Meeting<'a> {
     /// There are none; it looks at the servers itself.
     Alone {
         servers: &'a [Process],
-        samples: Vec<(Moment, Sample)>,
+        samples: Samples,
     },
     /// It tells its parent on stdout, and goes on when a line comes on stdin.
     Others { said: Arc<AtomicUsize>, heard: usize },
@@ -119,7 +122,7 @@ pub(crate) fn run_share() -> Result<()> {
 }
 
 /// Runs alone.
-pub(crate) fn run_alone(spec: &Spec, servers: &[Process]) -> Result<(Raw, Vec<(Moment, Sample)>)> {
+pub(crate) fn run_alone(spec: &Spec, servers: &[Process]) -> Result<(Raw, Samples)> {
     let meeting = Meeting::Alone {
         servers,
         samples: Vec::new(),
@@ -138,7 +141,7 @@ fn run<'a>(
     spec: &Spec,
     meeting: Meeting<'a>,
     prepare: impl FnOnce(&Net) -> Result<()>,
-) -> Result<(Raw, Vec<(Moment, Sample)>)> {
+) -> Result<(Raw, Samples)> {
     let dialect = Dialect::new(spec.dialect, &spec.namespace, &spec.path, spec.size);
     let mut run = Run {
         net: Net::new(dialect, spec.targets.clone())?,

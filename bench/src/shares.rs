@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail};
 use crate::{
     cli::Core,
     procs::{Process, Sample},
-    run::{Moment, Raw, Told},
+    run::{Raw, Samples, Told},
     spec::{Share, Spec},
 };
 
@@ -20,11 +20,11 @@ pub(crate) fn run_shares(
     servers: &[Process],
     processes: u32,
     pin: Core,
-) -> Result<(Vec<Raw>, Vec<(Moment, Sample)>)> {
+) -> Result<(Vec<Raw>, Samples)> {
     let mut children = (0..processes)
         .map(|index| Child::start(spec, index, processes, pin))
         .collect::<Result<Vec<_>>>()?;
-    let mut samples = Vec::new();
+    let mut samples = Samples::new();
     loop {
         let told = children.iter_mut().map(Child::told).collect::<Result<Vec<_>>>()?;
         let mut raws = Vec::new();
