@@ -1,4 +1,5 @@
 use std::{
+    collections::HashMap,
     fs::{self, File},
     path::{Path, PathBuf},
     process::Command,
@@ -6,6 +7,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
+use serde::Deserialize;
 
 use crate::{Process, Standalone};
 
@@ -73,6 +75,52 @@ pub fn scenario(server: &Standalone, group: &str, mode: Mode) -> Result<()> {
     node(&format!("node/{group}.test.mjs"), &server.url, &settings)
 }
 
+/// What Artillery counted, over the whole run.
+#[derive(Debug)]
+pub struct Counts(HashMap<String, u64>);
+
+impl Counts {
+    /// A counter by its name, 0 for one that was never counted up.
+    #[must_use]
+    pub fn get(&self, name: &str) -> u64 {
+        self.0.get(name).copied().unwrap_or_default()
+    }
+}
+
+/// Plays the short form of `bench/artillery.yml` with stock Artillery.
+///
+/// # Errors
+/// When Node or Artillery cannot be had, or what the scenario ensures does not hold: all it printed is told.
+pub fn artillery(url: &str) -> Result<Counts> {
+    #[derive(Deserialize)]
+    struct Report {
+        aggregate: Aggregate,
+    }
+    #[derive(Deserialize)]
+    struct Aggregate {
+        counters: HashMap<String, u64>,
+    }
+
+    let directory = compat().join("artillery");
+    install_locked(&directory)?;
+    let scenario = compat().join("../../bench/artillery.yml");
+    let home = tempfile::tempdir()?;
+    let report = home.path().join("report.json");
+    let mut command = Command::new("node");
+    command
+        .arg(directory.join("node_modules/artillery/bin/run"))
+        .arg("run")
+        .arg(scenario)
+        .args(["--environment", "short", "--target", url, "--output"])
+        .arg(&report)
+        .current_dir(home.path())
+        .env("HOME", home.path())
+        .env("ARTILLERY_DISABLE_TELEMETRY", "true");
+    run("bench/artillery.yml", &mut command)?;
+    let report: Report = serde_json::from_slice(&fs::read(&report)?)?;
+    Ok(Counts(report.aggregate.counters))
+}
+
 /// The browser: `CHROMIUM`, or where packages put it.
 ///
 /// # Errors
@@ -121,12 +169,22 @@ pub(crate) fn compat() -> PathBuf {
 }
 
 pub(crate) fn install_node_packages() -> Result<()> {
-    let compat = compat();
-    let modules = compat.join("node_modules");
-    installed(&compat.join("package-lock.json"), &modules, || {
+    install_locked(&compat())
+}
+
+/// Installs what the lock file of a directory lists, there.
+fn install_locked(directory: &Path) -> Result<()> {
+    let modules = directory.join("node_modules");
+    installed(&directory.join("package-lock.json"), &modules, || {
         let mut npm = Command::new("npm");
-        npm.args(["ci", "--ignore-scripts", "--no-audit", "--no-fund"])
-            .current_dir(&compat);
+        npm.args([
+            "ci",
+            "--ignore-scripts",
+            "--omit=optional",
+            "--no-audit",
+            "--no-fund",
+        ])
+        .current_dir(directory);
         install("npm ci (needs Node 20 or later)", &mut npm)
     })
 }

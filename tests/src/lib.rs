@@ -11,7 +11,7 @@ mod stock_members;
 mod traffic;
 
 pub use client::{Answer, Client, Message, Published, offset};
-pub use clients::{Mode, chromium, node, python, python_program, scenario};
+pub use clients::{Counts, Mode, artillery, chromium, node, python, python_program, scenario};
 pub use cluster::{Cluster, Instance, Role, Size, until};
 pub use ledger::{Ledger, Verdict};
 pub use round_robin::RoundRobin;

@@ -1,8 +1,8 @@
 //! Stock clients, as they come from their package registries, against a server of this build. The programs lie in
 //! `tests/compat`; one test here runs one of them against a server of its own.
 
-use anyhow::Result;
-use tests::{Mode, ProtocolSuites, Standalone, chromium, node, python, scenario};
+use anyhow::{Result, ensure};
+use tests::{Mode, ProtocolSuites, Standalone, artillery, chromium, node, python, scenario};
 
 fn with_server(run: impl FnOnce(&Standalone) -> Result<()>) -> Result<()> {
     let server = Standalone::start(&[])?;
@@ -76,4 +76,34 @@ fn same_as_the_reference_server() -> Result<()> {
     let server = ProtocolSuites::start()?;
     node("differential/compare.test.mjs", &server.url, &[])?;
     server.stop()
+}
+
+/// The people of `bench/artillery.yml`, in its short form: each joins a room, sends five messages there and leaves,
+/// and every step is acknowledged.
+#[test]
+fn artillery_plays_its_scenario() -> Result<()> {
+    const PEOPLE: u64 = 32;
+    const MESSAGES: u64 = 5;
+    with_server(|server| {
+        let counts = artillery(&server.url)?;
+        ensure!(
+            counts.get("vusers.created") == PEOPLE
+                && counts.get("vusers.completed") == PEOPLE
+                && counts.get("vusers.failed") == 0
+                && counts.get("socketio.emit") == PEOPLE * (MESSAGES + 2),
+            "not everybody got through: {counts:?}"
+        );
+        let messages = |direction| {
+            let labels = format!("direction=\"{direction}\",event=\"message\"");
+            server.metric("socket_messages_total", &labels)
+        };
+        let (sent, delivered) = (messages("inbound")?, messages("outbound")?);
+        let all = (PEOPLE * MESSAGES) as f64;
+        // Whoever sends is in the room; others may be or not.
+        ensure!(
+            sent == all && delivered >= all,
+            "{sent} messages came, {delivered} were delivered"
+        );
+        Ok(())
+    })
 }
