@@ -1,13 +1,13 @@
 # `make lint` and `make test` are what every change must pass; .ci/run runs both.
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint fmt bench deps
+.PHONY: help run test lint fmt bench bench-check deps
 
 # Where tests/deps.sh puts what the system's packages are too old for.
 export PATH := $(CURDIR)/target/tools/bin:$(PATH)
 
 help: ## this list
-	@sed -n 's/^\([a-z]*\):.*## /make \1: /p' $(MAKEFILE_LIST)
+	@sed -n 's/^\([a-z-]*\):.*## /make \1: /p' $(MAKEFILE_LIST)
 
 run: ## the server on http://localhost:3001/
 	cargo run --release
@@ -36,6 +36,11 @@ bench: ## load on a server of its own, then the codec
 	target/release/fanfare bench fanout --in-flight 16
 	target/release/fanfare bench idle
 	cargo bench -p sio
+
+bench-check: ## instructions of the hot paths, with valgrind: 1 when one has grown by 5 %; UPDATE=1 keeps them
+	tests/deps.sh bench
+	cargo build --release -p instructions
+	ulimit -Sn 4096 && $${CARGO_TARGET_DIR:-target}/release/instructions check $(if $(UPDATE),--update)
 
 deps: ## installs what lint and test need
 	tests/deps.sh

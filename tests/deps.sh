@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # What the checks need beside the Rust toolchain: looks, and installs what is missing (Debian's apt, npm, cargo).
-# Usage: tests/deps.sh [lint] [test]; without arguments, both. The stock clients' own packages are installed by
-# the tests themselves, from the lock files in tests/compat.
+# Usage: tests/deps.sh [lint] [test] [bench]; without arguments, lint and test. The stock clients' own packages are
+# installed by the tests themselves, from the lock files in tests/compat.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -97,8 +97,11 @@ for group in "$@"; do
             current_nats
             cargo_tool nextest
             ;;
+        bench)
+            have valgrind || apt_install valgrind
+            ;;
         *)
-            echo "usage: tests/deps.sh [lint] [test]" >&2
+            echo "usage: tests/deps.sh [lint] [test] [bench]" >&2
             exit 2
             ;;
     esac

@@ -51,6 +51,7 @@ const EDGES: &[Edges] = &[
     top("fanfare"),
     top("tests"),
     top("bench"),
+    top("instructions"),
     service("gateway", &["bus", "delivery", "model", "proto", "sio"]),
     service("fanout", &["bus", "delivery", "model", "proto", "registry"]),
     service("presence", &["bus", "model", "proto", "registry"]),
