@@ -184,7 +184,8 @@ impl Gateway {
                     .collect()
             }),
             &tasks,
-        );
+            &registry,
+        )?;
         let core = Arc::new(Core {
             rooms: Arc::clone(&rooms),
             journal: Arc::clone(&journal),

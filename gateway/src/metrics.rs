@@ -10,7 +10,7 @@ use sio::engine::{CloseReason, HandshakeError};
 use crate::session::Refusal;
 
 /// Names an `event` label may have; every other event counts as `other`.
-const EVENTS: [&str; 16] = [
+const EVENTS: [&str; 18] = [
     "join-room",
     "leave-room",
     "message",
@@ -25,6 +25,8 @@ const EVENTS: [&str; 16] = [
     "getOnlineUsers",
     "room-presence",
     "user-left",
+    "user-online",
+    "user-offline",
     "user-typing",
     "messagesRead",
 ];

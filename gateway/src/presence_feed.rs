@@ -1,9 +1,14 @@
 //! Tells the presence service who is here: numbered batches, one under way at a time, so that what
 //! happens meanwhile goes into the next one. After any doubt the next batch is a snapshot, which goes out in
 //! parts: all a gateway holds fits neither one message nor the time for one.
+//!
+//! A snapshot says of each place in a room whether the service has applied its join before, and in which life of
+//! its store: rooms have been told of that one, so the service heals without a word to anybody.
+
+mod held;
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
     sync::Arc,
     time::Duration,
 };
@@ -12,6 +17,7 @@ use bus::{Signals, subjects};
 use lifecycle::Tasks;
 use model::{GatewayId, RoomName};
 use parking_lot::Mutex;
+use prometheus::Registry;
 use prost::Message;
 use proto::v1::{
     PresenceBatch, PresenceDelta, PresenceReply, RoomJoined, RoomLeft, SocketConnected, SocketDisconnected,
@@ -19,6 +25,7 @@ use proto::v1::{
 };
 use tokio::sync::{Notify, oneshot};
 
+use self::held::Held;
 use crate::session::Socket;
 
 /// A presence service gets so long to answer a batch.
@@ -41,9 +48,21 @@ const MAX_BYTES: usize = 512 << 10;
 pub(crate) struct PresenceFeed {
     gateway: GatewayId,
     signals: Arc<dyn Signals>,
-    pending: Mutex<VecDeque<Delta>>,
+    pending: Mutex<Pending>,
     wake: Notify,
 }
+
+/// What is to be told.
+#[derive(Default)]
+struct Pending {
+    deltas: VecDeque<Delta>,
+    /// Joins since the last batch that was answered, from the first one on that was not, until the service has
+    /// taken a snapshot: places that nobody may have been told of.
+    untold: Option<HashSet<PlaceKey>>,
+}
+
+/// Id of a socket, name of a room.
+type PlaceKey = (String, String);
 
 struct Delta {
     kind: Kind,
@@ -60,7 +79,9 @@ impl PresenceFeed {
         signals: Arc<dyn Signals>,
         truth: Truth,
         tasks: &Tasks,
-    ) -> Arc<Self> {
+        registry: &Registry,
+    ) -> Result<Arc<Self>, prometheus::Error> {
+        registry.register(Box::new(Held::new(Arc::clone(&truth))?))?;
         let feed = Arc::new(Self {
             gateway,
             signals,
@@ -69,7 +90,7 @@ impl PresenceFeed {
         });
         let runs = Arc::clone(&feed);
         tasks.background("presence feed", async move { runs.run(truth).await });
-        feed
+        Ok(feed)
     }
 
     pub(crate) fn connected(&self, socket: &Socket) {
@@ -88,7 +109,7 @@ impl PresenceFeed {
     /// not answer.
     pub(crate) fn joined(&self, socket: &Socket, room: &RoomName) -> oneshot::Receiver<u32> {
         let (sender, receiver) = oneshot::channel();
-        self.push(joined(socket, room), Some(sender));
+        self.push(joined(socket, room, false), Some(sender));
         receiver
     }
 
@@ -102,26 +123,37 @@ impl PresenceFeed {
     }
 
     fn push(&self, kind: Kind, count: Option<oneshot::Sender<u32>>) {
-        self.pending.lock().push_back(Delta { kind, count });
+        {
+            let mut pending = self.pending.lock();
+            if let (Some(untold), Kind::Joined(joined)) = (&mut pending.untold, &kind) {
+                untold.insert((joined.socket_id.clone(), joined.room.clone()));
+            }
+            pending.deltas.push_back(Delta { kind, count });
+        }
         self.wake.notify_one();
     }
 
     async fn run(&self, truth: Truth) {
         let mut number = 0;
         let mut snapshot = true;
+        // The life of the store that has what this gateway has told.
+        let mut life = String::new();
         loop {
-            if self.pending.lock().is_empty() && !snapshot {
+            if self.pending.lock().deltas.is_empty() && !snapshot {
                 // Whether woken or idle for long enough, there is a batch to send.
                 let _ = tokio::time::timeout(IDLE, self.wake.notified()).await;
             }
             number += 1;
             let reply = if snapshot {
-                self.send_snapshot(number, &truth).await
+                self.send_snapshot(number, &truth, &life).await
             } else {
                 self.send_batch(number).await
             };
             let was_snapshot = snapshot;
             snapshot = reply.as_ref().is_none_or(|reply| reply.need_snapshot);
+            if was_snapshot && !snapshot {
+                life = reply.as_ref().map(|reply| reply.life.clone()).unwrap_or_default();
+            }
             // A batch that only does not follow is no reason to wait.
             let pause = reply.is_none() || was_snapshot && snapshot;
             number = number.max(reply.map_or(0, |reply| reply.applied));
@@ -136,40 +168,61 @@ impl PresenceFeed {
         let mut counts = Vec::new();
         {
             let mut pending = self.pending.lock();
-            while let Some(next) = pending.pop_front_if(|next| part.has_place(&next.kind)) {
+            while let Some(next) = pending.deltas.pop_front_if(|next| part.has_place(&next.kind)) {
                 if matches!(next.kind, Kind::Joined(_)) {
                     counts.push(next.count);
                 }
                 part.push(next.kind);
             }
         }
-        let batch = PresenceBatch {
+        let mut batch = PresenceBatch {
             number,
             deltas: part.deltas,
             ..PresenceBatch::default()
         };
         let reply = self
-            .request(subjects::PRESENCE_BATCH, batch, BATCH_TIMEOUT)
-            .await?;
-        if !reply.need_snapshot {
-            for (count, users) in counts.into_iter().zip(&reply.users_counts) {
-                if let Some(sender) = count {
-                    // Whoever joined may have gone.
-                    let _ = sender.send(*users);
+            .request(subjects::PRESENCE_BATCH, &mut batch, BATCH_TIMEOUT)
+            .await;
+        match &reply {
+            Some(reply) if !reply.need_snapshot => {
+                for (count, users) in counts.into_iter().zip(&reply.users_counts) {
+                    if let Some(sender) = count {
+                        // Whoever joined may have gone.
+                        let _ = sender.send(*users);
+                    }
                 }
             }
+            _ => self.is_untold(batch.deltas),
         }
-        Some(reply)
+        reply
+    }
+
+    /// These joins may not have been applied.
+    fn is_untold(&self, deltas: Vec<PresenceDelta>) {
+        let joins = deltas.into_iter().filter_map(|delta| match delta.kind {
+            Some(Kind::Joined(joined)) => Some((joined.socket_id, joined.room)),
+            _ => None,
+        });
+        let mut pending = self.pending.lock();
+        let untold = pending.untold.get_or_insert_default();
+        untold.extend(joins);
     }
 
     /// A snapshot replaces the deltas: the truth has them already. It is read as it is sent; what happens
     /// meanwhile follows in plain batches, which say a thing twice at worst. Joins that wait for their count
-    /// are such a thing.
-    async fn send_snapshot(&self, number: u64, truth: &Truth) -> Option<PresenceReply> {
+    /// are such a thing. `life` is empty before the first snapshot: nothing has been told then.
+    async fn send_snapshot(&self, number: u64, truth: &Truth, life: &str) -> Option<PresenceReply> {
         let mut waiting = HashMap::new();
-        for Delta { kind, count } in std::mem::take(&mut *self.pending.lock()) {
-            if let (Kind::Joined(joined), Some(count)) = (kind, count) {
-                waiting.insert((joined.socket_id, joined.room), count);
+        {
+            let mut pending = self.pending.lock();
+            let deltas = std::mem::take(&mut pending.deltas);
+            let untold = pending.untold.get_or_insert_default();
+            for Delta { kind, count } in deltas {
+                if let Kind::Joined(joined) = kind {
+                    let place = (joined.socket_id, joined.room);
+                    untold.insert(place.clone());
+                    waiting.extend(count.map(|count| (place, count)));
+                }
             }
         }
         let mut again = Vec::new();
@@ -185,14 +238,18 @@ impl PresenceFeed {
                 .map(|(room, _)| room.name().clone())
                 .collect::<Vec<_>>();
             for room in rooms.iter().filter(|room| is_told(room)) {
-                let kind = joined(&socket, room);
-                if let Some(count) = waiting.remove(&(socket.id().to_owned(), room.to_string())) {
+                let place = (socket.id().to_owned(), room.to_string());
+                if let Some(count) = waiting.remove(&place) {
                     again.push(Delta {
-                        kind: kind.clone(),
+                        kind: joined(&socket, room, false),
                         count: Some(count),
                     });
                 }
-                kinds.push(kind);
+                let pending = self.pending.lock();
+                let untold = pending.untold.as_ref();
+                let told = !life.is_empty() && untold.is_none_or(|untold| !untold.contains(&place));
+                drop(pending);
+                kinds.push(joined(&socket, room, told));
             }
             for kind in kinds {
                 if part.has_place(&kind) {
@@ -202,8 +259,8 @@ impl PresenceFeed {
                 let mut full = Part::default();
                 full.push(kind);
                 std::mem::swap(&mut full, &mut part);
-                let batch = full.of_snapshot(number, parts, true);
-                let reply = self.request(&to, batch, PART_TIMEOUT).await?;
+                let mut batch = full.of_snapshot(number, life, parts, true);
+                let reply = self.request(&to, &mut batch, PART_TIMEOUT).await?;
                 if reply.need_snapshot {
                     return Some(reply);
                 }
@@ -211,19 +268,20 @@ impl PresenceFeed {
                 parts += 1;
             }
         }
-        let batch = part.of_snapshot(number, parts, false);
+        let mut batch = part.of_snapshot(number, life, parts, false);
         let timeout = APPLY_TIMEOUT + Duration::from_secs(1) * parts / PARTS_A_SECOND;
-        let reply = self.request(&to, batch, timeout).await?;
+        let reply = self.request(&to, &mut batch, timeout).await?;
         if !reply.need_snapshot {
             let mut pending = self.pending.lock();
+            pending.untold = None;
             for delta in again.into_iter().rev() {
-                pending.push_front(delta);
+                pending.deltas.push_front(delta);
             }
         }
         Some(reply)
     }
 
-    async fn request(&self, to: &str, mut batch: PresenceBatch, timeout: Duration) -> Option<PresenceReply> {
+    async fn request(&self, to: &str, batch: &mut PresenceBatch, timeout: Duration) -> Option<PresenceReply> {
         batch.gateway = self.gateway.to_string();
         let answer = self
             .signals
@@ -261,10 +319,11 @@ impl Part {
         self.deltas.push(PresenceDelta { kind: Some(kind) });
     }
 
-    fn of_snapshot(self, number: u64, part: u32, more: bool) -> PresenceBatch {
+    fn of_snapshot(self, number: u64, life: &str, part: u32, more: bool) -> PresenceBatch {
         PresenceBatch {
             number,
             snapshot: true,
+            life: life.to_owned(),
             deltas: self.deltas,
             part,
             more,
@@ -291,10 +350,11 @@ fn connected(socket: &Socket) -> Kind {
     })
 }
 
-fn joined(socket: &Socket, room: &RoomName) -> Kind {
+fn joined(socket: &Socket, room: &RoomName, told: bool) -> Kind {
     Kind::Joined(RoomJoined {
         namespace: socket.namespace().to_string(),
         socket_id: socket.id().to_owned(),
         room: room.to_string(),
+        told,
     })
 }

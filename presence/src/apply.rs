@@ -44,11 +44,12 @@ impl Core {
 
     async fn apply(
         &self,
-        batch: v1::PresenceBatch,
+        mut batch: v1::PresenceBatch,
         bytes: usize,
         stop: &CancellationToken,
     ) -> Result<v1::PresenceReply, BatchError> {
         let (part, more) = (batch.part, batch.more);
+        let told_in = std::mem::take(&mut batch.life);
         let (batch, joins) = checked(batch)?;
         if !batch.snapshot {
             return self.apply_plain(batch, joins).await;
@@ -66,7 +67,10 @@ impl Core {
                 parts_to: subjects::presence_parts(&self.replica),
                 ..v1::PresenceReply::default()
             }),
-            Put::Whole(deltas) => self.apply_snapshot(Batch { deltas, ..batch }, stop).await,
+            Put::Whole(deltas) => {
+                let batch = Batch { deltas, ..batch };
+                self.apply_snapshot(batch, &told_in, stop).await
+            }
             Put::Refused => {
                 tracing::info!(gateway = %batch.gateway, number = batch.number, "a part of a snapshot is refused");
                 Ok(self.ask_for_snapshot(0))
@@ -106,12 +110,25 @@ impl Core {
 
     /// Step by step; between two of them other gateways' batches have their turn. A replica that stops leaves
     /// the rest to another one.
+    ///
+    /// `told_in` names the life of the store in which the gateway's joins were told. If the store has lost them
+    /// since, they are told to nobody again.
     async fn apply_snapshot(
         &self,
-        batch: Batch,
+        mut batch: Batch,
+        told_in: &str,
         stop: &CancellationToken,
     ) -> Result<v1::PresenceReply, BatchError> {
         let (gateway, number, deltas) = (batch.gateway.clone(), batch.number, batch.deltas.len());
+        let life = self.store.life().await?;
+        if !told_in.is_empty() && life != told_in {
+            tracing::info!(%gateway, "the store has lost what this gateway had told");
+            for delta in &mut batch.deltas {
+                if let Delta::Stays(socket, room) = delta {
+                    *delta = Delta::Restored(socket.clone(), room.clone());
+                }
+            }
+        }
         let mut work = self.store.begin_snapshot(batch, (self.clock)()).await?;
         while !work.is_done() {
             if stop.is_cancelled() {
@@ -130,6 +147,7 @@ impl Core {
         tracing::info!(%gateway, number, deltas, "a snapshot was applied");
         Ok(v1::PresenceReply {
             applied: number,
+            life,
             ..v1::PresenceReply::default()
         })
     }
@@ -148,7 +166,7 @@ impl Core {
 fn told_room(delta: &Delta) -> Option<(&Namespace, &RoomName)> {
     match delta {
         Delta::Joined(socket, room) | Delta::Left(socket, room) => Some((&socket.namespace, room)),
-        Delta::Connected(_) | Delta::Disconnected(_) => None,
+        Delta::Connected(_) | Delta::Disconnected(_) | Delta::Stays(..) | Delta::Restored(..) => None,
     }
 }
 
@@ -159,7 +177,7 @@ fn checked(batch: v1::PresenceBatch) -> Result<(Batch, Vec<bool>), BatchError> {
     let mut joins = Vec::new();
     let mut deltas = Vec::with_capacity(batch.deltas.len());
     for kind in batch.deltas.into_iter().filter_map(|delta| delta.kind) {
-        let join = matches!(kind, Kind::Joined(_));
+        let join = matches!(&kind, Kind::Joined(it) if !it.told);
         let delta = delta(kind);
         if join {
             joins.push(delta.is_some());
@@ -199,6 +217,9 @@ fn delta(kind: Kind) -> Option<Delta> {
             user_agent: it.user_agent.into(),
         }),
         Kind::Disconnected(it) => Delta::Disconnected(key(&it.namespace, &it.socket_id)?),
+        Kind::Joined(it) if it.told => {
+            Delta::Stays(key(&it.namespace, &it.socket_id)?, RoomName::stored(&it.room))
+        }
         Kind::Joined(it) => Delta::Joined(key(&it.namespace, &it.socket_id)?, RoomName::stored(&it.room)),
         Kind::Left(it) => Delta::Left(key(&it.namespace, &it.socket_id)?, RoomName::stored(&it.room)),
     })

@@ -1,5 +1,8 @@
 //! Rooms with many users are told counts, at most one a second, instead of every coming and going:
 //! the work for a room of n users would grow with n² otherwise.
+//!
+//! What has happened waits here, the newest alone. Whose turn it is to tell the room the store says, so that
+//! several replicas together keep the pause.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -10,49 +13,42 @@ use tokio::time::Instant;
 /// A crowded room hears of its users at most once in this time.
 pub(crate) const PAUSE: Duration = Duration::from_secs(1);
 
-/// The crowded rooms that were told something within the last pause.
+/// The crowded rooms that are to be told something, or were by this replica within the last pause.
 #[derive(Debug, Default)]
 pub(crate) struct Crowds {
     rooms: HashMap<(Namespace, RoomName), Crowd>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Crowd {
-    told: Instant,
+    told: Option<Instant>,
     /// The newest transition since.
     waiting: Option<RoomTransition>,
 }
 
 impl Crowds {
-    /// Whether the transition may be told now; else it is kept, in place of an older one of the room.
-    pub(crate) fn admit(&mut self, transition: &RoomTransition, now: Instant) -> bool {
+    /// Keeps a transition for its room, in place of an older one.
+    pub(crate) fn put(&mut self, transition: RoomTransition) {
         let room = (transition.namespace.clone(), transition.room.clone());
-        match self.rooms.get_mut(&room) {
-            Some(crowd) => {
-                crowd.waiting = Some(transition.clone());
-                false
-            }
-            None => {
-                self.rooms.insert(
-                    room,
-                    Crowd {
-                        told: now,
-                        waiting: None,
-                    },
-                );
-                true
-            }
-        }
+        self.rooms.entry(room).or_default().waiting = Some(transition);
     }
 
-    /// What has waited for its pause to end and is told now. Rooms without news are forgotten.
+    /// Keeps a transition whose room may not be told now, unless there is a newer one.
+    pub(crate) fn put_back(&mut self, transition: RoomTransition) {
+        let room = (transition.namespace.clone(), transition.room.clone());
+        let crowd = self.rooms.entry(room).or_default();
+        crowd.told = None;
+        crowd.waiting.get_or_insert(transition);
+    }
+
+    /// What may be told now. Rooms without news are forgotten.
     pub(crate) fn due(&mut self, now: Instant) -> Vec<RoomTransition> {
         let mut due = Vec::new();
         self.rooms.retain(|_, crowd| {
-            if now.duration_since(crowd.told) < PAUSE {
+            if crowd.told.is_some_and(|told| now.duration_since(told) < PAUSE) {
                 return true;
             }
-            crowd.told = now;
+            crowd.told = Some(now);
             let waiting = crowd.waiting.take();
             let news = waiting.is_some();
             due.extend(waiting);
@@ -76,7 +72,7 @@ mod tests {
             user: UserId::new("ada").unwrap(),
             username: "Ada".into(),
             users_count,
-            change: RoomChange::Joined,
+            change: RoomChange::Joined { online_ms: 0 },
         }
     }
 
@@ -84,15 +80,20 @@ mod tests {
     async fn one_word_a_pause_and_the_last_one_counts() {
         let mut crowds = Crowds::default();
         let start = Instant::now();
-        assert!(crowds.admit(&joined(300), start));
-        assert!(!crowds.admit(&joined(301), start));
-        assert!(!crowds.admit(&joined(302), start));
-        assert!(crowds.due(start).is_empty());
+        let counts = |due: Vec<RoomTransition>| due.iter().map(|told| told.users_count).collect::<Vec<_>>();
+        crowds.put(joined(300));
+        crowds.put(joined(301));
+        assert_eq!(counts(crowds.due(start)), [301]);
+        crowds.put(joined(302));
+        assert_eq!(counts(crowds.due(start)), [0; 0]);
         let due = crowds.due(start + PAUSE);
-        assert_eq!(due.iter().map(|told| told.users_count).collect::<Vec<_>>(), [302]);
-        assert!(!crowds.admit(&joined(303), start + PAUSE));
-        assert_eq!(crowds.due(start + 2 * PAUSE).len(), 1);
-        assert!(crowds.due(start + 3 * PAUSE).is_empty());
+        // Another replica has told it: it waits, and something newer replaces it.
+        crowds.put_back(due[0].clone());
+        assert_eq!(counts(crowds.due(start + PAUSE)), [302]);
+        crowds.put(joined(303));
+        crowds.put_back(due[0].clone());
+        assert_eq!(counts(crowds.due(start + PAUSE)), [303]);
+        assert_eq!(counts(crowds.due(start + 2 * PAUSE)), [0; 0]);
         assert!(crowds.rooms.is_empty(), "a room without news is forgotten");
     }
 }

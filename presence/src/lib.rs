@@ -204,7 +204,7 @@ impl Service {
                 },
                 _ = graces.tick() => {
                     core.end_graces().await;
-                    core.tell_crowds();
+                    core.tell_crowds().await;
                 }
                 _ = leases.tick() => {
                     // After a stall the signs of life that wait count before the leases do.

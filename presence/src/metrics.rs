@@ -75,10 +75,11 @@ impl Metrics {
     pub(crate) fn transition(&self, transition: &Transition) {
         let change = match transition {
             Transition::Room(room) => match room.change {
-                RoomChange::Joined => "joined",
+                RoomChange::Joined { .. } => "joined",
+                RoomChange::Restored => "restored",
                 RoomChange::JoinedAgain { .. } => "joined_again",
                 RoomChange::Lost { .. } => "lost",
-                RoomChange::Left => "left",
+                RoomChange::Left { .. } => "left",
             },
             Transition::User(user) => match user.change {
                 UserChange::Online => "online",

@@ -16,6 +16,8 @@ use tokio_util::sync::CancellationToken;
 
 const PARTITIONS: u16 = 4;
 const START_MS: u64 = 1_700_000_000_000;
+/// When the sockets have connected: so long ago that nobody is told.
+const SINCE_MS: u64 = START_MS - 60_000;
 
 /// The service running, one gateway that reports to it, and an ear at every partition.
 struct Stage {
@@ -109,6 +111,14 @@ impl Stage {
             .collect()
     }
 
+    /// Time passes, and the gateway lives.
+    async fn wait(&self, seconds: u64) {
+        for _ in 0..seconds {
+            sleep(Duration::from_secs(1)).await;
+            self.heartbeat().await;
+        }
+    }
+
     async fn heartbeat(&self) {
         let heartbeat = v1::GatewayHeartbeat {
             gateway: "gate-1".into(),
@@ -130,11 +140,16 @@ impl Stage {
                 signal.subject,
                 subjects::signal(partition_of(token, PARTITIONS), token)
             );
-            assert_eq!(uuid::Uuid::parse_str(&publish.id).unwrap().get_version_num(), 7);
+            assert!(uuid::Uuid::parse_str(&publish.id).is_ok());
             assert!(publish.time_ms >= START_MS);
             let args = std::str::from_utf8(&publish.args).unwrap();
+            let except = publish.except.unwrap_or_default().users;
+            let except = except
+                .iter()
+                .map(|user| format!(" but {user}"))
+                .collect::<String>();
             heard.push(format!(
-                "{} {} {args}",
+                "{} {} {args}{except}",
                 publish.room.replace('\u{1}', "^"),
                 publish.event
             ));
@@ -162,7 +177,7 @@ fn connected(id: &str, user: &str) -> Kind {
         socket_id: id.into(),
         user_id: user.into(),
         username: format!("\"{user}\""),
-        connected_at_ms: START_MS,
+        connected_at_ms: SINCE_MS,
         ..v1::SocketConnected::default()
     })
 }
@@ -179,6 +194,7 @@ fn joined(id: &str, room: &str) -> Kind {
         namespace: "/chat".into(),
         socket_id: id.into(),
         room: room.into(),
+        told: false,
     })
 }
 
@@ -194,6 +210,33 @@ fn presence(to: &str, count: u32, user: &str, action: &str) -> String {
     format!(
         r#"{to} room-presence {{"roomId":"r","usersCount":{count},"userId":"{user}","action":"{action}"}}"#
     )
+}
+
+fn arrived(id: &str, user: &str, at_ms: u64) -> Kind {
+    let Kind::Connected(socket) = connected(id, user) else {
+        unreachable!()
+    };
+    Kind::Connected(v1::SocketConnected {
+        connected_at_ms: at_ms,
+        ..socket
+    })
+}
+
+fn stays(id: &str, room: &str) -> Kind {
+    let Kind::Joined(place) = joined(id, room) else {
+        unreachable!()
+    };
+    Kind::Joined(v1::RoomJoined { told: true, ..place })
+}
+
+fn user_online(room: &str, user: &str) -> String {
+    format!(r#"{room} user-online {{"userId":"{user}","username":"\"{user}\""}} but {user}"#)
+}
+
+/// `seconds` after the start.
+fn user_offline(room: &str, user: &str, seconds: u64) -> String {
+    let last_seen = START_MS + seconds * 1_000;
+    format!(r#"{room} user-offline {{"userId":"{user}","username":"\"{user}\"","lastSeen":{last_seen}}}"#)
 }
 
 fn user_left(user: &str) -> String {
@@ -264,10 +307,12 @@ async fn a_lost_user_has_left_after_the_grace() {
     sleep(Duration::from_millis(4_900)).await;
     assert_eq!(stage.heard().await, [""; 0]);
     sleep(Duration::from_millis(400)).await;
-    assert_eq!(
-        stage.heard().await,
-        [presence("r", 1, "ada", "left"), user_left("ada")]
-    );
+    let expected = [
+        presence("r", 1, "ada", "left"),
+        user_left("ada"),
+        user_offline("r", "ada", 0),
+    ];
+    assert_eq!(stage.heard().await, expected);
     sleep(Duration::from_secs(30)).await;
     stage.strike().await;
 }
@@ -311,8 +356,148 @@ async fn rooms_out_of_clients_reach_are_not_announced() {
         presence("r", 1, "ada", "joined"),
         presence("r", 0, "ada", "left"),
         user_left("ada"),
+        user_offline("r", "ada", 0),
     ];
     assert_eq!(stage.heard().await, expected);
+    stage.strike().await;
+}
+
+/// Rooms hear of a user who comes online when he joins them, and of one who goes offline when he is missed there.
+#[tokio::test(start_paused = true)]
+async fn rooms_hear_who_comes_online_and_goes_offline() {
+    let mut stage = Stage::set().await;
+    let deltas = vec![
+        arrived("s1", "ada", START_MS),
+        joined("s1", "r"),
+        joined("s1", "r"),
+    ];
+    stage.report(deltas).await;
+    assert_eq!(
+        stage.heard().await,
+        [presence("r", 1, "ada", "joined"), user_online("r", "ada")]
+    );
+    stage.wait(9).await;
+    stage.report(vec![joined("s1", "late")]).await;
+    let heard = stage.heard().await;
+    assert_eq!(heard[1..], [user_online("late", "ada")]);
+    // Whoever was here already is no news, nor is a reconnect within the grace.
+    sleep(Duration::from_secs(2)).await;
+    stage
+        .report(vec![joined("s1", "later"), disconnected("s1")])
+        .await;
+    assert_eq!(stage.heard().await.len(), 1);
+    sleep(Duration::from_secs(1)).await;
+    stage
+        .report(vec![
+            arrived("s2", "ada", START_MS + 12_000),
+            joined("s2", "r"),
+            joined("s2", "new"),
+        ])
+        .await;
+    let heard = stage.heard().await;
+    assert!(heard.iter().all(|event| !event.contains("user-o")), "{heard:?}");
+    // What was left on purpose hears of nothing any more; what was lost earlier has heard of a leave.
+    stage.report(vec![left("s2", "r")]).await;
+    sleep(Duration::from_secs(5)).await;
+    stage.heard().await;
+    stage.report(vec![disconnected("s2")]).await;
+    sleep(Duration::from_millis(5_400)).await;
+    let heard = stage.heard().await;
+    assert_eq!(heard.len(), 3, "{heard:?}");
+    assert_eq!(heard[2], user_offline("new", "ada", 17));
+    stage.strike().await;
+}
+
+/// Whatever the store has lost is told to nobody again; what happened while it was away is.
+#[tokio::test(start_paused = true)]
+async fn healing_is_silent() {
+    let mut stage = Stage::set().await;
+    let first = stage
+        .send(1, true, vec![connected("s1", "ada"), joined("s1", "r")])
+        .await;
+    assert!(!first.life.is_empty());
+    assert_eq!(stage.heard().await, [presence("r", 1, "ada", "joined")]);
+    let snapshot = async |stage: &Stage, number, life: &str, deltas: Vec<Kind>| {
+        let deltas = deltas.into_iter();
+        let batch = v1::PresenceBatch {
+            gateway: "gate-1".into(),
+            number,
+            snapshot: true,
+            life: life.to_owned(),
+            deltas: deltas
+                .map(|kind| v1::PresenceDelta { kind: Some(kind) })
+                .collect(),
+            ..v1::PresenceBatch::default()
+        };
+        let reply: v1::PresenceReply = stage.ask(subjects::PRESENCE_BATCH, &batch).await.unwrap();
+        assert_eq!((reply.applied, reply.need_snapshot), (number, false));
+        reply.life
+    };
+    // To this store bob's join was told in its life before.
+    let held = || {
+        vec![
+            connected("s1", "ada"),
+            stays("s1", "r"),
+            connected("s2", "bob"),
+            stays("s2", "r"),
+            connected("s3", "cy"),
+            joined("s3", "r"),
+        ]
+    };
+    let life = snapshot(&stage, 5, "another", held()).await;
+    assert_eq!(life, first.life);
+    assert_eq!(stage.heard().await, [presence("r", 3, "cy", "joined")]);
+    // A gateway that was thought dead for longer than the grace: the room has heard that all have left.
+    sleep(Duration::from_secs(13)).await;
+    stage.heard().await;
+    snapshot(&stage, 6, &life, held()).await;
+    let heard = stage.heard().await;
+    let expected = [(1, "ada"), (2, "bob"), (3, "cy")];
+    assert_eq!(
+        heard,
+        expected.map(|(count, user)| presence("r", count, user, "joined"))
+    );
+    // And one that comes back in time: the room has heard nothing.
+    sleep(Duration::from_secs(7)).await;
+    let stats: v1::PresenceStatsReply = stage
+        .ask(subjects::PRESENCE_STATS, &v1::PresenceStatsQuery {})
+        .await
+        .unwrap();
+    assert_eq!(stats.connections, 0, "the gateway is dead");
+    let all = held()
+        .into_iter()
+        .map(|kind| match kind {
+            Kind::Joined(place) => Kind::Joined(v1::RoomJoined { told: true, ..place }),
+            other => other,
+        })
+        .collect();
+    snapshot(&stage, 7, &life, all).await;
+    assert_eq!(stage.heard().await, [""; 0]);
+    stage.strike().await;
+}
+
+/// A room of many hears a count, at most once a second, and nobody's coming and going online.
+#[tokio::test(start_paused = true)]
+async fn a_crowd_hears_counts() {
+    let mut stage = Stage::set().await;
+    let arrive = |n: u64| {
+        [
+            arrived(&format!("s{n}"), &format!("u{n}"), START_MS),
+            joined(&format!("s{n}"), "r"),
+        ]
+    };
+    stage.report((0..200).flat_map(arrive).collect()).await;
+    assert_eq!(stage.heard().await.len(), 400);
+    let begun = Instant::now();
+    for n in 200..400 {
+        stage.report(arrive(n).to_vec()).await;
+        sleep(Duration::from_millis(20)).await;
+    }
+    sleep(Duration::from_secs(2)).await;
+    let heard = stage.heard().await;
+    assert!(heard.len() as u64 <= begun.elapsed().as_secs() + 1, "{heard:?}");
+    assert!(heard.len() >= 4, "{heard:?}");
+    assert_eq!(heard.last().unwrap(), &presence("r", 400, "u399", "joined"));
     stage.strike().await;
 }
 
@@ -339,13 +524,7 @@ async fn a_gap_is_closed_by_a_snapshot() {
         joined("s2", "r"),
     ];
     let reply = stage.send(4, true, held).await;
-    assert_eq!(
-        reply,
-        v1::PresenceReply {
-            applied: 4,
-            ..v1::PresenceReply::default()
-        }
-    );
+    assert_eq!((reply.applied, reply.need_snapshot), (4, false));
     assert_eq!(stage.heard().await, [presence("r", 2, "bob", "joined")]);
     let reply = stage.send(5, false, vec![left("s2", "r")]).await;
     assert_eq!(reply.applied, 5);
@@ -365,6 +544,7 @@ async fn a_snapshot_in_parts_counts_once_it_is_whole() {
             .into_iter()
             .map(|kind| v1::PresenceDelta { kind: Some(kind) })
             .collect(),
+        ..v1::PresenceBatch::default()
     };
     let first = part(0, true, vec![connected("s1", "ada")]);
     let kept: v1::PresenceReply = stage.ask(subjects::PRESENCE_BATCH, &first).await.unwrap();
@@ -406,9 +586,11 @@ async fn a_gateway_that_falls_silent_is_removed_and_heartbeats_keep_it() {
     assert_eq!(stage.heard().await, [""; 0]);
     // Silence: the lease, the grace, and their ticks make less than the 15 s of G6.
     sleep(Duration::from_secs(13)).await;
-    assert_eq!(
-        stage.heard().await,
-        [presence("r", 0, "ada", "left"), user_left("ada")]
+    let heard = stage.heard().await;
+    assert_eq!(heard[..2], [presence("r", 0, "ada", "left"), user_left("ada")]);
+    assert!(
+        heard.len() == 3 && heard[2].starts_with("r user-offline "),
+        "{heard:?}"
     );
     let reply = stage.send(2, false, Vec::new()).await;
     assert!(reply.need_snapshot);
@@ -424,7 +606,7 @@ async fn questions_are_answered() {
     }
     deltas.push(joined("s4", "r"));
     stage.report(deltas).await;
-    assert_eq!(stage.online("/chat", "r", 0).await, [("u4".to_owned(), START_MS)]);
+    assert_eq!(stage.online("/chat", "r", 0).await, [("u4".to_owned(), SINCE_MS)]);
     assert_eq!(
         stage.online("/chat", "", 0).await.len(),
         3,

@@ -12,20 +12,25 @@ use std::{
 };
 
 use bus::{Signals, signals::memory::MemorySignals, subjects};
-use presence::{Deps, Metrics, Service, Settings, system_clock};
+use presence::{Deps, Metrics, Service, Settings, api, system_clock};
 use prost::Message;
-use proto::v1::{self, presence_delta::Kind};
+use proto::v1::{self, presence_client::PresenceClient, presence_delta::Kind};
 use registry::{
-    presence_store::redis::RedisPresence,
+    presence_store::{PresenceStore, redis::RedisPresence},
     redis::{RedisConfig, connect},
 };
+use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+use tonic::transport::Channel;
 
 const GATEWAYS: usize = 8;
 const BATCHES: u64 = 1_000;
 /// Sockets of one gateway, each in two rooms.
 const SOCKETS: usize = 100_000;
 const PART: usize = 2_000;
+/// Who ask at the same time, and for how long.
+const CALLERS: usize = 16;
+const ASKING: Duration = Duration::from_secs(5);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "figures of this machine, not a check"]
@@ -33,19 +38,21 @@ const PART: usize = 2_000;
     clippy::disallowed_methods,
     reason = "the test owns its tasks and waits for them"
 )]
-async fn batches_and_a_large_snapshot() {
+async fn batches_a_large_snapshot_and_queries() {
     let server = servers::Redis::start().unwrap();
     let config = RedisConfig {
         urls: server.url(),
         ..RedisConfig::default()
     };
     let redis = connect(&config).await.unwrap();
+    let store: Arc<dyn PresenceStore> = Arc::new(RedisPresence::new(redis));
+    let registry = prometheus::Registry::new();
     let signals: Arc<dyn Signals> = Arc::new(MemorySignals::new());
     let deps = Deps {
-        store: Arc::new(RedisPresence::new(redis)),
+        store: Arc::clone(&store),
         signals: Arc::clone(&signals),
         tasks: lifecycle::Tasks::new(),
-        metrics: Metrics::register(&prometheus::Registry::new()).unwrap(),
+        metrics: Metrics::register(&registry).unwrap(),
         clock: system_clock(),
     };
     let settings = Settings {
@@ -92,8 +99,72 @@ async fn batches_and_a_large_snapshot() {
         "meanwhile another gateway's batches took {slowest:?} at most, {} of them",
         number - BATCHES
     );
+    let api = api::Deps {
+        store,
+        signals,
+        tasks: lifecycle::Tasks::new(),
+        metrics: api::Metrics::register(&registry).unwrap(),
+    };
+    let routes = api::router(api, api::Settings::default(), stop.clone())
+        .await
+        .unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = format!("http://{}", listener.local_addr().unwrap());
+    let answering = tokio::spawn(api::serve(listener, routes, stop.clone()));
+    let chat = || "/chat".to_owned();
+    queries(&address, "IsOnline", async move |client, n| {
+        let user_id = format!("user {}", n % SOCKETS);
+        let request = v1::IsOnlineRequest {
+            namespace: chat(),
+            user_id,
+        };
+        assert!(client.is_online(request).await.unwrap().into_inner().online);
+    })
+    .await;
+    queries(&address, "GetUser", async move |client, n| {
+        let request = v1::GetUserRequest {
+            namespace: chat(),
+            user_id: format!("user {}", n % SOCKETS),
+            read_mask: None,
+        };
+        let user = client.get_user(request).await.unwrap().into_inner();
+        assert_eq!(user.sockets.len(), 1);
+    })
+    .await;
+    queries(
+        &address,
+        "ListRoomMembers, 100 of 100,000,",
+        async move |client, _| {
+            let request = v1::ListRoomMembersRequest {
+                namespace: chat(),
+                room: "hall".to_owned(),
+                ..v1::ListRoomMembersRequest::default()
+            };
+            let page = client.list_room_members(request).await.unwrap().into_inner();
+            assert_eq!(page.members.len(), 100);
+        },
+    )
+    .await;
     stop.cancel();
+    answering.await.unwrap().unwrap();
     served.await.unwrap().unwrap();
+}
+
+/// How many questions a second are answered to callers who each ask the next when they have the answer.
+async fn queries(address: &str, what: &str, ask: impl AsyncFn(&mut PresenceClient<Channel>, usize)) {
+    let began = Instant::now();
+    let callers = (0..CALLERS).map(async |caller| {
+        let mut client = PresenceClient::connect(address.to_owned()).await.unwrap();
+        let mut asked = 0;
+        while began.elapsed() < ASKING {
+            ask(&mut client, caller * 7_919 + asked).await;
+            asked += 1;
+        }
+        asked
+    });
+    let asked: usize = futures_util::future::join_all(callers).await.into_iter().sum();
+    let a_second = asked as f64 / began.elapsed().as_secs_f64();
+    println!("{what} over gRPC, {CALLERS} callers: {a_second:.0} a second");
 }
 
 async fn batches(signals: Arc<dyn Signals>, gateway: String, deltas: usize, count: u64) {
@@ -178,6 +249,7 @@ fn joined(n: usize, room: &str) -> Kind {
         namespace: "/chat".into(),
         socket_id: format!("socket {n}"),
         room: room.into(),
+        told: false,
     })
 }
 

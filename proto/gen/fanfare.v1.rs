@@ -607,12 +607,17 @@ pub struct NamespaceStats {
     #[prost(uint64, tag = "4")]
     pub rooms: u64,
 }
+/// Of the sockets that the gateway holds: their users, and the rooms they are in.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct GatewayStats {
     #[prost(string, tag = "1")]
     pub gateway: ::prost::alloc::string::String,
     #[prost(uint64, tag = "2")]
     pub connections: u64,
+    #[prost(uint64, tag = "3")]
+    pub users: u64,
+    #[prost(uint64, tag = "4")]
+    pub rooms: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct WatchRequest {
@@ -1878,6 +1883,9 @@ pub struct PresenceBatch {
     /// Further parts follow: this one is kept, and the last one applies all.
     #[prost(bool, tag = "6")]
     pub more: bool,
+    /// With a snapshot: the life of the store that took the gateway's snapshot before, empty if there was none.
+    #[prost(string, tag = "7")]
+    pub life: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct PresenceDelta {
@@ -1931,6 +1939,10 @@ pub struct RoomJoined {
     pub socket_id: ::prost::alloc::string::String,
     #[prost(string, tag = "3")]
     pub room: ::prost::alloc::string::String,
+    /// In a snapshot: the service has applied this join before, in the snapshot's `life` of the store, and so the
+    /// room has been told of it.
+    #[prost(bool, tag = "4")]
+    pub told: bool,
 }
 /// On purpose, so announced at once.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1957,6 +1969,9 @@ pub struct PresenceReply {
     /// Where the further parts of this snapshot go: to the replica that keeps the first ones.
     #[prost(string, tag = "4")]
     pub parts_to: ::prost::alloc::string::String,
+    /// Of a snapshot that was applied: names what the store is as long as it loses nothing.
+    #[prost(string, tag = "5")]
+    pub life: ::prost::alloc::string::String,
 }
 /// Users online in a room, or in the whole namespace when `room` is empty.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

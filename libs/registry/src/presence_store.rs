@@ -131,6 +131,26 @@ pub trait PresenceStore: Send + Sync + 'static {
         grace: Duration,
     ) -> Result<Vec<Expired>, PresenceError>;
 
+    /// Names this life of the store. One that has been emptied, or lost what it had, goes by another name from
+    /// then on.
+    ///
+    /// # Errors
+    /// [`PresenceError::Unavailable`].
+    async fn life(&self) -> Result<String, PresenceError>;
+
+    /// The members of a room, to whoever may tell it of them now: once in `pause` one of all replicas may, and
+    /// the others get `None`.
+    ///
+    /// # Errors
+    /// [`PresenceError::Unavailable`].
+    async fn turn_to_tell(
+        &self,
+        namespace: &Namespace,
+        room: &RoomName,
+        now_ms: u64,
+        pause: Duration,
+    ) -> Result<Option<u32>, PresenceError>;
+
     /// Ends up to `limit` stays whose grace is over, earliest first and rooms before their namespace,
     /// and hands out each once as [`RoomChange::Left`] or [`UserChange::Offline`].
     ///
@@ -268,6 +288,11 @@ pub enum Delta {
     Disconnected(SocketKey),
     /// A socket has joined a room.
     Joined(SocketKey, RoomName),
+    /// A snapshot's word for a socket that is in a room and was told so when it joined. It is told nothing
+    /// again, and the room hears of it only if it has heard since that the user has left.
+    Stays(SocketKey, RoomName),
+    /// The same, told by a store that has lost it: nobody hears of it.
+    Restored(SocketKey, RoomName),
     /// A socket has left a room on purpose.
     Left(SocketKey, RoomName),
 }
@@ -369,7 +394,12 @@ pub struct RoomTransition {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RoomChange {
     /// It began: the user's first socket is in.
-    Joined,
+    Joined {
+        /// When the first socket of the user's stay in the namespace had connected, unix milliseconds.
+        online_ms: u64,
+    },
+    /// It goes on, and the store has learned of it anew ([`Delta::Restored`]).
+    Restored,
     /// This further socket is in; the user was a member already, by another socket or by the grace.
     JoinedAgain {
         /// Id of the socket.
@@ -381,7 +411,11 @@ pub enum RoomChange {
         until_ms: u64,
     },
     /// It ended.
-    Left,
+    Left {
+        /// Unless the user is still there, or left on purpose: the end of the grace that leaves the user offline,
+        /// unix milliseconds.
+        offline_ms: Option<u64>,
+    },
 }
 
 /// Something about a user's stay in a namespace.
@@ -492,8 +526,8 @@ pub struct StatsBreakdown {
     pub all: Stats,
     /// Of every namespace that has sockets or listed rooms, by name.
     pub namespaces: Vec<(Namespace, Stats)>,
-    /// Socket entries of every gateway that is known, by id.
-    pub gateways: Vec<(GatewayId, u64)>,
+    /// Of every gateway that is known, by id: what its own sockets make.
+    pub gateways: Vec<(GatewayId, Stats)>,
 }
 
 /// Why the store could not do it.

@@ -148,9 +148,11 @@ impl Queries {
             users: stats.users,
             rooms: stats.rooms,
         });
-        let gateways = gateways.into_iter().map(|(gateway, connections)| GatewayStats {
+        let gateways = gateways.into_iter().map(|(gateway, stats)| GatewayStats {
             gateway: gateway.as_str().to_owned(),
-            connections,
+            connections: stats.connections,
+            users: stats.users,
+            rooms: stats.rooms,
         });
         Ok(GetStatsResponse {
             connections: all.connections,

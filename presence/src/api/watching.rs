@@ -315,8 +315,8 @@ fn event_of(filter: &Filter, transition: &Transition) -> Option<Event> {
                 return None;
             }
             let kind = match it.change {
-                RoomChange::Joined => room_change::Kind::Joined,
-                RoomChange::Left => room_change::Kind::Left,
+                RoomChange::Joined { .. } | RoomChange::Restored => room_change::Kind::Joined,
+                RoomChange::Left { .. } => room_change::Kind::Left,
                 RoomChange::JoinedAgain { .. } | RoomChange::Lost { .. } => return None,
             };
             Some(Event::Room(ToldRoom {

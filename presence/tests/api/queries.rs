@@ -240,16 +240,18 @@ async fn counts() {
         users,
         rooms,
     };
-    let at = |gateway: &str, connections| GatewayStats {
+    let at = |gateway: &str, connections, users, rooms| GatewayStats {
         gateway: gateway.to_owned(),
         connections,
+        users,
+        rooms,
     };
     let wanted = GetStatsResponse {
         connections: 4,
         users: 2,
         rooms: 2,
         namespaces: vec![of("/", 1, 1, 0), of("/chat", 3, 2, 2)],
-        gateways: vec![at("gate-1", 2), at("gate-2", 2)],
+        gateways: vec![at("gate-1", 2, 2, 1), at("gate-2", 2, 1, 2)],
     };
     assert_eq!(got, wanted);
     stage.strike().await;

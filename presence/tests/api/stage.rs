@@ -193,6 +193,7 @@ pub(crate) fn joined(socket: &str, room: &str) -> Kind {
         namespace: "/chat".to_owned(),
         socket_id: socket.to_owned(),
         room: room.to_owned(),
+        told: false,
     })
 }
 

@@ -77,6 +77,8 @@ through! {
     async fn apply(&self, batch: Batch, now_ms: u64, grace: Duration) -> Outcome;
     async fn touch(&self, gateway: &GatewayId, now_ms: u64) -> bool;
     async fn expire(&self, now_ms: u64, lease: Duration, grace: Duration) -> Vec<Expired>;
+    async fn life(&self) -> String;
+    async fn turn_to_tell(&self, namespace: &Namespace, room: &RoomName, now_ms: u64, pause: Duration) -> Option<u32>;
     async fn due(&self, now_ms: u64, limit: usize) -> Vec<Transition>;
     async fn room_users(&self, namespace: &Namespace, room: &RoomName, page: PageRequest) -> Page<OnlineUser>;
     async fn room(&self, namespace: &Namespace, room: &RoomName) -> RoomInfo;

@@ -2,7 +2,8 @@
 
 Environment:
 FANFARE_PRESENCE   addresses of the replicas, comma-separated; calls go round
-FANFARE_TRUTH      JSON: {"sockets": n, "rooms": {name: members}}, all in /chat and each socket a user of its own
+FANFARE_TRUTH      JSON: {"sockets": n, "rooms": {name: members}, "gateways": [[sockets, users, rooms]]}: what the
+                   clients hold, all in /chat and each socket a user of its own, and what each gateway says it holds
 """
 
 import itertools
@@ -11,31 +12,13 @@ import os
 import time
 
 import grpc
-from google.protobuf.descriptor_pool import DescriptorPool
-from google.protobuf.message_factory import GetMessageClass
-from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
+
+from presence_replica import Replica
 
 TRUTH = json.loads(os.environ["FANFARE_TRUTH"])
 # CONTRACT section 10, G6.
 HEALED_WITHIN = 15
 NAMESPACE = "/chat"
-
-
-class Replica:
-    """One server, and what it tells of its services."""
-
-    def __init__(self, address):
-        self.channel = grpc.insecure_channel(address)
-        self.reflected = ProtoReflectionDescriptorDatabase(self.channel)
-        self.pool = DescriptorPool(self.reflected)
-
-    def call(self, service, method, /, **fields):
-        described = self.pool.FindServiceByName(service).methods_by_name[method]
-        request, response = GetMessageClass(described.input_type), GetMessageClass(described.output_type)
-        kind = self.channel.unary_stream if described.server_streaming else self.channel.unary_unary
-        path = f"/{service}/{method}"
-        send = kind(path, request_serializer=request.SerializeToString, response_deserializer=response.FromString)
-        return send(request(**fields), timeout=20)
 
 
 REPLICAS = [Replica(address) for address in os.environ["FANFARE_PRESENCE"].split(",")]
@@ -76,7 +59,9 @@ def until_healed():
         stats = ask("GetStats")
         counts = {"sockets": stats.connections, "users": stats.users}
         counts["rooms"] = {room.room: room.users_count for room in pages("ListRooms", "rooms", 7)}
-        if counts == TRUTH | {"users": TRUTH["sockets"]}:
+        counts["gateways"] = sorted([it.connections, it.users, it.rooms] for it in stats.gateways)
+        if counts == TRUTH | {"users": TRUTH["sockets"], "gateways": sorted(TRUTH["gateways"])}:
+            print(f"# equal: {json.dumps(counts)}")
             return stats
         assert time.monotonic() < until, f"presence has not healed: {counts}, not {TRUTH}"
         time.sleep(0.1)

@@ -47,7 +47,8 @@ async def lost(client):
 
 
 def about(client, user):
-    told = [(event, args[0]) for event, args in client.heard if event in ("room-presence", "user-left")]
+    events = ("room-presence", "user-left", "user-online", "user-offline")
+    told = [(event, args[0]) for event, args in client.heard if event in events]
     return [args.get("action", event) for event, args in told if args["userId"] == user]
 
 
@@ -61,16 +62,22 @@ async def until(what, holds):
 async def main():
     observer = await member(HERE, "observer")
     user = await member(HERE, "user")
-    await until("the first join", lambda: about(observer, "user") == ["joined"])
+    await until("the first join", lambda: about(observer, "user") == ["joined", "user-online"])
     for url in (THERE, HERE, THERE):
         await lost(user)
         await asyncio.sleep(GRACE / 4)
         user = await member(url, "user")
         await until("the joiner hears of itself", lambda: "joined" in about(user, "user"))
     await asyncio.sleep(GRACE * 2)
-    assert about(observer, "user") == ["joined"], observer.heard
+    assert about(observer, "user") == ["joined", "user-online"], observer.heard
+    assert "user-online" not in about(user, "user"), user.heard
+    before = time.time()
     await lost(user)
-    await until("the end", lambda: about(observer, "user") == ["joined", "left", "user-left"])
+    heard = ["joined", "user-online", "left", "user-left", "user-offline"]
+    await until("the end", lambda: about(observer, "user") == heard)
+    offline = next(args[0] for event, args in observer.heard if event == "user-offline")
+    assert offline.keys() == {"userId", "username", "lastSeen"}, offline
+    assert abs(offline["lastSeen"] / 1000 - before) < GRACE, (offline, before)
     await observer.disconnect()
     print("ok - a reconnect within the grace")
 

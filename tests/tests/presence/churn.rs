@@ -13,13 +13,36 @@ use serde_json::json;
 use tests::{Client, Cluster, until};
 use tokio::task::JoinSet;
 
-use crate::{SIZE, compare, runtime};
+use crate::{SIZE, compare, runtime, whole};
 
-const CLIENTS: u64 = 300;
 const ROOMS: u64 = 20;
-const CHURN: Duration = Duration::from_secs(20);
-/// Between two things that a client does, at most.
-const PAUSE_MS: u64 = 400;
+
+/// How many clients, and for how long.
+struct Size {
+    clients: u64,
+    time: Duration,
+    /// Between two things that a client does, at most.
+    pause_ms: u64,
+}
+
+impl Size {
+    fn get() -> Self {
+        if whole() {
+            Self {
+                clients: 2_000,
+                time: Duration::from_secs(60),
+                pause_ms: 2_000,
+            }
+        } else {
+            Self {
+                clients: 300,
+                time: Duration::from_secs(12),
+                pause_ms: 400,
+            }
+        }
+    }
+}
+
 /// What has not been answered then counts as a lost connection.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// When the clients have stopped, what they hold settles: connections that were cut are noticed, graces end.
@@ -33,11 +56,12 @@ fn after_churn_presence_is_what_the_clients_hold() -> Result<()> {
 #[test]
 fn after_churn_with_crashes_and_a_flush_too() -> Result<()> {
     churn(|cluster, gateways| {
-        sleep(CHURN / 5);
+        let time = Size::get().time;
+        sleep(time / 5);
         drop(cluster.presence.pop());
-        sleep(CHURN / 5);
+        sleep(time / 5);
         cluster.redis.command("FLUSHALL")?;
-        sleep(CHURN / 5);
+        sleep(time / 5);
         drop(cluster.gateways.pop());
         gateways.lock().pop();
         Ok(())
@@ -56,12 +80,14 @@ fn run(
     cluster: &mut Cluster,
     faults: impl FnOnce(&mut Cluster, &Mutex<Vec<SocketAddr>>) -> Result<()>,
 ) -> Result<()> {
+    let size = Size::get();
     let runtime = runtime()?;
     let gateways = Arc::new(Mutex::new(cluster.addresses()?));
-    let end = Instant::now() + CHURN;
+    let end = Instant::now() + size.time;
     let mut clients = JoinSet::new();
-    for seed in 1..=CLIENTS {
-        clients.spawn_on(live(seed, Arc::clone(&gateways), end), runtime.handle());
+    for seed in 1..=size.clients {
+        let life = live(seed, Arc::clone(&gateways), end, size.pause_ms);
+        clients.spawn_on(life, runtime.handle());
     }
     faults(cluster, &gateways)?;
     let held: Vec<_> = runtime
@@ -79,18 +105,19 @@ fn run(
         *rooms.entry(room.clone()).or_default() += 1;
     }
     let stopped = Instant::now();
-    compare(cluster, held.len(), &rooms)?;
-    println!(
-        "{} clients, compared {:?} after they stopped",
-        held.len(),
-        stopped.elapsed()
-    );
-    // And the gauges come from the same source.
     let count = |metric| cluster.metric(metric, "");
     let sockets = u32::try_from(held.len())?;
     until("gateways count their sockets", SETTLED, || {
         Ok(count("socket_active_connections")? == f64::from(sockets))
     })?;
+    compare(cluster, held.len(), &rooms)?;
+    println!(
+        "{} of {} clients are left, compared {:?} after they stopped",
+        held.len(),
+        size.clients,
+        stopped.elapsed()
+    );
+    // And the gauges come from the same source.
     let (replicas, rooms) = (f64::from(u32::try_from(cluster.presence.len())?), rooms.len());
     until("presence counts users and rooms", SETTLED, || {
         Ok(count("socket_active_users")? == f64::from(sockets) * replicas
@@ -103,11 +130,12 @@ async fn live(
     seed: u64,
     gateways: Arc<Mutex<Vec<SocketAddr>>>,
     end: Instant,
+    pause_ms: u64,
 ) -> Option<(Client, BTreeSet<String>)> {
     let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
     let mut life: Option<(Client, BTreeSet<String>)> = None;
     while Instant::now() < end {
-        tokio::time::sleep(Duration::from_millis(random.below(PAUSE_MS))).await;
+        tokio::time::sleep(Duration::from_millis(random.below(pause_ms))).await;
         life = match life {
             None => {
                 let gateway = {

@@ -30,6 +30,8 @@ pub async fn all(fresh: impl AsyncFn() -> Arc<dyn PresenceStore>) {
     stays::deltas_that_say_nothing_new_change_nothing(&*fresh().await).await;
     gateways::only_a_batch_that_follows_is_applied(&*fresh().await).await;
     gateways::a_snapshot_replaces_what_the_gateway_held(&*fresh().await).await;
+    gateways::what_was_told_before_is_not_told_again(&*fresh().await).await;
+    gateways::turns_to_tell_come_once_in_a_pause(&*fresh().await).await;
     gateways::a_dead_gateway_goes_as_one(&*fresh().await).await;
     lists::pages_hold_everyone_who_stays_once(&*fresh().await).await;
     lists::sockets_and_rooms_of_a_user(&*fresh().await).await;

@@ -53,6 +53,20 @@ impl PresenceStore for MemoryPresence {
         Ok(self.state.lock().expire(now_ms, lease, until(now_ms, grace)))
     }
 
+    async fn life(&self) -> Result<String, PresenceError> {
+        Ok(self.state.lock().log.life())
+    }
+
+    async fn turn_to_tell(
+        &self,
+        namespace: &Namespace,
+        room: &RoomName,
+        now_ms: u64,
+        pause: Duration,
+    ) -> Result<Option<u32>, PresenceError> {
+        Ok(self.state.lock().turn_to_tell(namespace, room, now_ms, pause))
+    }
+
     async fn due(&self, now_ms: u64, limit: usize) -> Result<Vec<Transition>, PresenceError> {
         Ok(self.state.lock().due(now_ms, limit))
     }
@@ -180,16 +194,10 @@ impl PresenceStore for MemoryPresence {
             })
             .collect();
         namespaces.sort_by(|(a, _), (b, _)| a.cmp(b));
-        let mut gateways: Vec<_> = state
-            .gateways
-            .iter()
-            .map(|(gateway, held)| (gateway.clone(), held.sockets.len() as u64))
-            .collect();
-        gateways.sort();
         Ok(StatsBreakdown {
             all: state.stats(),
             namespaces,
-            gateways,
+            gateways: state.stats_of_gateways(),
         })
     }
 

@@ -7,7 +7,7 @@
 //! removes it does the rest, and when he dies, another one. Counts and lists are at any time what has been
 //! worked off, and each transition is reported by the step that brought it about.
 //!
-//! Nothing expires by itself. Redis must not evict keys (`maxmemory-policy noeviction`): a key that is gone from
+//! Nothing but a turn to tell expires by itself. Redis must not evict keys (`maxmemory-policy noeviction`): a key that is gone from
 //! among the others is noticed by nobody.
 
 use std::{collections::HashMap, time::Duration};
@@ -42,7 +42,7 @@ const MAX_PAGE: usize = 100_000;
 /// Presence in Redis, shared by any number of replicas.
 pub struct RedisPresence {
     redis: Redis,
-    keys: [String; 16],
+    keys: [String; 20],
     scripts: Scripts,
 }
 
@@ -259,6 +259,23 @@ impl PresenceStore for RedisPresence {
         }
     }
 
+    async fn life(&self) -> Result<String, PresenceError> {
+        let name = format!("{:016x}", random());
+        self.run(&self.scripts.life, vec![name]).await
+    }
+
+    async fn turn_to_tell(
+        &self,
+        namespace: &Namespace,
+        room: &RoomName,
+        _now_ms: u64,
+        pause: Duration,
+    ) -> Result<Option<u32>, PresenceError> {
+        let pause = pause.as_millis().max(1).to_string();
+        let args = vec![namespace.to_string(), room.to_string(), pause];
+        self.run(&self.scripts.turn, args).await
+    }
+
     async fn due(&self, now_ms: u64, limit: usize) -> Result<Vec<Transition>, PresenceError> {
         let args = vec![now_ms.to_string(), limit.min(MAX_PAGE).to_string()];
         transitions(self.run(&self.scripts.due, args).await?)
@@ -362,7 +379,8 @@ impl PresenceStore for RedisPresence {
     }
 
     async fn stats_breakdown(&self) -> Result<StatsBreakdown, PresenceError> {
-        type Answer = ((u64, u64, u64), Vec<(String, u64, u64, u64)>, Vec<(String, u64)>);
+        type Counts = Vec<(String, u64, u64, u64)>;
+        type Answer = ((u64, u64, u64), Counts, Counts);
         let (all, namespaces, gateways): Answer = self.run(&self.scripts.breakdown, Vec::new()).await?;
         let namespaces = namespaces
             .into_iter()
@@ -372,11 +390,13 @@ impl PresenceStore for RedisPresence {
             .collect::<Option<Vec<_>>>();
         let gateways = gateways
             .into_iter()
-            .map(|(name, connections)| Some((GatewayId::new(&name).ok()?, connections)))
+            .map(|(name, connections, users, rooms)| {
+                Some((GatewayId::new(&name).ok()?, stats((connections, users, rooms))))
+            })
             .collect::<Option<Vec<_>>>();
         let (mut namespaces, mut gateways) = namespaces.zip(gateways).ok_or_else(unreadable)?;
         namespaces.sort_by(|(a, _), (b, _)| a.cmp(b));
-        gateways.sort();
+        gateways.sort_by(|(a, _), (b, _)| a.cmp(b));
         Ok(StatsBreakdown {
             all: stats(all),
             namespaces,
@@ -425,15 +445,17 @@ fn push(args: &mut Vec<String>, delta: &Delta) {
             args.push(packed::socket(socket));
         }
         Delta::Disconnected(key) => head("d", key),
-        Delta::Joined(key, room) | Delta::Left(key, room) => {
-            head(
-                if matches!(delta, Delta::Joined(..)) {
-                    "j"
-                } else {
-                    "l"
-                },
-                key,
-            );
+        Delta::Joined(key, room)
+        | Delta::Stays(key, room)
+        | Delta::Restored(key, room)
+        | Delta::Left(key, room) => {
+            let letter = match delta {
+                Delta::Joined(..) => "j",
+                Delta::Stays(..) => "s",
+                Delta::Restored(..) => "r",
+                _ => "l",
+            };
+            head(letter, key);
             args.extend([room.to_string(), u8::from(is_listed(room)).to_string()]);
         }
     }

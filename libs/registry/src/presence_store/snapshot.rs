@@ -59,7 +59,7 @@ impl<'a> Wanted<'a> {
                 Delta::Disconnected(key) => {
                     sockets.remove(key);
                 }
-                Delta::Joined(key, room) => {
+                Delta::Joined(key, room) | Delta::Stays(key, room) | Delta::Restored(key, room) => {
                     sockets.get_mut(key).map(|(_, rooms)| rooms.insert(room));
                 }
                 Delta::Left(key, room) => {

@@ -2,8 +2,15 @@
 
 use super::{
     GRACE, LEASE,
-    words::{apply, changes, connected, disconnected, ended, gateway, in_rooms, joined},
+    words::{
+        LEFT, apply, changes, connected, disconnected, ended, gateway, in_rooms, joined, namespace, restored,
+        stays,
+    },
 };
+use std::time::Duration;
+
+use model::{GatewayId, RoomName};
+
 use crate::presence_store::{Applied, Batch, Outcome, PresenceStore, RoomChange, Stats};
 
 pub(super) async fn only_a_batch_that_follows_is_applied(store: &dyn PresenceStore) {
@@ -86,9 +93,9 @@ pub(super) async fn a_snapshot_replaces_what_the_gateway_held(store: &dyn Presen
         seen,
         [
             ("bob", "r", RoomChange::Lost { until_ms: 5_000 }),
-            ("ada", "old", RoomChange::Left),
-            ("ada", "new", RoomChange::Joined),
-            ("cy", "r", RoomChange::Joined),
+            ("ada", "old", LEFT),
+            ("ada", "new", RoomChange::Joined { online_ms: 1 }),
+            ("cy", "r", RoomChange::Joined { online_ms: 3 }),
         ]
     );
     assert_eq!(
@@ -104,6 +111,74 @@ pub(super) async fn a_snapshot_replaces_what_the_gateway_held(store: &dyn Presen
     };
     assert_eq!(got.transitions, [], "the same once more changes nothing");
     apply(store, &a, 8, vec![disconnected("s3")]).await;
+}
+
+pub(super) async fn what_was_told_before_is_not_told_again(store: &dyn PresenceStore) {
+    let life = store.life().await.unwrap();
+    let (a, b) = (gateway(1), gateway(2));
+    let snapshot = |gateway: &GatewayId, number, deltas| Batch {
+        gateway: gateway.clone(),
+        number,
+        snapshot: true,
+        deltas,
+    };
+    let told = async |batch: Batch| {
+        let Outcome::Applied(got) = store.apply(batch, 0, GRACE).await.unwrap() else {
+            panic!("a snapshot is always taken")
+        };
+        assert_eq!(got.users_counts, [], "of joins only");
+        changes(&got)
+    };
+    // The store has lost ada, and has never known that bob joined.
+    let deltas = vec![
+        connected("s1", "ada"),
+        restored("s1", "r"),
+        restored("s1", "user:ada"),
+    ];
+    assert_eq!(
+        told(snapshot(&a, 7, deltas)).await,
+        [("ada".to_owned(), 1, RoomChange::Restored)]
+    );
+    let deltas = vec![
+        connected("s2", "ada"),
+        restored("s2", "r"),
+        connected("s3", "bob"),
+        stays("s3", "r"),
+        stays("s3", "r"),
+    ];
+    assert_eq!(
+        told(snapshot(&b, 9, deltas.clone())).await,
+        [("bob".to_owned(), 2, RoomChange::Joined { online_ms: 3 })]
+    );
+    assert_eq!(told(snapshot(&b, 9, deltas)).await, []);
+    let info = store.room(&namespace(), &RoomName::stored("r")).await.unwrap();
+    assert_eq!((info.users_count, info.sockets_count), (2, 3));
+    // Back within the grace: the room has heard of nothing.
+    apply(store, &b, 10, vec![disconnected("s3")]).await;
+    let deltas = vec![
+        connected("s2", "ada"),
+        stays("s2", "r"),
+        connected("s4", "bob"),
+        stays("s4", "r"),
+    ];
+    assert_eq!(told(snapshot(&b, 11, deltas)).await, []);
+    assert_eq!(ended(store, 99_999).await, []);
+    assert_eq!(store.life().await.unwrap(), life);
+}
+
+/// What a room of many is told of its members is told by one replica, once in a while.
+pub(super) async fn turns_to_tell_come_once_in_a_pause(store: &dyn PresenceStore) {
+    let joins = vec![connected("s1", "ada"), joined("s1", "r"), joined("s1", "other")];
+    apply(store, &gateway(1), 1, joins).await;
+    let pause = Duration::from_secs(60);
+    let (chat, room, other) = (namespace(), RoomName::stored("r"), RoomName::stored("other"));
+    let turn = async |room, now_ms| store.turn_to_tell(&chat, room, now_ms, pause).await.unwrap();
+    assert_eq!(turn(&room, 0).await, Some(1));
+    assert_eq!(turn(&room, 0).await, None);
+    assert_eq!(turn(&room, 59_999).await, None);
+    assert_eq!(turn(&other, 0).await, Some(1));
+    let nobody = RoomName::stored("nobody's");
+    assert_eq!(turn(&nobody, 0).await, Some(0));
 }
 
 pub(super) async fn a_dead_gateway_goes_as_one(store: &dyn PresenceStore) {

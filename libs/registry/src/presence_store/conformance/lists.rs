@@ -257,7 +257,11 @@ pub(super) async fn counts_by_namespace_and_gateway(store: &dyn PresenceStore) {
     let expected = StatsBreakdown {
         all: stats(4, 2, 2),
         namespaces: vec![(root.clone(), stats(1, 1, 1)), (chat.clone(), stats(3, 2, 1))],
-        gateways: vec![(gateway(1), 2), (gateway(2), 2), (gateway(3), 0)],
+        gateways: vec![
+            (gateway(1), stats(2, 2, 0)),
+            (gateway(2), stats(2, 1, 2)),
+            (gateway(3), stats(0, 0, 0)),
+        ],
     };
     assert_eq!(store.stats_breakdown().await.unwrap(), expected);
     // Nobody is left, but the room is still in the grace.
@@ -274,7 +278,7 @@ pub(super) async fn counts_by_namespace_and_gateway(store: &dyn PresenceStore) {
     let expected = StatsBreakdown {
         all: stats(0, 0, 2),
         namespaces: vec![(root, stats(0, 0, 1)), (chat, stats(0, 0, 1))],
-        gateways: vec![(gateway(1), 0), (gateway(2), 0), (gateway(3), 0)],
+        gateways: (1..4).map(|n| (gateway(n), Stats::default())).collect(),
     };
     assert_eq!(store.stats_breakdown().await.unwrap(), expected);
     store.due(99_999, 10).await.unwrap();

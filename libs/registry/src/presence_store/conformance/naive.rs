@@ -384,17 +384,24 @@ impl World {
         };
         assert_eq!(store.stats().await.unwrap(), expected);
         let of = |gateway: &GatewayId| {
-            told.sockets
-                .iter()
-                .filter(|held| held.gateway == *gateway)
-                .count() as u64
+            let held = || told.sockets.iter().filter(|held| held.gateway == *gateway);
+            let users: BTreeSet<_> = held().map(|held| &held.socket.user).collect();
+            let rooms: BTreeSet<_> = held()
+                .flat_map(|held| held.rooms.iter().map(|room| (&held.socket.key.namespace, room)))
+                .filter(|(_, room)| is_listed(room))
+                .collect();
+            Stats {
+                connections: held().count() as u64,
+                users: users.len() as u64,
+                rooms: rooms.len() as u64,
+            }
         };
         let mut gateways: Vec<_> = told
             .gateways
             .iter()
             .map(|(id, ..)| (id.clone(), of(id)))
             .collect();
-        gateways.sort();
+        gateways.sort_by(|(a, _): &(GatewayId, Stats), (b, _)| a.cmp(b));
         let expected = StatsBreakdown {
             all: expected,
             namespaces,
@@ -488,9 +495,10 @@ fn in_any_order(transitions: &[Transition]) -> (Vec<String>, Vec<String>) {
 
 fn kind(change: &RoomChange) -> &'static str {
     match change {
-        RoomChange::Joined => "joined",
+        RoomChange::Joined { .. } => "joined",
+        RoomChange::Restored => "restored",
         RoomChange::JoinedAgain { .. } => "again",
         RoomChange::Lost { .. } => "lost",
-        RoomChange::Left => "left",
+        RoomChange::Left { .. } => "left",
     }
 }

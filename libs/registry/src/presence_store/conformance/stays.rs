@@ -3,7 +3,8 @@
 use model::RoomName;
 
 use super::words::{
-    apply, changes, connected, disconnected, ended, gateway, in_rooms, joined, left, listed_users, namespace,
+    LEFT, apply, changes, connected, disconnected, ended, gateway, in_rooms, joined, left, listed_users,
+    namespace,
 };
 use crate::presence_store::{Applied, PresenceStore, RoomChange, Stats};
 
@@ -28,9 +29,9 @@ pub(super) async fn users_are_counted_not_sockets(store: &dyn PresenceStore) {
     assert_eq!(
         changes(&got),
         [
-            ("ada".to_owned(), 1, RoomChange::Joined),
+            ("ada".to_owned(), 1, RoomChange::Joined { online_ms: 1 }),
             ("ada".to_owned(), 1, again),
-            ("bob".to_owned(), 2, RoomChange::Joined),
+            ("bob".to_owned(), 2, RoomChange::Joined { online_ms: 3 }),
         ]
     );
     // A further gateway's socket of the same user is no further user either.
@@ -102,7 +103,8 @@ pub(super) async fn a_stay_lasts_through_the_grace(store: &dyn PresenceStore) {
         (left[0].user.as_str(), &*left[0].username, left[0].users_count),
         ("bob", "Name of bob", 1)
     );
-    assert_eq!(left[0].change, RoomChange::Left);
+    let offline_ms = Some(5_000);
+    assert_eq!(left[0].change, RoomChange::Left { offline_ms });
     assert_eq!(ended(store, 99_999).await, [], "each is handed out once");
     assert_eq!(listed_users(store, "r").await, [("ada".to_owned(), 3)]);
 }
@@ -121,7 +123,7 @@ pub(super) async fn leaving_on_purpose_ends_the_stay_at_once(store: &dyn Presenc
         Applied::default()
     );
     let got = apply(store, &a, 3, vec![left("s2", "r")]).await;
-    assert_eq!(changes(&got), [("ada".to_owned(), 0, RoomChange::Left)]);
+    assert_eq!(changes(&got), [("ada".to_owned(), 0, LEFT)]);
     assert_eq!(
         store.stats().await.unwrap(),
         Stats {
@@ -150,10 +152,10 @@ pub(super) async fn leaving_on_purpose_ends_the_stay_at_once(store: &dyn Presenc
     assert_eq!(
         kinds,
         [
-            RoomChange::Joined,
+            RoomChange::Joined { online_ms: 1 },
             RoomChange::Lost { until_ms: 5_000 },
             again,
-            RoomChange::Left
+            LEFT
         ]
     );
     assert_eq!(ended(store, 99_999).await, []);

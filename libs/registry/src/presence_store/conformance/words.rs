@@ -8,6 +8,9 @@ use crate::presence_store::{
     SocketKey, Transition, UserChange,
 };
 
+/// On purpose.
+pub(super) const LEFT: RoomChange = RoomChange::Left { offline_ms: None };
+
 pub(super) fn gateway(n: usize) -> GatewayId {
     GatewayId::new(&format!("gate-{n}")).unwrap()
 }
@@ -59,6 +62,14 @@ pub(super) fn joined(id: &str, room: &str) -> Delta {
 
 pub(super) fn left(id: &str, room: &str) -> Delta {
     Delta::Left(key(id), RoomName::stored(room))
+}
+
+pub(super) fn stays(id: &str, room: &str) -> Delta {
+    Delta::Stays(key(id), RoomName::stored(room))
+}
+
+pub(super) fn restored(id: &str, room: &str) -> Delta {
+    Delta::Restored(key(id), RoomName::stored(room))
 }
 
 /// Applies a batch that follows, at time 0.

@@ -34,6 +34,11 @@ impl Log {
         }
     }
 
+    /// Names this run of the store.
+    pub(super) fn life(&self) -> String {
+        format!("{:016x}", self.life)
+    }
+
     pub(super) fn end(&self) -> Position {
         self.position(self.dropped + self.kept.len() as u64)
     }

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
+    hash::Hash,
     sync::Arc,
     time::Duration,
 };
@@ -32,6 +33,10 @@ pub(super) struct HeldGateway {
     applied: u64,
     pub(super) touched_ms: u64,
     pub(super) sockets: HashMap<SocketKey, HeldByGateway>,
+    /// How many of the sockets are of a user.
+    users: HashMap<UserId, u32>,
+    /// How many of the sockets are in a listed room.
+    rooms: HashMap<(Namespace, RoomName), u32>,
 }
 
 #[derive(Debug)]
@@ -43,6 +48,8 @@ pub(super) struct HeldByGateway {
 #[derive(Debug, Default)]
 pub(super) struct HeldNamespace {
     pub(super) users: BTreeMap<UserId, BTreeSet<(GatewayId, Arc<str>)>>,
+    /// Since when a user stays, graces included: connectedAt of the stay's first socket.
+    since: HashMap<UserId, u64>,
     /// Users within the grace.
     away: HashMap<UserId, Away>,
     pub(super) rooms: HashMap<RoomName, HeldRoom>,
@@ -54,6 +61,8 @@ pub(super) struct HeldNamespace {
 pub(super) struct HeldRoom {
     pub(super) members: BTreeMap<UserId, Member>,
     pub(super) sockets: u32,
+    /// When it was somebody's turn to tell it of its members.
+    pub(super) told_ms: Option<u64>,
 }
 
 #[derive(Debug)]
@@ -127,8 +136,14 @@ impl State {
                     self.disconnect(&gateway, &key, until_ms, &mut applied.transitions)
                 }
                 Delta::Joined(key, room) => {
-                    self.join(&gateway, &key, &room, &mut applied.transitions);
+                    self.join(&gateway, &key, &room, How::Now, &mut applied.transitions);
                     applied.users_counts.push(self.count(&key.namespace, &room));
+                }
+                Delta::Stays(key, room) => {
+                    self.join(&gateway, &key, &room, How::Told, &mut applied.transitions);
+                }
+                Delta::Restored(key, room) => {
+                    self.join(&gateway, &key, &room, How::ToldByLost, &mut applied.transitions);
                 }
                 Delta::Left(key, room) => self.leave(&gateway, &key, &room, &mut applied.transitions),
             }
@@ -188,6 +203,9 @@ impl State {
             let change = if away.is_some() {
                 UserChange::Back
             } else {
+                namespace
+                    .since
+                    .insert(socket.user.clone(), socket.connected_at_ms);
                 UserChange::Online
             };
             out.push(stay.user_transition(Arc::clone(&socket.username), change));
@@ -199,6 +217,7 @@ impl State {
         namespace.connections += 1;
         self.connections += 1;
         let held = self.gateways.entry(gateway.clone()).or_default();
+        *held.users.entry(socket.user.clone()).or_default() += 1;
         held.sockets.insert(
             socket.key.clone(),
             HeldByGateway {
@@ -209,13 +228,16 @@ impl State {
     }
 
     fn disconnect(&mut self, gateway: &GatewayId, key: &SocketKey, until_ms: u64, out: &mut Vec<Transition>) {
-        let Some(gone) = self
-            .gateways
-            .get_mut(gateway)
-            .and_then(|held| held.sockets.remove(key))
-        else {
+        let Some(held) = self.gateways.get_mut(gateway) else {
             return;
         };
+        let Some(gone) = held.sockets.remove(key) else {
+            return;
+        };
+        one_less(&mut held.users, &gone.socket.user);
+        for room in &gone.rooms {
+            one_less(&mut held.rooms, &(key.namespace.clone(), room.clone()));
+        }
         self.connections -= 1;
         for room in &gone.rooms {
             self.lose(&gone.socket, room, until_ms, out);
@@ -238,22 +260,23 @@ impl State {
                 out.push(stay.user_transition(Arc::clone(&username), UserChange::Lost { until_ms }));
                 namespace.away.insert(user.clone(), Away { until_ms, username });
                 self.graces.insert((until_ms, stay));
-                if let Some(namespaces) = self.users.get_mut(user) {
-                    *namespaces -= 1;
-                    if *namespaces == 0 {
-                        self.users.remove(user);
-                    }
-                }
+                one_less(&mut self.users, user);
             }
         }
     }
 
-    fn join(&mut self, gateway: &GatewayId, key: &SocketKey, room: &RoomName, out: &mut Vec<Transition>) {
-        let Some(held) = self
-            .gateways
-            .get_mut(gateway)
-            .and_then(|held| held.sockets.get_mut(key))
-        else {
+    fn join(
+        &mut self,
+        gateway: &GatewayId,
+        key: &SocketKey,
+        room: &RoomName,
+        how: How,
+        out: &mut Vec<Transition>,
+    ) {
+        let Some(HeldGateway { sockets, rooms, .. }) = self.gateways.get_mut(gateway) else {
+            return;
+        };
+        let Some(held) = sockets.get_mut(key) else {
             return;
         };
         let Some(namespace) = self.namespaces.get_mut(&key.namespace) else {
@@ -269,7 +292,11 @@ impl State {
             return;
         }
         let listed = is_listed(&name);
+        if listed {
+            *rooms.entry((key.namespace.clone(), name.clone())).or_default() += 1;
+        }
         let socket = &held.socket;
+        let online_ms = namespace.since.get(&socket.user).copied().unwrap_or_default();
         let held = namespace.rooms.entry(name.clone()).or_default();
         if held.members.is_empty() && listed {
             namespace.listed.insert(name.clone());
@@ -277,11 +304,14 @@ impl State {
         }
         held.sockets += 1;
         let members = &mut held.members;
-        let mut change = RoomChange::JoinedAgain {
+        let mut change = (how == How::Now).then(|| RoomChange::JoinedAgain {
             socket: Arc::clone(&key.id),
-        };
+        });
         let member = members.entry(socket.user.clone()).or_insert_with(|| {
-            change = RoomChange::Joined;
+            change = Some(match how {
+                How::Now | How::Told => RoomChange::Joined { online_ms },
+                How::ToldByLost => RoomChange::Restored,
+            });
             Member {
                 sockets: 0,
                 username: Arc::clone(&socket.username),
@@ -298,7 +328,7 @@ impl State {
         let lost = member.lost.take();
         let users_count = size(members);
         let username = Arc::clone(&socket.username);
-        if listed {
+        if let Some(change) = change.filter(|_| listed) {
             out.push(stay.room_transition(room, username, users_count, change));
         }
         if let Some(lost) = lost {
@@ -307,19 +337,19 @@ impl State {
     }
 
     fn leave(&mut self, gateway: &GatewayId, key: &SocketKey, room: &RoomName, out: &mut Vec<Transition>) {
-        let Some(held) = self
-            .gateways
-            .get_mut(gateway)
-            .and_then(|held| held.sockets.get_mut(key))
-        else {
+        let Some(HeldGateway { sockets, rooms, .. }) = self.gateways.get_mut(gateway) else {
+            return;
+        };
+        let Some(held) = sockets.get_mut(key) else {
             return;
         };
         if !held.rooms.remove(room) {
             return;
         }
+        one_less(rooms, &(key.namespace.clone(), room.clone()));
         let (user, username) = (held.socket.user.clone(), Arc::clone(&held.socket.username));
         if self.one_socket_less(&key.namespace, room, &user) {
-            self.end_in_room(&key.namespace, room, user, username, out);
+            self.end_in_room(&key.namespace, room, user, username, None, out);
         }
     }
 
@@ -331,7 +361,7 @@ impl State {
         }
         let username = Arc::clone(&socket.username);
         if !is_listed(room) {
-            self.end_in_room(namespace, room, socket.user.clone(), username, out);
+            self.end_in_room(namespace, room, socket.user.clone(), username, None, out);
             return;
         }
         let Some(held) = self
@@ -380,6 +410,7 @@ impl State {
         room: &RoomName,
         user: UserId,
         username: Arc<str>,
+        offline_ms: Option<u64>,
         out: &mut Vec<Transition>,
     ) {
         let Some(held) = self.namespaces.get_mut(namespace) else {
@@ -404,7 +435,7 @@ impl State {
                 user,
                 username,
                 users_count,
-                change: RoomChange::Left,
+                change: RoomChange::Left { offline_ms },
             }));
         }
     }
@@ -460,31 +491,57 @@ impl State {
             let Some((_, stay)) = self.graces.pop_first() else {
                 break;
             };
-            self.end(stay, &mut left);
+            self.end(stay, now_ms, &mut left);
         }
         self.log.append(&left);
         left
     }
 
-    fn end(&mut self, stay: Stay, out: &mut Vec<Transition>) {
+    fn end(&mut self, stay: Stay, now_ms: u64, out: &mut Vec<Transition>) {
         let Some(held) = self.namespaces.get_mut(&stay.namespace) else {
             return;
         };
         match &stay.place {
             Place::Room(room) => {
+                // Of graces that end together the namespace's is the last.
+                let away = held.away.get(&stay.user).map(|away| away.until_ms);
+                let offline_ms = away.filter(|until_ms| *until_ms <= now_ms);
                 let members = held.rooms.get(room).map(|held| &held.members);
                 if let Some(member) = members.and_then(|members| members.get(&stay.user)) {
                     let username = Arc::clone(&member.username);
-                    self.end_in_room(&stay.namespace, room, stay.user, username, out);
+                    self.end_in_room(&stay.namespace, room, stay.user, username, offline_ms, out);
                 }
             }
             Place::Namespace => {
+                held.since.remove(&stay.user);
                 if let Some(away) = held.away.remove(&stay.user) {
                     self.drop_if_empty(&stay.namespace);
                     out.push(stay.user_transition(away.username, UserChange::Offline));
                 }
             }
         }
+    }
+
+    /// The members of a room, once in `pause`.
+    pub(super) fn turn_to_tell(
+        &mut self,
+        namespace: &Namespace,
+        room: &RoomName,
+        now_ms: u64,
+        pause: Duration,
+    ) -> Option<u32> {
+        let Some(held) = self
+            .namespaces
+            .get_mut(namespace)
+            .and_then(|held| held.rooms.get_mut(room))
+        else {
+            return Some(0);
+        };
+        if held.told_ms.is_some_and(|told_ms| now_ms < until(told_ms, pause)) {
+            return None;
+        }
+        held.told_ms = Some(now_ms);
+        Some(size(&held.members))
     }
 
     pub(super) fn count(&self, namespace: &Namespace, room: &RoomName) -> u32 {
@@ -515,6 +572,21 @@ impl State {
         })
     }
 
+    /// What every gateway's own sockets make, by id.
+    pub(super) fn stats_of_gateways(&self) -> Vec<(GatewayId, Stats)> {
+        let gateways = self.gateways.iter().map(|(gateway, held)| {
+            let stats = Stats {
+                connections: held.sockets.len() as u64,
+                users: held.users.len() as u64,
+                rooms: held.rooms.len() as u64,
+            };
+            (gateway.clone(), stats)
+        });
+        let mut gateways: Vec<_> = gateways.collect();
+        gateways.sort_by(|(a, _), (b, _)| a.cmp(b));
+        gateways
+    }
+
     pub(super) fn stats(&self) -> Stats {
         Stats {
             connections: self.connections,
@@ -528,7 +600,7 @@ impl State {
             .iter()
             .filter_map(|delta| match delta {
                 Delta::Joined(key, room) => Some(self.count(&key.namespace, room)),
-                Delta::Connected(_) | Delta::Disconnected(_) | Delta::Left(..) => None,
+                _ => None,
             })
             .collect()
     }
@@ -583,6 +655,26 @@ impl Stay {
             username,
             change,
         })
+    }
+}
+
+/// How a place in a room comes about.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+enum How {
+    /// Just now.
+    Now,
+    /// Before, and it was told.
+    Told,
+    /// Before, told by a store that has lost it.
+    ToldByLost,
+}
+
+fn one_less<K: Hash + Eq>(counts: &mut HashMap<K, u32>, of: &K) {
+    if let Some(count) = counts.get_mut(of) {
+        *count -= 1;
+        if *count == 0 {
+            counts.remove(of);
+        }
     }
 }
 

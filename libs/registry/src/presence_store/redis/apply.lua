@@ -22,6 +22,7 @@ local function connect(namespace, id, packed)
     return
   end
   add(connections, namespace, 1)
+  call('HINCRBY', USERS_AT .. gateway, user, '1')
   if call('ZCARD', HELD .. name) > 1 then
     return
   end
@@ -31,11 +32,13 @@ local function connect(namespace, id, packed)
     call('ZREM', GRACES, '1' .. name)
     tell('back', namespace, user, 0, 0, '', '', username)
   else
+    call('HSET', STAYS .. name, 'a', at)
     tell('online', namespace, user, 0, 0, '', '', username)
   end
 end
 
-local function join(namespace, id, room, listed)
+-- How it came about: `j` just now, `s` told before, `r` told by a store that has lost it.
+local function join(namespace, id, room, listed, how)
   local key = namespace .. '\0' .. id
   local socket = meet(gateway, key)
   if not socket or call('HSETNX', PLACES .. gateway .. key, room, listed and '1' or '0') == 0 then
@@ -53,14 +56,22 @@ local function join(namespace, id, room, listed)
   local count = members(namespace, room)
   if listed then
     call('HINCRBY', INSIDE .. namespace, room, '1')
+    call('HINCRBY', ROOMS_AT .. gateway, namespace .. '\0' .. room, '1')
     if again then
-      tell('again', namespace, socket.user, count, 0, room, id, socket.username)
+      if how == 'j' then
+        tell('again', namespace, socket.user, count, 0, room, id, socket.username)
+      end
     else
       if count == 1 then
         call('ZADD', LISTED .. namespace, '0', room)
         add(rooms, namespace, 1)
       end
-      tell('joined', namespace, socket.user, count, 0, room, '', socket.username)
+      if how == 'r' then
+        tell('restored', namespace, socket.user, count, 0, room, '', socket.username)
+      else
+        local since = call('HGET', STAYS .. user, 'a') or 0
+        tell('joined', namespace, socket.user, count, since, room, '', socket.username)
+      end
     end
   end
   return count
@@ -72,8 +83,8 @@ local function leave(namespace, id, room, listed)
   if not socket or call('HDEL', PLACES .. gateway .. key, room) == 0 then
     return
   end
-  if out_of_room(namespace, room, listed, socket.user) then
-    end_in_room(namespace, room, listed, socket.user, socket.username)
+  if out_of_room(gateway, namespace, room, listed, socket.user) then
+    end_in_room(namespace, room, listed, socket.user, socket.username, 0)
   end
 end
 
@@ -117,10 +128,16 @@ while ARGV[at] do
       if not repeated then
         leave(namespace, id, room, listed)
       end
-    elseif repeated then
-      counts[#counts + 1] = members(namespace, room)
     else
-      counts[#counts + 1] = join(namespace, id, room, listed)
+      local count
+      if repeated then
+        count = members(namespace, room)
+      else
+        count = join(namespace, id, room, listed, letter)
+      end
+      if letter == 'j' then
+        counts[#counts + 1] = count
+      end
     end
     at = at + 5
   end

@@ -1,4 +1,4 @@
--- The counts in all, of every namespace (connections, users, rooms), and the connections of every gateway.
+-- The counts (connections, users, rooms) in all, of every namespace and of every gateway.
 local seen = { [''] = true }
 local namespaces = {}
 for _, key in ipairs({ CONNECTIONS, ROOMS }) do
@@ -16,7 +16,12 @@ for _, key in ipairs({ CONNECTIONS, ROOMS }) do
 end
 local gateways = {}
 for at, gateway in ipairs(call('ZRANGE', GATEWAYS, 0, -1)) do
-  gateways[at] = { gateway, call('HLEN', SOCKETS .. gateway) }
+  gateways[at] = {
+    gateway,
+    call('HLEN', SOCKETS .. gateway),
+    call('HLEN', USERS_AT .. gateway),
+    call('HLEN', ROOMS_AT .. gateway),
+  }
 end
 return {
   {

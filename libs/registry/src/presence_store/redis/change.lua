@@ -61,7 +61,8 @@ local function down(key, field)
   return left
 end
 
-local function end_in_room(namespace, room, listed, user, username)
+-- `gone` is the end of the grace that leaves the user offline, 0 if it does not.
+local function end_in_room(namespace, room, listed, user, username, gone)
   local members = MEMBERS .. namespace .. '\0' .. room
   call('ZREM', members, user)
   if not listed then
@@ -72,23 +73,24 @@ local function end_in_room(namespace, room, listed, user, username)
     call('ZREM', LISTED .. namespace, room)
     add(rooms, namespace, -1)
   end
-  tell('left', namespace, user, count, 0, room, '', username)
+  tell('left', namespace, user, count, gone, room, '', username)
 end
 
 -- Whether that was the user's last socket in the room.
-local function out_of_room(namespace, room, listed, user)
+local function out_of_room(gateway, namespace, room, listed, user)
   if listed then
     down(INSIDE .. namespace, room)
+    down(ROOMS_AT .. gateway, namespace .. '\0' .. room)
   end
   return down(STAYS .. namespace .. '\0' .. user, 'r' .. room) == 0
 end
 
-local function lose(namespace, room, listed, socket, ends)
-  if not out_of_room(namespace, room, listed, socket.user) then
+local function lose(gateway, namespace, room, listed, socket, ends)
+  if not out_of_room(gateway, namespace, room, listed, socket.user) then
     return
   end
   if not listed then
-    return end_in_room(namespace, room, listed, socket.user, socket.username)
+    return end_in_room(namespace, room, listed, socket.user, socket.username, 0)
   end
   local user = namespace .. '\0' .. socket.user
   call('HSET', STAYS .. user, 'g' .. room, ends .. '\0' .. socket.at .. '\0' .. socket.username)
@@ -106,13 +108,14 @@ local function disconnect(gateway, namespace, id, ends)
   met[key] = false
   call('HDEL', SOCKETS .. gateway, key)
   add(connections, namespace, -1)
+  down(USERS_AT .. gateway, socket.user)
   local places = PLACES .. gateway .. key
   local inside = call('HGETALL', places)
   if #inside > 0 then
     call('DEL', places)
   end
   for at = 1, #inside, 2 do
-    lose(namespace, inside[at], inside[at + 1] == '1', socket, ends)
+    lose(gateway, namespace, inside[at], inside[at + 1] == '1', socket, ends)
   end
   local user = namespace .. '\0' .. socket.user
   call('ZREM', HELD .. user, gateway .. id)

@@ -11,8 +11,15 @@ for _, stay in ipairs(call('ZRANGE', GRACES, '-inf', ARGV[1], 'BYSCORE', 'LIMIT'
   local _, username = grace(call('HGET', stays, field))
   call('HDEL', stays, field)
   if room then
-    end_in_room(namespace, room, true, user, username)
+    -- Of graces that end together the namespace's is the last.
+    local away = call('HGET', stays, 'n')
+    local gone = away and string.match(away, '^%d+') or 0
+    if tonumber(gone) > tonumber(ARGV[1]) then
+      gone = 0
+    end
+    end_in_room(namespace, room, true, user, username, gone)
   else
+    call('HDEL', stays, 'a')
     tell('offline', namespace, user, 0, 0, '', '', username)
   end
 end

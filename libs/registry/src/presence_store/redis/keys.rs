@@ -9,7 +9,7 @@
 //! which Redis allows as long as they are on the same shard.
 
 /// All keys and families, for keys that begin with `prefix:`, in the order in which `common.lua` takes them.
-pub(super) fn all(prefix: &str) -> [String; 16] {
+pub(super) fn all(prefix: &str) -> [String; 20] {
     [
         "gateways",    // sorted set: gateway, when heard of
         "numbers",     // hash: gateway → number applied, or mark of its snapshot
@@ -22,11 +22,15 @@ pub(super) fn all(prefix: &str) -> [String; 16] {
         "s:",          // gateway; hash: `namespace NUL id` → particulars
         "p:",          // `gateway namespace NUL id`; hash: room → listed or not
         "h:",          // `namespace NUL user`; sorted set: `gateway id`, connectedAt
-        "t:",          // `namespace NUL user`; hash: `r room` → sockets, `g room` and `n` → grace
-        "o:",          // namespace; sorted set by name: user
-        "m:",          // `namespace NUL room`; sorted set by name: user
-        "l:",          // namespace; sorted set by name: room
-        "i:",          // namespace; hash: listed room → sockets
+        "t:", // `namespace NUL user`; hash: `r room` → sockets, `g room` and `n` → grace, `a` → since when
+        "o:", // namespace; sorted set by name: user
+        "m:", // `namespace NUL room`; sorted set by name: user
+        "l:", // namespace; sorted set by name: room
+        "i:", // namespace; hash: listed room → sockets
+        "u:", // gateway; hash: user → sockets
+        "w:", // gateway; hash: `namespace NUL listed room` → sockets
+        "life", // names this life of the store
+        "c:", // `namespace NUL room`; there while the room is told nothing more
     ]
     .map(|name| format!("{prefix}:{{presence}}:{name}"))
 }
@@ -55,6 +59,10 @@ mod tests {
             "a:b:{presence}:m:",
             "a:b:{presence}:l:",
             "a:b:{presence}:i:",
+            "a:b:{presence}:u:",
+            "a:b:{presence}:w:",
+            "a:b:{presence}:life",
+            "a:b:{presence}:c:",
         ];
         assert_eq!(all("a:b"), names);
     }
@@ -65,14 +73,14 @@ mod tests {
         let names: Vec<_> = common
             .lines()
             .skip(1)
-            .take(4)
-            .flat_map(|line| line.split(|c: char| !c.is_ascii_uppercase()))
+            .take(6)
+            .flat_map(|line| line.split(|c: char| !c.is_ascii_uppercase() && c != '_'))
             .filter(|word| word.len() > 1 && *word != "KEYS")
             .collect();
         assert_eq!(
             names.join(" "),
             "GATEWAYS NUMBERS DEAD USERS CONNECTIONS ROOMS GRACES CHANGES SOCKETS PLACES HELD STAYS ONLINE \
-             MEMBERS LISTED INSIDE"
+             MEMBERS LISTED INSIDE USERS_AT ROOMS_AT LIFE TURNS"
         );
     }
 }

@@ -79,12 +79,15 @@ pub(super) fn transition(packed: &str) -> Option<Transition> {
     let socket = text(&mut rest, socket_len)?;
     let username: Arc<str> = rest.into();
     let in_room = match kind {
-        "joined" => Some(RoomChange::Joined),
+        "joined" => Some(RoomChange::Joined { online_ms: until_ms }),
+        "restored" => Some(RoomChange::Restored),
         "again" => Some(RoomChange::JoinedAgain {
             socket: socket.into(),
         }),
         "lost" => Some(RoomChange::Lost { until_ms }),
-        "left" => Some(RoomChange::Left),
+        "left" => Some(RoomChange::Left {
+            offline_ms: (until_ms > 0).then_some(until_ms),
+        }),
         _ => None,
     };
     if let Some(change) = in_room {

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use model::{GatewayId, Namespace, RoomName, UserId};
 
-use super::super::{GRACE, LEASE};
+use super::super::{GRACE, LEASE, words::LEFT};
 use crate::presence_store::{
     Applied, Batch, Delta, Outcome, RoomChange, RoomTransition, Socket, SocketKey, Transition, UserChange,
     UserTransition, is_listed,
@@ -25,6 +25,8 @@ pub(super) struct Told {
     pub(super) gateways: Vec<(GatewayId, u64, u64)>,
     /// End, namespace, room or none for the namespace itself, user.
     graces: Vec<(u64, Namespace, Option<RoomName>, UserId)>,
+    /// When the first socket of a user's stay had connected.
+    since: Vec<(Namespace, UserId, u64)>,
 }
 
 impl Told {
@@ -121,6 +123,8 @@ impl Told {
                         let change = if away {
                             UserChange::Back
                         } else {
+                            let since = (namespace.clone(), user.clone(), socket.connected_at_ms);
+                            self.since.push(since);
                             UserChange::Online
                         };
                         out.push(of_user(namespace, user, change));
@@ -166,7 +170,12 @@ impl Told {
                 let again = RoomChange::JoinedAgain {
                     socket: Arc::clone(&key.id),
                 };
-                let change = if member { again } else { RoomChange::Joined };
+                let online_ms = self.since(&key.namespace, &user);
+                let change = if member {
+                    again
+                } else {
+                    RoomChange::Joined { online_ms }
+                };
                 out.push(self.in_room(&key.namespace, room, &user, change));
             }
             Delta::Left(key, room) => {
@@ -176,8 +185,11 @@ impl Told {
                 let user = self.sockets[at].socket.user.clone();
                 let was_in = self.sockets[at].rooms.remove(room);
                 if was_in && is_listed(room) && !self.is_in(&key.namespace, room, &user) {
-                    out.push(self.in_room(&key.namespace, room, &user, RoomChange::Left));
+                    out.push(self.in_room(&key.namespace, room, &user, LEFT));
                 }
+            }
+            Delta::Stays(..) | Delta::Restored(..) => {
+                panic!("these histories are of stores that lose nothing")
             }
         }
     }
@@ -208,8 +220,18 @@ impl Told {
         while let Some(at) = self.graces.iter().position(|(until_ms, ..)| *until_ms <= now_ms) {
             let (_, namespace, room, user) = self.graces.remove(at);
             out.push(match room {
-                Some(room) => self.in_room(&namespace, &room, &user, RoomChange::Left),
-                None => of_user(&namespace, &user, UserChange::Offline),
+                Some(room) => {
+                    let offline_ms = self.graces.iter().find_map(|(until_ms, within, of, who)| {
+                        let whole = (within, of, who) == (&namespace, &None, &user);
+                        (whole && *until_ms <= now_ms).then_some(*until_ms)
+                    });
+                    self.in_room(&namespace, &room, &user, RoomChange::Left { offline_ms })
+                }
+                None => {
+                    self.since
+                        .retain(|(within, who, _)| (within, who) != (&namespace, &user));
+                    of_user(&namespace, &user, UserChange::Offline)
+                }
             });
         }
         out
@@ -249,6 +271,12 @@ impl Told {
 
     pub(super) fn count(&self, namespace: &Namespace, room: &RoomName) -> u32 {
         u32::try_from(self.members(namespace, room).len()).unwrap()
+    }
+
+    fn since(&self, namespace: &Namespace, user: &UserId) -> u64 {
+        let stays = self.since.iter();
+        let mut stay = stays.filter(|(within, who, _)| (within, who) == (namespace, user));
+        stay.next().unwrap().2
     }
 
     /// Ends a grace before its time; whether there was one.
