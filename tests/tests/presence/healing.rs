@@ -42,7 +42,7 @@ fn a_flush_is_not_heard_of() -> Result<()> {
             let mut behind = (0..MEMBERS).rev().zip(counts());
             Ok(behind.all(|(later, heard)| heard >= 2 * later))
         })?;
-        runtime.block_on(tokio::time::sleep(Duration::from_secs(1)));
+        runtime.block_on(async { tokio::time::sleep(Duration::from_secs(1)).await });
         let before = counts();
         cluster.redis.command("FLUSHALL")?;
         until(
