@@ -41,7 +41,7 @@ const RETRY: Duration = Duration::from_millis(500);
 /// what it was told (CONTRACT G6).
 const IDLE: Duration = Duration::from_secs(3);
 /// Deltas in one request, at most.
-const MAX_DELTAS: usize = 2_000;
+const MAX_DELTAS: usize = 500;
 /// Bytes of deltas in one request, unless a single one is larger: a NATS server takes 1 MiB as it comes.
 const MAX_BYTES: usize = 512 << 10;
 

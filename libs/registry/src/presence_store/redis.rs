@@ -1,5 +1,5 @@
 //! Engine on Redis 6.2 or newer. Each operation is one script, so it is one step for everyone; only a snapshot
-//! of more than 2,000 deltas and a dead gateway with more than 2,000 sockets and stays are worked off in steps of
+//! of more than 500 deltas and a dead gateway with more than 500 sockets and stays are worked off in steps of
 //! that size, because Redis serves nobody else during one.
 //!
 //! A snapshot that is under way keeps a mark in place of the gateway's number: no batch follows it, and a newer
@@ -33,7 +33,7 @@ mod scripts;
 use scripts::Scripts;
 
 /// How much one script does at most: deltas of a snapshot; sockets of a dead gateway and what happens with them.
-const STEP: usize = 2_000;
+const STEP: usize = 500;
 /// A dead gateway whose removal has not gone on for so long is taken over by another replica.
 const STALLED_MS: u64 = 2_000;
 /// Elements of one answer at most, whatever is asked for.
