@@ -12,6 +12,7 @@ use super::{
 };
 
 mod changes;
+mod reads;
 mod state;
 
 use state::{State, until};

@@ -11,8 +11,8 @@ use model::{GatewayId, Namespace, RoomName, UserId};
 
 use super::changes::Log;
 use crate::presence_store::{
-    Applied, Batch, Delta, Expired, OnlineUser, Outcome, RoomChange, RoomInfo, RoomTransition, Socket,
-    SocketKey, Stats, Transition, UserChange, UserTransition, is_listed, snapshot::Wanted,
+    Applied, Batch, Delta, Expired, Outcome, RoomChange, RoomTransition, Socket, SocketKey, Transition,
+    UserChange, UserTransition, is_listed, snapshot::Wanted,
 };
 
 #[derive(Debug, Default)]
@@ -34,9 +34,9 @@ pub(super) struct HeldGateway {
     pub(super) touched_ms: u64,
     pub(super) sockets: HashMap<SocketKey, HeldByGateway>,
     /// How many of the sockets are of a user.
-    users: HashMap<UserId, u32>,
+    pub(super) users: HashMap<UserId, u32>,
     /// How many of the sockets are in a listed room.
-    rooms: HashMap<(Namespace, RoomName), u32>,
+    pub(super) rooms: HashMap<(Namespace, RoomName), u32>,
 }
 
 #[derive(Debug)]
@@ -543,91 +543,6 @@ impl State {
         held.told_ms = Some(now_ms);
         Some(size(&held.members))
     }
-
-    pub(super) fn count(&self, namespace: &Namespace, room: &RoomName) -> u32 {
-        self.namespaces
-            .get(namespace)
-            .and_then(|held| held.rooms.get(room))
-            .map_or(0, |held| size(&held.members))
-    }
-
-    pub(super) fn room(&self, namespace: &Namespace, room: &RoomName) -> RoomInfo {
-        let held = self
-            .namespaces
-            .get(namespace)
-            .and_then(|held| held.rooms.get(room));
-        RoomInfo {
-            room: room.clone(),
-            users_count: held.map_or(0, |held| size(&held.members)),
-            sockets_count: held.filter(|_| is_listed(room)).map_or(0, |held| held.sockets),
-        }
-    }
-
-    pub(super) fn online(&self, namespace: &Namespace, user: &UserId) -> Option<OnlineUser> {
-        let oldest = self.oldest_socket(namespace, user)?;
-        Some(OnlineUser {
-            user: user.clone(),
-            username: Arc::clone(&oldest.username),
-            connected_at_ms: oldest.connected_at_ms,
-        })
-    }
-
-    /// What every gateway's own sockets make, by id.
-    pub(super) fn stats_of_gateways(&self) -> Vec<(GatewayId, Stats)> {
-        let gateways = self.gateways.iter().map(|(gateway, held)| {
-            let stats = Stats {
-                connections: held.sockets.len() as u64,
-                users: held.users.len() as u64,
-                rooms: held.rooms.len() as u64,
-            };
-            (gateway.clone(), stats)
-        });
-        let mut gateways: Vec<_> = gateways.collect();
-        gateways.sort_by(|(a, _), (b, _)| a.cmp(b));
-        gateways
-    }
-
-    pub(super) fn stats(&self) -> Stats {
-        Stats {
-            connections: self.connections,
-            users: self.users.len() as u64,
-            rooms: self.listed_rooms,
-        }
-    }
-
-    fn counts_of_now(&self, deltas: &[Delta]) -> Vec<u32> {
-        deltas
-            .iter()
-            .filter_map(|delta| match delta {
-                Delta::Joined(key, room) => Some(self.count(&key.namespace, room)),
-                _ => None,
-            })
-            .collect()
-    }
-
-    pub(super) fn sockets_of<'a>(
-        &'a self,
-        namespace: &Namespace,
-        user: &UserId,
-    ) -> impl Iterator<Item = (&'a GatewayId, &'a HeldByGateway)> + use<'a> {
-        let sockets = self
-            .namespaces
-            .get(namespace)
-            .and_then(|held| held.users.get(user));
-        let namespace = namespace.clone();
-        sockets.into_iter().flatten().filter_map(move |(gateway, id)| {
-            let key = SocketKey {
-                namespace: namespace.clone(),
-                id: Arc::clone(id),
-            };
-            Some((gateway, self.gateways.get(gateway)?.sockets.get(&key)?))
-        })
-    }
-
-    pub(super) fn oldest_socket(&self, namespace: &Namespace, user: &UserId) -> Option<&Socket> {
-        let sockets = self.sockets_of(namespace, user).map(|(_, held)| &held.socket);
-        sockets.min_by_key(|socket| socket.connected_at_ms)
-    }
 }
 
 impl Stay {
@@ -682,6 +597,6 @@ pub(super) fn until(now_ms: u64, wait: Duration) -> u64 {
     now_ms.saturating_add(u64::try_from(wait.as_millis()).unwrap_or(u64::MAX))
 }
 
-fn size(members: &BTreeMap<UserId, Member>) -> u32 {
+pub(super) fn size(members: &BTreeMap<UserId, Member>) -> u32 {
     u32::try_from(members.len()).unwrap_or(u32::MAX)
 }
