@@ -1,7 +1,7 @@
 # `make lint` and `make test` are what every change must pass; .ci/run runs both.
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint fmt bench bench-check deps
+.PHONY: help run test lint fmt bench bench-check faults deps
 
 # Where tests/deps.sh puts what the system's packages are too old for.
 export PATH := $(CURDIR)/target/tools/bin:$(PATH)
@@ -41,6 +41,10 @@ bench-check: ## instructions of the hot paths, with valgrind: 1 when one has gro
 	tests/deps.sh bench
 	cargo build --release -p instructions
 	ulimit -Sn 4096 && $${CARGO_TARGET_DIR:-target}/release/instructions check $(if $(UPDATE),--update)
+
+faults: ## what faults under load cost, as one table; FAULTS="--storm 5000" or names of faults for some alone
+	cargo build -p fanfare -p tests --bins
+	target/debug/faults $(FAULTS)
 
 deps: ## installs what lint and test need
 	tests/deps.sh

@@ -33,6 +33,21 @@ pub struct Writer {
 /// # Errors
 /// When the server refuses.
 pub async fn connect(addr: SocketAddr, namespace: &str) -> Result<(Reader, Writer)> {
+    let (mut reader, mut writer) = open(addr).await?;
+    writer.text(&format!("40{namespace},")).await?;
+    let connected = reader.text().await?;
+    ensure!(
+        connected.starts_with(&format!("40{namespace}")),
+        "not connected: {connected}"
+    );
+    Ok((reader, writer))
+}
+
+/// Connects to the server, and opens no namespace yet.
+///
+/// # Errors
+/// When the server refuses.
+pub async fn open(addr: SocketAddr) -> Result<(Reader, Writer)> {
     let stream = TcpStream::connect(addr).await?;
     stream.set_nodelay(true)?;
     let (stream, mut writer) = stream.into_split();
@@ -42,13 +57,20 @@ pub async fn connect(addr: SocketAddr, namespace: &str) -> Result<(Reader, Write
         buffer: Vec::new(),
         start: 0,
     };
-    let mut writer = Writer { stream: writer };
+    let writer = Writer { stream: writer };
     loop {
         reader.fill().await?;
         if let Some(end) = reader.buffer.windows(4).position(|window| window == b"\r\n\r\n") {
             ensure!(
                 reader.buffer.starts_with(b"HTTP/1.1 101"),
-                "the handshake was refused"
+                "the handshake was refused: {}",
+                String::from_utf8_lossy(
+                    reader
+                        .buffer
+                        .split(|byte| *byte == b'\r')
+                        .next()
+                        .unwrap_or_default()
+                )
             );
             reader.start = end + 4;
             break;
@@ -56,12 +78,6 @@ pub async fn connect(addr: SocketAddr, namespace: &str) -> Result<(Reader, Write
     }
     let open = reader.text().await?;
     ensure!(open.starts_with('0'), "no open packet: {open}");
-    writer.text(&format!("40{namespace},")).await?;
-    let connected = reader.text().await?;
-    ensure!(
-        connected.starts_with(&format!("40{namespace}")),
-        "not connected: {connected}"
-    );
     Ok((reader, writer))
 }
 

@@ -36,7 +36,10 @@ pub(crate) enum Command {
     /// All roles in one process, in memory: nothing to install, nothing kept (the default).
     Standalone,
     /// The edge of a cluster: terminates clients.
-    Gateway,
+    Gateway {
+        #[command(subcommand)]
+        command: Option<GatewayCommand>,
+    },
     /// A fan-out worker of a cluster: reads the partitions it owns and delivers to the gateways.
     Fanout,
     /// The presence service of a cluster: keeps who is where in Redis.
@@ -48,6 +51,23 @@ pub(crate) enum Command {
     Token(Token),
     /// Measures a server: one it starts itself, or those at --url.
     Bench(bench::cli::Bench),
+}
+
+#[derive(Subcommand)]
+pub(crate) enum GatewayCommand {
+    /// Asks a running gateway to close a share of its connections, spread over its drain window, so that their
+    /// clients come back elsewhere: for new gateways to get their share.
+    Shed(Shed),
+}
+
+#[derive(Args)]
+pub(crate) struct Shed {
+    /// How many of a hundred connections.
+    #[arg(long, value_parser = clap::value_parser!(u8).range(1..=100))]
+    pub(crate) percent: u8,
+    /// The gateway's admin address; this machine's, at the configured port, without.
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(crate) admin: Option<String>,
 }
 
 #[derive(Subcommand)]

@@ -1,6 +1,7 @@
 //! What the roles of a cluster are wired to: NATS and Redis, waited for and watched.
 
 use std::{
+    collections::HashMap,
     net::{SocketAddr, ToSocketAddrs, UdpSocket},
     sync::Arc,
     time::Duration,
@@ -87,6 +88,10 @@ pub(crate) async fn bus(process: &Process, name: &str) -> anyhow::Result<Bus> {
             client,
             NatsDocumentsConfig {
                 replicas: usize::from(config.bus.replicas),
+                max_age: HashMap::from([(
+                    gateway::session::SESSION_BUCKET.to_owned(),
+                    config.gateway.recovery + gateway::session::SPARE_AGE,
+                )]),
                 ..NatsDocumentsConfig::default()
             },
         )),

@@ -1,11 +1,11 @@
 //! `fanfare gateway`: the order of start and stop.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use anyhow::Context;
 use delivery::{grpc, tls::InternalTls};
 use gateway::{BuildError, Cluster, Deps, Gateway, health, new_id};
-use lifecycle::phase;
+use lifecycle::{admin::Command, phase};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -15,6 +15,7 @@ use crate::{
 };
 
 const CLOSE_BUDGET: Duration = Duration::from_secs(5);
+const LEAVE_BUDGET: Duration = Duration::from_secs(10);
 const STOP_BUDGET: Duration = Duration::from_secs(3);
 /// Pause before the gateway is built again while the log does not answer.
 const RETRY: Duration = Duration::from_secs(1);
@@ -43,6 +44,7 @@ pub(crate) async fn run(process: Process) -> anyhow::Result<()> {
     process.tasks.spawn("accept", async move {
         serves.serve(listener, others, accepting).await;
     });
+    process.commands.add("shed", shed(&process, &gateway));
     open.met();
     println!("fanfare listening on http://{public}");
 
@@ -52,10 +54,32 @@ pub(crate) async fn run(process: Process) -> anyhow::Result<()> {
     let drain = gateway.drain(window, || refuse.cancel());
     phase("drain", window + MARGIN, drain).await;
     phase("close connections", CLOSE_BUDGET, gateway.close()).await;
+    phase("leave sessions", LEAVE_BUDGET, gateway.leave_sessions()).await;
     behind.cancel();
     let late = process.tasks.shutdown(STOP_BUDGET).await;
     tracing::info!(late, "stopped");
     Ok(())
+}
+
+/// `POST /shed?percent=N` at the admin port.
+fn shed(process: &Process, gateway: &Arc<Gateway>) -> Command {
+    let (gateway, tasks) = (Arc::clone(gateway), process.tasks.clone());
+    let window = process.config.gateway.drain;
+    Arc::new(move |parameters: &HashMap<String, String>| {
+        let percent = parameters.get("percent").and_then(|percent| percent.parse().ok());
+        let percent: u8 = percent
+            .filter(|percent| (1..=100).contains(percent))
+            .ok_or("percent must be a number from 1 to 100")?;
+        let gateway = Arc::clone(&gateway);
+        let connections = gateway.connections();
+        tasks.background("shed", async move {
+            gateway.shed(percent, window).await;
+        });
+        Ok(format!(
+            "closing {percent} % of {connections} connections over {} s",
+            window.as_secs()
+        ))
+    })
 }
 
 /// The gateway, reachable by the other roles; it accepts no clients yet.

@@ -9,13 +9,14 @@ mod fanout;
 mod gateway;
 mod presence;
 mod process;
+mod shed;
 mod standalone;
 mod token;
 
 use std::process::ExitCode;
 
 use clap::{CommandFactory, FromArgMatches};
-use cli::{Cli, Command, ConfigCommand, Settings};
+use cli::{Cli, Command, ConfigCommand, GatewayCommand, Settings};
 use config::Role;
 use process::Process;
 
@@ -35,7 +36,10 @@ fn main() -> ExitCode {
         None | Some(Command::Standalone) => run(&cli.settings, Role::Standalone, async |process| {
             standalone::run(process).await
         }),
-        Some(Command::Gateway) => run(&cli.settings, Role::Gateway, async |process| {
+        Some(Command::Gateway {
+            command: Some(GatewayCommand::Shed(shed)),
+        }) => shed::ask(&cli.settings, &shed),
+        Some(Command::Gateway { command: None }) => run(&cli.settings, Role::Gateway, async |process| {
             gateway::run(process).await
         }),
         Some(Command::Fanout) => run(&cli.settings, Role::Fanout, async |process| {

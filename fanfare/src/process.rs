@@ -1,10 +1,14 @@
 //! What every role's process has: logs, metrics, the admin server, an orderly end.
 
-use std::{net::SocketAddr, process::ExitCode, sync::Arc, time::Duration};
+use std::{collections::HashMap, net::SocketAddr, process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::Context;
 use config::{Config, Loaded, LogFormat};
-use lifecycle::{Readiness, Tasks, admin, phase, stop_signal};
+use lifecycle::{
+    Readiness, Tasks,
+    admin::{self, Commands},
+    phase, stop_signal,
+};
 use prometheus::Registry;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -19,6 +23,8 @@ pub(crate) struct Process {
     pub(crate) registry: Registry,
     /// Cancelled by the first signal that asks the process to stop.
     pub(crate) stop: CancellationToken,
+    /// What may be asked for at the admin port.
+    pub(crate) commands: Commands,
 }
 
 /// Runs a role until it has ended by itself or was asked to; `role` ends soon after [`Process::stop`].
@@ -63,10 +69,21 @@ async fn run(
     let admin_tasks = Tasks::new();
     let admin_stop = CancellationToken::new();
     let metrics = registry.clone();
+    let commands = Commands::new();
+    let stops = stop.clone();
+    let drain = move |_: &HashMap<String, String>| {
+        if !stops.is_cancelled() {
+            tracing::info!("asked to drain");
+            stops.cancel();
+        }
+        Ok("draining, as after SIGTERM".to_owned())
+    };
+    commands.add("drain", Arc::new(drain));
     let admin = admin::serve(
         listener,
         readiness.clone(),
         Arc::new(move || telemetry::render(&metrics)),
+        commands.clone(),
         admin_stop.clone(),
     );
     admin_tasks.spawn("admin", async move {
@@ -82,6 +99,7 @@ async fn run(
         readiness,
         registry,
         stop,
+        commands,
     };
     let result = role(process).await;
     admin_stop.cancel();

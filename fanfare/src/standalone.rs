@@ -18,6 +18,7 @@ pub(crate) async fn run(process: Process) -> anyhow::Result<()> {
         readiness,
         registry,
         stop,
+        commands: _,
     } = process;
     let open = readiness.condition("accepting clients");
     let listener = bind(config.gateway.listen, "the public address").await?;

@@ -124,6 +124,8 @@ async fn main() -> Result<(), Error> {
         max_payload: 1_000_000,
         send_queue: 16 << 20,
         max_connections: 0,
+        handshakes_per_second: 0,
+        max_age: Duration::ZERO,
         origins: vec!["*".to_owned()],
         affinity_cookie: true,
     };

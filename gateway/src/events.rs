@@ -6,6 +6,7 @@ mod input;
 mod messages;
 mod online;
 mod recovery;
+mod returning;
 mod rooms;
 mod typing;
 
@@ -13,9 +14,12 @@ use std::sync::Arc;
 
 use bus::{Documents, Signals};
 use futures_util::future::BoxFuture;
-use model::{ClientError, ErrorCode, Namespace, RoomName};
+use lifecycle::Tasks;
+use model::{ClientError, ErrorCode, Namespace, RoomName, User};
+use proto::v1::{KeptRoom, KeptSession};
 use serde_json::json;
 use sio::{engine::CloseReason, packet::Encoded};
+use tokio::sync::oneshot;
 
 use self::input::Input;
 pub(crate) use self::{
@@ -28,10 +32,11 @@ use crate::{
     metrics::Metrics,
     presence_feed::PresenceFeed,
     publish::Publisher,
+    replay::Replay,
     rooms::{Joining, Rooms},
     session::{
-        Admission, Application, Authenticator, Claim, Connect, EventPacket, Refusal, Returns, Sessions,
-        Socket, Success, json as to_json,
+        Admission, Application, Authenticator, Claim, Connect, EventPacket, Refusal, Returns, SessionStore,
+        Sessions, Socket, Success, is_anonymous, json as to_json,
     },
     transport::Step,
 };
@@ -51,6 +56,10 @@ pub(crate) struct Core {
     pub(crate) access: Access,
     pub(crate) typing: Typing,
     pub(crate) metrics: Arc<Metrics>,
+    /// None where nothing outlives the process.
+    pub(crate) store: Option<Arc<SessionStore>>,
+    pub(crate) replay: Arc<Replay>,
+    pub(crate) tasks: Tasks,
 }
 
 /// The built-in vocabulary as an application of the Socket.IO layer.
@@ -96,7 +105,9 @@ impl Application for Vocabulary {
             let user = user?;
             let recovers = request.conn.handshake().recovers;
             let claim = Claim::from_auth(request.auth.as_deref());
-            if let Some(admission) = core.claim(claim, &request.namespace, &user).await {
+            if claim.pid.is_some()
+                && let Some(admission) = claim_apart(&core, claim, request.namespace, &user).await
+            {
                 return Ok(admission);
             }
             Ok(Admission {
@@ -128,6 +139,7 @@ impl Application for Vocabulary {
             }
             core.presence.connected(&socket);
             core.sessions.here(&socket);
+            core.keep(&socket, &mut joins).await?;
             socket.conn().send(&answer);
             for join in joins {
                 join.release(|_| Vec::new());
@@ -177,17 +189,77 @@ impl Application for Vocabulary {
 
     fn returned(&self, socket: &Arc<Socket>, returns: Returns, answer: Encoded) -> BoxFuture<'static, ()> {
         let (core, socket) = (Arc::clone(&self.core), Arc::clone(socket));
-        Box::pin(async move { core.returned(&socket, returns, answer).await })
+        let (done, ended) = oneshot::channel::<()>();
+        // Goes on when the connection ends: what was taken from elsewhere must arrive.
+        self.core.tasks.spawn("recovery", async move {
+            core.returned(&socket, returns, answer).await;
+            drop(done);
+        });
+        Box::pin(async move {
+            let _ = ended.await;
+        })
     }
 
     fn away_again(&self, pid: Option<&str>, returns: Returns) {
-        if let (Some(pid), Returns::Here { away, .. }) = (pid, returns) {
-            self.core.sessions.put(pid, away);
+        if let Some(pid) = pid {
+            self.core.decline(pid, returns);
         }
     }
 
     fn disconnected(&self, socket: &Arc<Socket>, reason: CloseReason) {
         self.core.disconnected(socket, reason);
+    }
+}
+
+/// As [`Core::claim`], but what was claimed is put back if the connection ends meanwhile.
+async fn claim_apart(
+    core: &Arc<Core>,
+    claim: Claim,
+    namespace: Namespace,
+    user: &Arc<User>,
+) -> Option<Admission> {
+    let (sender, receiver) = oneshot::channel();
+    let (claims, user) = (Arc::clone(core), Arc::clone(user));
+    core.tasks.spawn("claim", async move {
+        let admission = claims.claim(claim, &namespace, &user).await;
+        if let Err(Some(Admission {
+            pid: Some(pid),
+            returns: Some(returns),
+            ..
+        })) = sender.send(admission)
+        {
+            claims.decline(&pid, returns);
+        }
+    });
+    receiver.await.ok().flatten()
+}
+
+impl Core {
+    /// A new socket, for the store.
+    async fn keep(&self, socket: &Socket, joins: &mut [Joining]) -> Result<(), Refusal> {
+        let (Some(store), Some(pid)) = (&self.store, socket.pid()) else {
+            return Ok(());
+        };
+        let mut rooms = Vec::with_capacity(joins.len());
+        for join in joins {
+            rooms.push(KeptRoom {
+                seq: join.confirmed().await.map_err(|_| Refusal::Unavailable)?,
+                name: join.room().name().to_string(),
+                ..KeptRoom::default()
+            });
+        }
+        let session = KeptSession {
+            namespace: socket.namespace().to_string(),
+            socket_id: socket.id().to_owned(),
+            user_id: socket.user().id.to_string(),
+            username: socket.user().username.to_string(),
+            anonymous: is_anonymous(socket.user()),
+            connected_at_ms: socket.connected_at_ms(),
+            rooms,
+            ..KeptSession::default()
+        };
+        store.begin(pid, session);
+        Ok(())
     }
 }
 
@@ -252,6 +324,12 @@ impl Call {
                 }
             })),
         }
+    }
+
+    /// Tells the store, if it keeps the socket's session.
+    fn kept<T>(&self, tell: impl FnOnce(&Arc<SessionStore>, &str) -> T) -> Option<T> {
+        let store = self.core.store.as_ref()?;
+        self.socket.pid().map(|pid| tell(store, pid))
     }
 
     fn join(&self, room: RoomName) -> Joining {

@@ -7,7 +7,7 @@
 //! names, and the same bytes serve all members of a room.
 
 use std::{
-    collections::VecDeque,
+    collections::{HashMap, VecDeque},
     fmt,
     str::FromStr,
     sync::Arc,
@@ -45,8 +45,9 @@ pub(crate) struct Lane {
     /// Ascending by number.
     entries: VecDeque<Entry>,
     bytes: usize,
-    /// Number of the newest entry that was given up.
-    floor: u64,
+    /// Number of each room's newest entry that was given up, so that a quiet room's members are not late
+    /// because others talk.
+    floors: HashMap<RoomToken, u64>,
 }
 
 /// A client's position: everything up to it has been received.
@@ -140,7 +141,7 @@ impl Journal {
                 position,
                 entries: VecDeque::new(),
                 bytes: 0,
-                floor: 0,
+                floors: HashMap::new(),
             }),
         })
     }
@@ -227,13 +228,46 @@ impl Lane {
     fn give_up(&mut self) {
         if let Some(entry) = self.entries.pop_front() {
             self.bytes -= entry.event.size() + OVERHEAD;
-            self.floor = entry.event.number;
+            self.floors.insert(entry.room, entry.event.number);
         }
+    }
+
+    /// Events of the room up to this number are no longer known.
+    pub(crate) fn floor(&self, room: RoomToken) -> u64 {
+        self.floors.get(&room).copied().unwrap_or_default()
+    }
+
+    /// Nobody comes back to this room.
+    pub(crate) fn forget(&mut self, room: RoomToken) {
+        self.floors.remove(&room);
+    }
+
+    /// Number and place in the log of every event that went to the members of a room, in order.
+    pub(crate) fn steps(&self) -> Vec<(u64, Offset)> {
+        let common = self
+            .entries
+            .iter()
+            .filter(|entry| matches!(entry.receivers, Receivers::Members { .. }));
+        common
+            .map(|entry| (entry.event.number, entry.event.offset))
+            .collect()
+    }
+
+    /// The same of the events that went to one socket alone, by socket.
+    pub(crate) fn own_steps(&self) -> HashMap<&str, Vec<(u64, Offset)>> {
+        let mut own: HashMap<&str, Vec<_>> = HashMap::new();
+        for Entry { event, receivers, .. } in &self.entries {
+            if let Receivers::Socket(socket) = receivers {
+                own.entry(socket).or_default().push((event.number, event.offset));
+            }
+        }
+        own
     }
 
     /// What was sent to one socket behind `after`; `None` when some of it is no longer known.
     pub(crate) fn missed(&self, after: u64, returning: &Returning<'_>) -> Option<Vec<Journaled>> {
-        if after < self.floor || after > self.position.number {
+        let is_late = |(room, since): &(RoomToken, u64)| after.max(*since) < self.floor(*room);
+        if after > self.position.number || returning.rooms.iter().any(is_late) {
             return None;
         }
         let first = self.entries.partition_point(|entry| entry.event.number <= after);
@@ -425,5 +459,14 @@ mod tests {
         };
         assert_eq!(names(journal.lane().missed(first, &returning)), None);
         assert_eq!(names(journal.lane().missed(second, &returning)), Some(Vec::new()));
+        let quiet = Returning {
+            rooms: &[(token(2), 0)],
+            ..returning
+        };
+        assert_eq!(
+            names(journal.lane().missed(0, &quiet)),
+            Some(Vec::new()),
+            "its room was silent all the time"
+        );
     }
 }

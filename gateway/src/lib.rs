@@ -13,8 +13,11 @@ pub mod metrics;
 pub mod peers;
 mod presence_feed;
 mod publish;
+mod remains;
+mod replay;
 mod rooms;
 pub mod session;
+mod trail;
 pub mod transport;
 
 use std::{
@@ -45,14 +48,16 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     deliver::Deliverer,
-    events::{Core, Handover, MovedSessions, Vocabulary},
+    events::{Core, Handover, Vocabulary},
     interest::Interest,
     journal::Journal,
     metrics::Metrics,
     peers::Peers,
     presence_feed::PresenceFeed,
     publish::Publisher,
-    session::{Authenticator, Sessions, SocketServer},
+    remains::Remains,
+    replay::Replay,
+    session::{Authenticator, SessionStore, Sessions, SocketServer},
     transport::{EngineOptions, EngineServer, Forwarder},
 };
 pub use crate::{
@@ -101,9 +106,10 @@ pub struct Gateway {
     draining: Arc<AtomicBool>,
     engine: Arc<EngineServer>,
     rooms: Arc<Rooms>,
-    journal: Arc<Journal>,
     sessions: Arc<Sessions>,
-    moved: Arc<MovedSessions>,
+    core: Arc<Core>,
+    /// None where nothing outlives the process.
+    remains: Option<Arc<Remains>>,
     metrics: Arc<Metrics>,
     signals: Arc<dyn Signals>,
     path: String,
@@ -186,6 +192,10 @@ impl Gateway {
             &tasks,
             &registry,
         )?;
+        let store = (cluster.is_some() && !config.gateway.recovery.is_zero())
+            .then(|| SessionStore::new(Arc::clone(&documents), id.clone(), tasks.clone()));
+        let room_keeps = config.bus.max_messages_per_room as usize;
+        let replay = Replay::new(Arc::clone(&log), room_keeps);
         let core = Arc::new(Core {
             rooms: Arc::clone(&rooms),
             journal: Arc::clone(&journal),
@@ -199,11 +209,31 @@ impl Gateway {
             access: events::Access::new(config),
             typing: events::Typing::new(tasks.clone()),
             metrics: Arc::clone(&metrics),
+            store: store.clone(),
+            replay,
+            tasks: tasks.clone(),
         });
         let handover = Handover::new(Arc::clone(&core), Arc::clone(&deliverer), tasks.clone());
         tasks.background("session hand-over", async move { handover.answer(claims).await });
-        let moved = Arc::clone(&core.moved);
-        let vocabulary = Arc::new(Vocabulary::new(core, Authenticator::new(&config.auth)));
+        let remains = store.map(|store| {
+            Arc::new(Remains {
+                store,
+                journal: Arc::clone(&journal),
+                rooms: Arc::clone(&rooms),
+                deliverer: Arc::clone(&deliverer),
+                sessions: Arc::clone(&sessions),
+                partitions: core.publisher.log().partitions(),
+            })
+        });
+        if let Some(remains) = remains.clone() {
+            let store = Arc::clone(&remains.store);
+            tasks.background("keep sessions", store.run());
+            tasks.background("trail", async move { remains.keep_marks(positions).await });
+        }
+        let vocabulary = Arc::new(Vocabulary::new(
+            Arc::clone(&core),
+            Authenticator::new(&config.auth),
+        ));
         let sockets = SocketServer::new(vocabulary, Limits::default(), Arc::clone(&metrics));
         let settings = &config.gateway;
         let options = EngineOptions {
@@ -217,6 +247,8 @@ impl Gateway {
             max_payload: settings.max_payload,
             send_queue: settings.send_queue,
             max_connections: settings.max_connections,
+            handshakes_per_second: config.limits.handshakes_per_second,
+            max_age: settings.max_connection_age,
             origins: config.cors.origins.clone(),
             affinity_cookie: true,
         };
@@ -250,9 +282,9 @@ impl Gateway {
             draining: Arc::default(),
             engine,
             rooms,
-            journal,
             sessions,
-            moved,
+            core,
+            remains,
             metrics,
             signals,
             path,
@@ -278,17 +310,14 @@ impl Gateway {
         };
         self.tasks
             .background("statements", async move { statements.answer(wishes).await });
-        let rooms = Arc::clone(&self.rooms);
-        let (journal, sessions) = (Arc::clone(&self.journal), Arc::clone(&self.sessions));
-        let moved = Arc::clone(&self.moved);
-        self.tasks.background("sweep rooms", async move {
+        let (core, engine) = (Arc::clone(&self.core), Arc::clone(&self.engine));
+        self.tasks.background("sweep", async move {
             loop {
                 tokio::time::sleep(SWEEP).await;
                 let now = Instant::now();
-                journal.sweep(now);
-                rooms.give_up(sessions.expire(now));
-                moved.sweep(now, sessions.window());
-                rooms.sweep(now);
+                core.sweep(now);
+                let old = engine.close_old(now);
+                core.metrics.sent_away("age", old);
             }
         });
         let heartbeat = self.heartbeat();
@@ -307,6 +336,7 @@ impl Gateway {
     /// Tells everybody that no new clients are taken.
     fn set_draining(&self) {
         self.draining.store(true, Ordering::Relaxed);
+        self.metrics.draining.set(1);
         self.heartbeat()(false);
     }
 

@@ -3,7 +3,7 @@
 
 use model::{ErrorCode, Namespace};
 use prometheus::{
-    Histogram, HistogramVec, IntCounter, IntCounterVec, IntGaugeVec, Registry, histogram_opts, opts,
+    Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry, histogram_opts, opts,
 };
 use sio::engine::{CloseReason, HandshakeError};
 
@@ -46,6 +46,9 @@ pub struct Metrics {
     pub(crate) catch_ups: IntCounter,
     forwards: IntCounterVec,
     recoveries: IntCounterVec,
+    sent_away: IntCounterVec,
+    pub(crate) draining: IntGauge,
+    pub(crate) left_behind: IntGauge,
 }
 
 impl Metrics {
@@ -127,6 +130,18 @@ impl Metrics {
                 ),
                 &["result"],
             )?,
+            sent_away: IntCounterVec::new(
+                opts!(
+                    "fanfare_sent_away_total",
+                    "Connections closed so that their clients come back elsewhere, by reason: drain, shed, age"
+                ),
+                &["why"],
+            )?,
+            draining: IntGauge::new("fanfare_draining", "1 while the gateway drains")?,
+            left_behind: IntGauge::new(
+                "fanfare_sessions_away",
+                "Sessions whose sockets are gone and may come back",
+            )?,
             forwards: IntCounterVec::new(
                 opts!(
                     "fanfare_forwards_total",
@@ -148,6 +163,9 @@ impl Metrics {
         registry.register(Box::new(metrics.catch_ups.clone()))?;
         registry.register(Box::new(metrics.forwards.clone()))?;
         registry.register(Box::new(metrics.recoveries.clone()))?;
+        registry.register(Box::new(metrics.sent_away.clone()))?;
+        registry.register(Box::new(metrics.draining.clone()))?;
+        registry.register(Box::new(metrics.left_behind.clone()))?;
         Ok(metrics)
     }
 
@@ -166,8 +184,14 @@ impl Metrics {
         self.errors.with_label_values(&[error.message()]).inc();
     }
 
-    pub(crate) fn connection_refused(&self) {
-        self.connections.with_label_values(&["full"]).inc();
+    /// `status` is `full` or `busy`.
+    pub(crate) fn connection_refused(&self, status: &str) {
+        self.connections.with_label_values(&[status]).inc();
+    }
+
+    /// `why` is `drain`, `shed` or `age`.
+    pub(crate) fn sent_away(&self, why: &str, count: usize) {
+        self.sent_away.with_label_values(&[why]).inc_by(count as u64);
     }
 
     pub(crate) fn socket_connected(&self, namespace: &Namespace) {

@@ -9,7 +9,10 @@ mod variants;
 
 use std::{
     collections::{HashMap, VecDeque},
-    sync::{Arc, Weak},
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicU32, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -374,6 +377,8 @@ pub struct Rooms {
     linger: Duration,
     /// Rooms that became empty, oldest first.
     empty: Mutex<VecDeque<(Instant, Weak<Room>)>>,
+    /// Joins under way, by partition.
+    joining: Vec<AtomicU32>,
 }
 
 impl Rooms {
@@ -391,6 +396,7 @@ impl Rooms {
             journal,
             linger,
             empty: Mutex::default(),
+            joining: (0..partitions).map(|_| AtomicU32::new(0)).collect(),
         })
     }
 
@@ -410,6 +416,7 @@ impl Rooms {
     /// in the room already is held again.
     pub(crate) fn join(self: &Arc<Self>, socket: &Arc<Socket>, name: RoomName) -> Joining {
         let token = RoomToken::new(socket.namespace(), &name);
+        self.joining(token).fetch_add(1, Ordering::SeqCst);
         let mut rooms = socket.rooms.lock();
         if let Some((room, slot)) = rooms.iter().find(|(room, _)| room.token == token) {
             let hold = room.inner.lock().hold(*slot);
@@ -430,6 +437,17 @@ impl Rooms {
             rooms.push((Arc::clone(&room), slot));
             return Joining::new(self, &room, socket, slot, true, hold);
         }
+    }
+
+    /// Whether a member of some room of the partition may be held: it has not got yet what others have.
+    pub(crate) fn holds(&self, partition: u16) -> bool {
+        let joining = self.joining.get(usize::from(partition));
+        joining.is_some_and(|joining| joining.load(Ordering::SeqCst) > 0)
+    }
+
+    fn joining(&self, token: RoomToken) -> &AtomicU32 {
+        // There is one for each partition.
+        &self.joining[usize::from(self.partition(token)) % self.joining.len()]
     }
 
     /// Takes a socket out of a room; `false` when it was not in it.
@@ -547,6 +565,7 @@ impl Rooms {
                     inner.interest = State::Gone;
                     drop(inner);
                     self.forget(&room);
+                    self.journal.lane().forget(room.token);
                     self.interest.end(room.partition, room.token);
                 }
                 State::Asked(_) if inner.is_empty() => {

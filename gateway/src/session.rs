@@ -4,12 +4,15 @@ mod auth;
 mod recovery;
 mod server;
 mod socket;
+mod store;
 
 pub(crate) use auth::named_guest;
 pub use auth::{Authenticator, Refusal};
-pub(crate) use recovery::{Arrived, Claim, Sessions, Who, is_recoverable};
+pub(crate) use recovery::{Arrived, Claim, Left, Sessions, Source, Who, is_anonymous, is_recoverable};
 pub use recovery::{Away, Moved, Returns};
 pub use server::{Admission, Application, Connect, EventPacket, SocketServer};
 pub(crate) use server::{Success, unavailable};
 pub(crate) use socket::json;
 pub use socket::{Socket, Sockets};
+pub use store::{BUCKET as SESSION_BUCKET, SPARE_AGE};
+pub(crate) use store::{SessionStore, Taken};

@@ -1,6 +1,8 @@
 //! Engine.IO over HTTP: handshakes, long-polling, WebSocket and the upgrade between them.
 
+mod admission;
 mod affinity;
+mod ages;
 pub mod conn;
 mod cors;
 mod driver;

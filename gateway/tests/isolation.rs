@@ -94,6 +94,8 @@ async fn a_panic_ends_its_own_connection_alone() {
         max_payload: 1_000_000,
         send_queue: 1 << 20,
         max_connections: 0,
+        handshakes_per_second: 0,
+        max_age: Duration::ZERO,
         origins: Vec::new(),
         affinity_cookie: true,
     };

@@ -2189,3 +2189,94 @@ pub struct MissedEvent {
     #[prost(message, optional, tag = "3")]
     pub publish: ::core::option::Option<Publish>,
 }
+/// What the store holds of a session: under the gateway that had it, and a hash of the `pid`.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct StoredSession {
+    #[prost(oneof = "stored_session::State", tags = "1, 2")]
+    pub state: ::core::option::Option<stored_session::State>,
+}
+/// Nested message and enum types in `StoredSession`.
+pub mod stored_session {
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
+    pub enum State {
+        #[prost(message, tag = "1")]
+        Kept(super::KeptSession),
+        /// The id of the gateway that took it over.
+        #[prost(string, tag = "2")]
+        MovedTo(::prost::alloc::string::String),
+    }
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct KeptSession {
+    #[prost(string, tag = "1")]
+    pub namespace: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub socket_id: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub user_id: ::prost::alloc::string::String,
+    #[prost(string, tag = "4")]
+    pub username: ::prost::alloc::string::String,
+    /// A guest without a token.
+    #[prost(bool, tag = "5")]
+    pub anonymous: bool,
+    #[prost(uint64, tag = "6")]
+    pub connected_at_ms: u64,
+    #[prost(message, repeated, tag = "7")]
+    pub rooms: ::prost::alloc::vec::Vec<KeptRoom>,
+    /// How it came from yet another gateway, if it did.
+    #[prost(message, optional, tag = "8")]
+    pub arrived: ::core::option::Option<KeptArrival>,
+    /// Events that this socket got alone, at places of its own.
+    #[prost(message, repeated, tag = "9")]
+    pub own: ::prost::alloc::vec::Vec<OwnEvent>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct KeptRoom {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// What the room got behind this sequence of its partition is for the socket.
+    #[prost(uint64, tag = "2")]
+    pub seq: u64,
+    /// Place in the gateway's journal at which the socket had everything it was to get until then; known once
+    /// the gateway was drained.
+    #[prost(uint64, tag = "3")]
+    pub since: u64,
+    /// Events of the room up to this place in the journal are no longer known there. As `since`.
+    #[prost(uint64, tag = "4")]
+    pub floor: u64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct KeptArrival {
+    /// The position the client came with; empty for none.
+    #[prost(string, tag = "1")]
+    pub position: ::prost::alloc::string::String,
+    /// The same in the journal of this gateway.
+    #[prost(uint64, tag = "2")]
+    pub number: u64,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct OwnEvent {
+    /// Place in the gateway's journal.
+    #[prost(uint64, tag = "1")]
+    pub number: u64,
+    #[prost(uint32, tag = "2")]
+    pub partition: u32,
+    #[prost(uint64, tag = "3")]
+    pub seq: u64,
+}
+/// What places in a gateway's journal mean in the log: at a step's place, the gateway had sent everything of the
+/// step's partition up to its sequence.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Trail {
+    /// By partition: what had been sent before the first step.
+    #[prost(uint64, repeated, tag = "1")]
+    pub base: ::prost::alloc::vec::Vec<u64>,
+    /// The steps, ascending by number; each number less the one before.
+    #[prost(uint64, repeated, tag = "2")]
+    pub numbers: ::prost::alloc::vec::Vec<u64>,
+    #[prost(uint32, repeated, tag = "3")]
+    pub partitions: ::prost::alloc::vec::Vec<u32>,
+    /// Each less the sequence before in its partition.
+    #[prost(uint64, repeated, tag = "4")]
+    pub seqs: ::prost::alloc::vec::Vec<u64>,
+}

@@ -157,6 +157,35 @@ impl Instance {
         metric(&self.admin, name, labels)
     }
 
+    /// Where its admin server is, as `HOST:PORT`.
+    #[must_use]
+    pub fn admin(&self) -> &str {
+        self.admin.trim_start_matches("http://")
+    }
+
+    /// Whether it runs.
+    ///
+    /// # Errors
+    /// When that cannot be found out.
+    pub fn is_running(&mut self) -> Result<bool> {
+        self.process.is_running()
+    }
+
+    /// Waits until it has ended, after whatever was to end it.
+    ///
+    /// # Errors
+    /// When it does not end well within 60 s, or has logged an error.
+    pub fn ended(mut self) -> Result<()> {
+        let status = self.process.wait(2 * START)?;
+        ensure!(
+            status.success(),
+            "{:?} ended with {status}; it wrote:\n{}",
+            self.role,
+            self.output()
+        );
+        self.process.no_errors()
+    }
+
     /// Sends it a signal.
     ///
     /// # Errors
@@ -285,7 +314,19 @@ impl Cluster {
     /// # Errors
     /// When it ends before it has an admin address.
     pub fn add(&mut self, role: Role) -> Result<&Instance> {
-        let instance = Instance::start(role, &self.settings)?;
+        self.add_with(role, &[])
+    }
+
+    /// As [`Cluster::add`], with settings of its own over the cluster's.
+    ///
+    /// # Errors
+    /// When it ends before it has an admin address.
+    pub fn add_with(&mut self, role: Role, settings: &[(&str, &str)]) -> Result<&Instance> {
+        let own = settings
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        let all: Vec<_> = self.settings.iter().cloned().chain(own).collect();
+        let instance = Instance::start(role, &all)?;
         let instances = match role {
             Role::Gateway => &mut self.gateways,
             Role::Worker => &mut self.workers,

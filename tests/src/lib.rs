@@ -4,7 +4,9 @@
 mod client;
 mod clients;
 mod cluster;
+pub mod faults;
 mod ledger;
+mod returner;
 mod round_robin;
 mod server;
 mod stock_members;
@@ -14,6 +16,7 @@ pub use client::{Answer, Client, Message, Published, offset};
 pub use clients::{Counts, Mode, artillery, chromium, node, python, python_program, scenario};
 pub use cluster::{Cluster, Instance, Role, Size, until};
 pub use ledger::{Ledger, Verdict};
+pub use returner::{Gateways, Returner, Seen};
 pub use round_robin::RoundRobin;
 pub use server::{JWT_SECRET, ProtocolSuites, Standalone, built};
 pub use servers::{self, Process};

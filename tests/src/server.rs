@@ -172,10 +172,13 @@ impl ProtocolSuites {
 /// When it is not built; `how` tells how to.
 pub fn built(name: &str, how: &str) -> Result<PathBuf> {
     let test = std::env::current_exe()?;
-    let profile = test
-        .parent()
-        .and_then(|deps| deps.parent())
-        .context("a test lies in target/<profile>/deps")?;
+    let place = test.parent().context("a program lies somewhere")?;
+    // Tests lie in target/<profile>/deps, programs a step above.
+    let profile = if place.ends_with("deps") {
+        place.parent().context("deps lies in target/<profile>")?
+    } else {
+        place
+    };
     let binary = profile.join(name);
     ensure!(
         binary.exists(),

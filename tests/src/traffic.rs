@@ -8,12 +8,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use model::{Namespace, RoomName, RoomToken, partition_of};
 use parking_lot::Mutex;
 use tokio::{runtime::Runtime, task::JoinSet};
 
-use crate::{Client, Ledger, Verdict, until};
+use crate::{
+    Ledger, Verdict,
+    returner::{Gateways, Returner},
+    until,
+};
 
 /// What was acknowledged has come everywhere by then, whatever happened.
 const SETTLE: Duration = Duration::from_secs(30);
@@ -53,7 +57,10 @@ impl Default for Load {
 /// A [`Load`] under way, in threads of its own. Ends when it is dropped.
 pub struct Traffic {
     runtime: Runtime,
-    members: Vec<(Arc<Client>, Vec<String>)>,
+    gateways: Gateways,
+    members: Vec<(Arc<Returner>, Vec<String>)>,
+    /// Publishers' connections.
+    senders: Vec<Arc<Returner>>,
     publishers: JoinSet<Result<()>>,
     shared: Arc<Shared>,
 }
@@ -84,8 +91,16 @@ pub struct Report {
     pub slowest_ack: Duration,
     /// Answers `UNAVAILABLE`.
     pub unavailable: usize,
-    /// Connections that ended, members' and publishers'.
-    pub closed: Vec<String>,
+    /// Publishers that gave up: why.
+    pub failed: Vec<String>,
+    /// Clients whose connections ended, and who came back.
+    pub reconnected: usize,
+    /// Times a client came back without its session.
+    pub fresh: usize,
+    /// Longest time a client was away.
+    pub longest_away: Duration,
+    /// Why connections ended.
+    pub ends: Vec<String>,
 }
 
 impl Traffic {
@@ -98,23 +113,21 @@ impl Traffic {
             .worker_threads(2)
             .enable_all()
             .build()?;
-        let gateway = |number: usize| {
-            let count = gateways.len().max(1);
-            gateways.get(number % count).copied().context("no gateway")
-        };
+        let spread = gateways.len().max(1);
+        let gateways: Gateways = Arc::new(Mutex::new(gateways.to_vec()));
         let shared = Arc::new(Shared::default());
         let rooms: Arc<[String]> = room_names(load.rooms)?.into();
         let members = runtime.block_on(async {
             let mut joining = JoinSet::new();
             for number in 0..load.members {
-                let address = gateway(number)?;
                 // Neighbours in number are on different gateways, so each room has members on all of them.
-                let first = number / gateways.len() * load.rooms / load.members.div_ceil(gateways.len());
+                let first = number / spread * load.rooms / load.members.div_ceil(spread);
                 let joined: Vec<_> = (0..load.rooms_of_member)
                     .map(|at| rooms[(first + at) % load.rooms].clone())
                     .collect();
+                let gateways = Arc::clone(&gateways);
                 joining.spawn(async move {
-                    let client = Client::connect(address).await?;
+                    let client = Returner::connect(&gateways, number).await?;
                     for room in &joined {
                         client.join(room).await?;
                     }
@@ -124,15 +137,19 @@ impl Traffic {
             joining.join_all().await.into_iter().collect::<Result<Vec<_>>>()
         })?;
         let mut publishers = JoinSet::new();
+        let mut senders = Vec::new();
         for number in 0..load.publishers {
-            let client = runtime.block_on(Client::connect(gateway(number)?))?;
+            let client = Arc::new(runtime.block_on(Returner::connect(&gateways, number))?);
+            senders.push(Arc::clone(&client));
             let shared = Arc::clone(&shared);
             let publishing = publish(client, number, load.rest, Arc::clone(&rooms), shared);
             publishers.spawn_on(publishing, runtime.handle());
         }
         Ok(Self {
             runtime,
+            gateways,
             members,
+            senders,
             publishers,
             shared,
         })
@@ -142,6 +159,46 @@ impl Traffic {
     #[must_use]
     pub fn acknowledged(&self) -> usize {
         self.shared.sent.lock().rooms.values().sum()
+    }
+
+    /// From now on clients that come back find these gateways.
+    pub fn set_gateways(&self, gateways: Vec<SocketAddr>) {
+        *self.gateways.lock() = gateways;
+    }
+
+    /// Breaks the connections of the clients, members and publishers, that `chosen` picks by their number.
+    pub fn cut(&self, mut chosen: impl FnMut(usize) -> bool) {
+        let members = self.members.iter().map(|(client, _)| client);
+        for (number, client) in members.chain(&self.senders).enumerate() {
+            if chosen(number) {
+                client.cut();
+            }
+        }
+    }
+
+    /// Waits until every room has the users that it should have, as those who join it are told. How long that took.
+    ///
+    /// # Errors
+    /// When it is not so within the time; says of which room.
+    pub fn until_presence_is_right(&self, within: Duration) -> Result<Duration> {
+        let mut expected: HashMap<&str, (usize, &Returner)> = HashMap::new();
+        for (client, rooms) in &self.members {
+            for room in rooms {
+                expected.entry(room).or_insert((0, client)).0 += 1;
+            }
+        }
+        let began = Instant::now();
+        for (room, (users, client)) in expected {
+            let mut last = 0;
+            while last != users {
+                ensure!(
+                    began.elapsed() < within,
+                    "{room} has {last} users instead of {users} after {within:?}"
+                );
+                last = self.runtime.block_on(client.join(room))?;
+            }
+        }
+        Ok(began.elapsed())
     }
 
     /// Waits until so many more are acknowledged.
@@ -159,11 +216,11 @@ impl Traffic {
     /// When a publisher was refused or disconnected.
     pub fn finish(mut self) -> Result<Report> {
         self.shared.stop.store(true, Ordering::Relaxed);
-        let mut closed = Vec::new();
+        let mut failed = Vec::new();
         self.runtime.block_on(async {
             while let Some(ended) = self.publishers.join_next().await {
                 if let Err(error) = ended? {
-                    closed.push(format!("a publisher: {error:#}"));
+                    failed.push(format!("{error:#}"));
                 }
             }
             anyhow::Ok(())
@@ -187,7 +244,6 @@ impl Traffic {
         let mut pause = Duration::ZERO;
         for (number, (client, rooms)) in self.members.iter().enumerate() {
             let member = format!("member {number}");
-            closed.extend(client.end().map(|end| format!("{member}: {end}")));
             for room in rooms {
                 sent.ledger.joined(&member, room);
             }
@@ -200,31 +256,55 @@ impl Traffic {
             }
             sent.ledger.received(&member, messages);
         }
+        let clients = self.members.iter().map(|(client, _)| client).chain(&self.senders);
+        let seen: Vec<_> = clients.map(|client| client.seen()).collect();
         Ok(Report {
             verdict: sent.ledger.check(),
             pause,
             slowest_ack: sent.slowest_ack,
             unavailable: sent.unavailable,
-            closed,
+            failed,
+            reconnected: seen.iter().filter(|seen| !seen.ends.is_empty()).count(),
+            fresh: seen.iter().map(|seen| seen.fresh).sum(),
+            longest_away: seen
+                .iter()
+                .map(|seen| seen.longest_away)
+                .max()
+                .unwrap_or_default(),
+            ends: seen.into_iter().flat_map(|seen| seen.ends).collect(),
         })
     }
 }
 
 impl Report {
-    /// Prints one line; nothing may be lost, doubled or reordered, and no connection may have ended.
+    /// Nothing may be lost or reordered, nobody may have come back as somebody new; nothing doubled, and no connection
+    /// ended, unless that is part of it.
     ///
     /// # Errors
     /// When something is wrong; says what.
-    pub fn ensure_clean(&self, what: &str) -> Result<()> {
+    pub fn ensure_clean(&self, what: &str, reconnects: bool, repeats: bool) -> Result<()> {
+        let Self {
+            verdict,
+            failed,
+            fresh,
+            ends,
+            ..
+        } = self;
         eprintln!(
-            "{what}: pause {:?}, slowest ack {:?}, {} UNAVAILABLE",
-            self.pause, self.slowest_ack, self.unavailable
+            "{what}: {verdict}; pause {:?}, slowest ack {:?}, {} UNAVAILABLE, {} reconnected, away {:?} at most, {fresh} fresh",
+            self.pause, self.slowest_ack, self.unavailable, self.reconnected, self.longest_away
         );
-        self.verdict.ensure_clean(what)?;
+        ensure!(verdict.acknowledged > 0, "{what}: nothing was acknowledged");
         ensure!(
-            self.closed.is_empty(),
-            "{what}: connections ended: {:?}",
-            self.closed
+            verdict.lost + verdict.reordered == 0 && (repeats || verdict.doubled == 0),
+            "{what}: {verdict}\n{}",
+            verdict.examples.join("\n")
+        );
+        ensure!(failed.is_empty(), "{what}: publishers gave up: {failed:?}");
+        ensure!(*fresh == 0, "{what}: {fresh} came back as somebody new");
+        ensure!(
+            reconnects || ends.is_empty(),
+            "{what}: connections ended: {ends:?}"
         );
         Ok(())
     }
@@ -248,7 +328,7 @@ fn room_names(count: usize) -> Result<Vec<String>> {
 }
 
 async fn publish(
-    client: Client,
+    client: Arc<Returner>,
     number: usize,
     rest: Duration,
     rooms: Arc<[String]>,

@@ -80,7 +80,7 @@ impl Handover {
         }
     }
 
-    /// Claims that nobody came back for.
+    /// Claims that nobody came back for: the sessions can be claimed again.
     fn give_up(&self, now: Instant) {
         let mut claimed = self.claimed.lock();
         let over: Vec<_> = claimed
@@ -90,7 +90,7 @@ impl Handover {
             .collect();
         for pid in over {
             if let Some((away, ..)) = claimed.remove(&pid) {
-                self.core.rooms.give_up(away.places);
+                self.core.sessions.put(&pid, away);
             }
         }
     }
@@ -125,6 +125,10 @@ impl Handover {
             id: &claim.user_id,
             anonymous: claim.anonymous,
         };
+        // The client is at yet another gateway by now: nobody comes back for the first claim.
+        if let Some((away, ..)) = self.claimed.lock().remove(claim.pid.as_str()) {
+            self.core.sessions.put(&claim.pid, away);
+        }
         match self
             .core
             .claim_here(&claim.pid, position.as_ref(), &namespace, &who)
@@ -191,7 +195,12 @@ impl Handover {
         };
         self.core.rooms.give_up(away.places);
         if reply.complete {
+            if let Some(store) = &self.core.store {
+                store.moved(&fetch.pid, &fetch.gateway);
+            }
             self.core.moved.note(&fetch.pid, fetch.gateway);
+        } else {
+            self.core.end(&fetch.pid);
         }
         reply
     }

@@ -1,49 +1,117 @@
-//! Clients that come back: to this gateway, or from another one (DESIGN, "Recovery").
+//! Claims of clients that come back: on sessions of this gateway, of another one, or of one that is gone (DESIGN,
+//! "Recovery").
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use bus::{SignalsError, subjects};
-use model::{GatewayId, Namespace, RoomName, RoomToken, User, UserId};
+use model::{GatewayId, Namespace, RoomName, User, UserId};
 use prost::Message;
-use proto::v1::{
-    ClaimReply, ClaimSession, Claimed, FetchMissed, MissedEvent, MissedReply, RoomPosition, SessionRequest,
-    claim_reply::Outcome, session_request::Step,
-};
-use sio::{engine::CloseReason, packet::Encoded};
+use proto::v1::{ClaimReply, ClaimSession, SessionRequest, claim_reply::Outcome, session_request::Step};
+use sio::engine::CloseReason;
 
 use super::Core;
 use crate::{
-    journal::{Journaled, Position, Receivers, Returning},
-    presence_feed::is_told,
-    rooms::Joining,
-    session::{Admission, Arrived, Away, Claim, Moved, Returns, Socket, Who, is_recoverable, named_guest},
+    journal::{Journaled, Position, Returning},
+    session::{
+        Admission, Away, Claim, Left, Moved, Returns, Socket, Source, Taken, Who, is_recoverable, named_guest,
+    },
 };
 
 /// Another gateway gets so long to answer a claim.
-const CLAIM: Duration = Duration::from_secs(2);
-/// And so long to have everything that a client missed.
-const FETCH: Duration = Duration::from_secs(5);
+const CLAIM: Duration = Duration::from_secs(5);
 /// A session may have moved on so often while its client kept an older position.
 const MOVES: usize = 4;
 
 /// Why nothing is recovered, as a metric label.
-type Because = &'static str;
+pub(super) type Because = &'static str;
 
 impl Core {
     pub(super) fn disconnected(&self, socket: &Arc<Socket>, reason: CloseReason) {
+        if socket.ends_later(reason) {
+            return;
+        }
         let places = if socket.pid().is_some() && is_recoverable(reason) {
             self.rooms.go_away(socket)
         } else {
             self.rooms.leave_all(socket);
             Vec::new()
         };
-        // Without a place its CONNECT was not answered.
-        if places.is_empty() {
-            self.sessions.end(socket);
-        } else {
-            self.sessions.away(socket, places);
+        if let Some(pid) = socket.pid() {
+            // Without a place its CONNECT was not answered.
+            if places.is_empty() {
+                self.end(pid);
+            } else {
+                if let Some(store) = &self.store {
+                    store.away(pid, places.iter().map(|place| place.room.name()));
+                }
+                self.sessions.away(socket, places);
+            }
         }
         self.presence.disconnected(socket);
+    }
+
+    /// Forgets what is too old.
+    pub(crate) fn sweep(self: &Arc<Self>, now: Instant) {
+        self.journal.sweep(now);
+        for (pid, places) in self.sessions.expire(now) {
+            self.rooms.give_up(places);
+            self.end(&pid);
+        }
+        self.moved.sweep(now, self.sessions.window());
+        self.rooms.sweep(now);
+        self.replay.sweep();
+        let away = i64::try_from(self.sessions.left_behind()).unwrap_or(i64::MAX);
+        self.metrics.left_behind.set(away);
+        if let Some(store) = &self.store {
+            store.sweep();
+        }
+    }
+
+    /// The session is over.
+    pub(super) fn end(&self, pid: &str) {
+        self.sessions.end(pid);
+        if let Some(store) = &self.store {
+            store.end(pid);
+        }
+    }
+
+    /// Ends a session that was taken from [`Sessions`](crate::session::Sessions).
+    fn give_up(&self, pid: &str, away: Away) {
+        self.rooms.give_up(away.places);
+        self.end(pid);
+    }
+
+    /// Nobody is there any more to whom this could be given.
+    pub(super) fn decline(&self, pid: &str, returns: Returns) {
+        match returns {
+            Returns::Here { away, .. } => self.sessions.put(pid, away),
+            Returns::There(moved) => {
+                self.sessions.end(pid);
+                // A gateway takes it back by itself.
+                if let Source::Store(left) = moved.source {
+                    self.give_back(pid, *left);
+                }
+            }
+        }
+    }
+
+    /// Puts back into the store what nothing came of.
+    pub(super) fn give_back(&self, pid: &str, left: Left) {
+        if let Some(store) = self.store.clone() {
+            let pid = pid.to_owned();
+            self.tasks.spawn("give session back", async move {
+                let Left {
+                    owner,
+                    session,
+                    revision,
+                    ..
+                } = left;
+                store.give_back(&owner, &pid, session, revision).await;
+            });
+        }
     }
 
     /// The session of a client that comes back, if all it missed can be had. Nothing is recovered in part.
@@ -60,11 +128,16 @@ impl Core {
             Err(_) => Err("unknown"),
         };
         match result {
-            Ok((user, returns)) => Some(Admission {
-                user,
-                pid: Some(pid.into()),
-                returns: Some(returns),
-            }),
+            Ok((user, returns)) => {
+                if matches!(returns, Returns::There(_)) {
+                    self.sessions.coming(&pid);
+                }
+                Some(Admission {
+                    user,
+                    pid: Some(pid.into()),
+                    returns: Some(returns),
+                })
+            }
             Err(because) => {
                 self.metrics.recovered(because);
                 None
@@ -98,7 +171,7 @@ impl Core {
                 {
                     return Ok((was, Returns::Here { away, after }));
                 }
-                self.rooms.give_up(away.places);
+                self.give_up(pid, away);
                 Err("forbidden")
             }
             Err("unknown") => {
@@ -139,14 +212,14 @@ impl Core {
             .ok_or("unknown")?;
         let Some(after) = away.after(position, self.journal.gateway()) else {
             // A position of a gateway it was at before: what it stands for here nobody knows any more.
-            self.rooms.give_up(away.places);
+            self.give_up(pid, away);
             return Err("too late");
         };
         let bytes = self
             .missed(&away, after)
             .map(|missed| missed.iter().map(Journaled::size).sum::<usize>());
         if bytes.is_none_or(|bytes| bytes > self.max_replay) {
-            self.rooms.give_up(away.places);
+            self.give_up(pid, away);
             return Err("too late");
         }
         Ok((away, after))
@@ -179,49 +252,109 @@ impl Core {
                 position: position.as_ref().map(ToString::to_string).unwrap_or_default(),
             };
             let answer = self.ask(&owner, Step::Claim(claim), CLAIM).await;
-            let reply = answer.and_then(|bytes| ClaimReply::decode(bytes).map_err(|_| "unknown"))?;
-            match reply.outcome {
-                Some(Outcome::Claimed(claimed)) => {
-                    return self.admit_from(owner, position, claimed, user);
-                }
-                Some(Outcome::MovedTo(gateway)) if gateway != self.journal.gateway().as_str() => {
-                    owner = gateway
-                }
-                Some(Outcome::TooLate(_)) => return Err("too late"),
-                Some(Outcome::MovedTo(_) | Outcome::Unknown(_)) | None => return Err("unknown"),
+            let moved_to = match answer {
+                Ok(answer) => match ClaimReply::decode(answer).map_err(|_| "unknown")?.outcome {
+                    Some(Outcome::Claimed(claimed)) => {
+                        let session = Session {
+                            socket_id: claimed.socket_id,
+                            user_id: claimed.user_id,
+                            username: claimed.username,
+                            connected_at_ms: claimed.connected_at_ms,
+                            rooms: claimed.rooms,
+                        };
+                        return self.admit_from(Source::Gateway(owner), position, session, user);
+                    }
+                    Some(Outcome::MovedTo(gateway)) => gateway,
+                    Some(Outcome::TooLate(_)) => return Err("too late"),
+                    Some(Outcome::Unknown(_)) | None => return Err("unknown"),
+                },
+                Err(_) => match self
+                    .claim_left(&owner, pid, position.as_ref(), namespace, &who)
+                    .await?
+                {
+                    Ok(left) => {
+                        let session = Session {
+                            socket_id: left.session.socket_id.clone(),
+                            user_id: left.session.user_id.clone(),
+                            username: left.session.username.clone(),
+                            connected_at_ms: left.session.connected_at_ms,
+                            rooms: left.session.rooms.iter().map(|room| room.name.clone()).collect(),
+                        };
+                        return self.admit_from(Source::Store(Box::new(left)), position, session, user);
+                    }
+                    Err(moved_to) => moved_to,
+                },
+            };
+            if moved_to == self.journal.gateway().as_str() {
+                return Err("unknown");
             }
+            owner = moved_to;
         }
         Err("unknown")
     }
 
+    /// Takes a session that a gateway left in the store, or names the gateway that has taken it.
+    pub(super) async fn claim_left(
+        &self,
+        owner: &str,
+        pid: &str,
+        position: Option<&Position>,
+        namespace: &Namespace,
+        who: &Who<'_>,
+    ) -> Result<Result<Left, String>, Because> {
+        let store = self.store.as_ref().ok_or("unknown")?;
+        let trail = store.trail(owner).await?;
+        let taken = store
+            .take(owner, pid, |session| who.had(session, namespace))
+            .await?;
+        Ok(match taken {
+            Taken::MovedTo(gateway) => Err(gateway),
+            Taken::Session { session, revision } => {
+                let number = Left::number(&session, position, owner).ok_or("too late")?;
+                Ok(Left {
+                    owner: owner.to_owned(),
+                    session,
+                    revision,
+                    number,
+                    trail,
+                })
+            }
+        })
+    }
+
     fn admit_from(
         &self,
-        owner: String,
+        source: Source,
         position: Option<Position>,
-        claimed: Claimed,
+        session: Session,
         user: &Arc<User>,
     ) -> Result<(Arc<User>, Returns), Because> {
-        let was = if claimed.user_id == user.id.as_str() {
+        let was = if session.user_id == user.id.as_str() {
             Arc::clone(user)
         } else {
-            let id = UserId::new(&claimed.user_id).map_err(|_| "unknown")?;
-            Arc::new(named_guest(id, &claimed.username))
+            let id = UserId::new(&session.user_id).map_err(|_| "unknown")?;
+            Arc::new(named_guest(id, &session.username))
         };
-        let rooms: Vec<RoomName> = claimed.rooms.iter().map(|room| RoomName::stored(room)).collect();
+        let rooms: Vec<RoomName> = session.rooms.iter().map(|room| RoomName::stored(room)).collect();
         if !rooms.iter().all(|room| self.access.may_stay(&was, room)) {
             return Err("forbidden");
         }
         let moved = Moved {
-            owner,
-            id: claimed.socket_id.into(),
-            connected_at_ms: claimed.connected_at_ms,
+            source,
+            id: session.socket_id.into(),
+            connected_at_ms: session.connected_at_ms,
             rooms,
             position,
         };
         Ok((was, Returns::There(moved)))
     }
 
-    async fn ask(&self, gateway: &str, step: Step, timeout: Duration) -> Result<bytes::Bytes, Because> {
+    pub(super) async fn ask(
+        &self,
+        gateway: &str,
+        step: Step,
+        timeout: Duration,
+    ) -> Result<bytes::Bytes, Because> {
         let request = SessionRequest { step: Some(step) };
         let subject = subjects::sessions_of(gateway);
         let answer = self
@@ -236,117 +369,13 @@ impl Core {
             }
         })
     }
+}
 
-    pub(super) async fn returned(&self, socket: &Arc<Socket>, returns: Returns, answer: Encoded) {
-        let done = match returns {
-            Returns::Here { away, after } => self.returned_here(socket, away, after, &answer),
-            Returns::There(moved) => self.returned_from(socket, moved, &answer).await,
-        };
-        if let Err(because) = done {
-            // It cannot be answered as a fresh one any more; it connects anew.
-            self.metrics.recovered(because);
-            socket.conn().close(CloseReason::TransportError);
-            return;
-        }
-        self.metrics.recovered("recovered");
-        self.sessions.here(socket);
-        self.presence.connected(socket);
-        let rooms: Vec<RoomName> = {
-            let rooms = socket.rooms.lock();
-            let names = rooms.iter().map(|(room, _)| room.name());
-            names.filter(|name| is_told(name)).cloned().collect()
-        };
-        for room in rooms {
-            // Nobody asked how many there are.
-            drop(self.presence.joined(socket, &room));
-        }
-    }
-
-    fn returned_here(
-        &self,
-        socket: &Arc<Socket>,
-        away: Away,
-        after: u64,
-        answer: &Encoded,
-    ) -> Result<(), Because> {
-        let places = away.places();
-        let mut lane = self.journal.lane();
-        let returning = Returning {
-            socket: socket.id(),
-            user: socket.user().id.as_str(),
-            rooms: &places,
-        };
-        let Some(missed) = lane.missed(after, &returning) else {
-            drop(lane);
-            self.rooms.give_up(away.places);
-            return Err("too late");
-        };
-        for event in missed {
-            socket.conn().send(&lane.encode(&event));
-        }
-        socket.conn().send(answer);
-        self.rooms.come_back(&mut lane, socket, away.places);
-        Ok(())
-    }
-
-    /// Gets into the rooms first, which hold what comes; the other gateway then knows how far its part goes.
-    async fn returned_from(
-        &self,
-        socket: &Arc<Socket>,
-        moved: Moved,
-        answer: &Encoded,
-    ) -> Result<(), Because> {
-        let mut joins: Vec<Joining> = moved
-            .rooms
-            .into_iter()
-            .map(|room| self.rooms.join(socket, room))
-            .collect();
-        let mut rooms = Vec::with_capacity(joins.len());
-        for join in &mut joins {
-            rooms.push(RoomPosition {
-                seq: join.confirmed().await.map_err(|_| "unavailable")?,
-                room: join.room().name().to_string(),
-            });
-        }
-        let fetch = FetchMissed {
-            pid: socket.pid().unwrap_or_default().to_owned(),
-            rooms,
-            gateway: self.journal.gateway().to_string(),
-        };
-        let reply = self.ask(&moved.owner, Step::Fetch(fetch), FETCH).await?;
-        let reply = MissedReply::decode(reply).map_err(|_| "unavailable")?;
-        if !reply.complete {
-            return Err("too late");
-        }
-        {
-            let mut lane = self.journal.lane();
-            let arrived = Arrived {
-                position: moved.position,
-                number: lane.number(),
-            };
-            // A socket comes over once in its life.
-            let _ = socket.arrived.set(Arc::new(arrived));
-            for MissedEvent {
-                partition,
-                seq,
-                publish,
-            } in reply.events
-            {
-                let publish = Arc::new(publish.unwrap_or_default());
-                let offset = model::Offset {
-                    partition: u16::try_from(partition).unwrap_or_default(),
-                    seq,
-                };
-                lane.next(offset, publish.time_ms);
-                let token = RoomToken::new(socket.namespace(), &RoomName::stored(&publish.room));
-                let event = lane.sent(token, publish, Receivers::Socket(socket.id().into()));
-                socket.conn().send(&lane.encode(&event));
-            }
-            socket.conn().send(answer);
-        }
-        for join in joins {
-            join.release(|_| Vec::new());
-        }
-        Ok(())
-    }
+/// A session of another gateway.
+struct Session {
+    socket_id: String,
+    user_id: String,
+    username: String,
+    connected_at_ms: u64,
+    rooms: Vec<String>,
 }

@@ -51,6 +51,7 @@ fn admit(call: Call, name: RoomName, history: u64) -> Step {
                 partition: joining.room().partition(),
                 seq: position,
             };
+            let kept = call.kept(|store, pid| store.joined(pid, &name, position));
             let users_count = match tokio::time::timeout(COUNT_TIMEOUT, counted).await {
                 Ok(Ok(count)) => count as usize,
                 Ok(Err(_)) | Err(_) => joining.room().local_users(),
@@ -63,6 +64,10 @@ fn admit(call: Call, name: RoomName, history: u64) -> Step {
                         .json(),
                 ),
             };
+            if let Some(kept) = kept.flatten() {
+                kept.await
+                    .map_err(|_| unavailable("the store does not take the session"))?;
+            }
             Ok(Joined {
                 room_id: &name,
                 users_count,
@@ -88,6 +93,7 @@ fn admit(call: Call, name: RoomName, history: u64) -> Step {
                 // Only a join that brought the socket into the room is taken back.
                 if joining.is_new() {
                     call.core.presence.left(&call.socket, &name);
+                    call.kept(|store, pid| store.left(pid, &name));
                 }
                 drop(joining);
                 call.reply::<()>(&Err(error));
@@ -111,6 +117,7 @@ pub(super) fn leave(call: Call, mut input: Input) -> Step {
                     .leave(&call.socket, RoomToken::new(call.namespace(), &room))
             {
                 call.core.presence.left(&call.socket, &room);
+                call.kept(|store, pid| store.left(pid, &room));
             }
             call.done(&json!({ "roomId": room }))
         }

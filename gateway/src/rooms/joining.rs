@@ -1,4 +1,4 @@
-use std::sync::Arc;
+use std::sync::{Arc, atomic::Ordering};
 
 use sio::packet::Encoded;
 
@@ -66,6 +66,12 @@ impl Joining {
 
     fn finish(&mut self, answer: impl FnOnce(Option<&str>) -> Vec<Encoded>) {
         self.released = true;
+        self.send(answer);
+        let joining = self.rooms.joining(self.room.token);
+        joining.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    fn send(&self, answer: impl FnOnce(Option<&str>) -> Vec<Encoded>) {
         let mut lane = self.rooms.journal.lane();
         let mut inner = self.room.inner.lock();
         // Under the room's lock, so that no event overtakes the answer.

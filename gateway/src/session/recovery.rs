@@ -8,15 +8,16 @@ use std::{
 
 use model::{GatewayId, Namespace, Role, RoomName, RoomToken, User};
 use parking_lot::Mutex;
+use proto::v1::{KeptRoom, KeptSession, OwnEvent};
 use serde::Deserialize;
 use sio::engine::CloseReason;
 
 use super::Socket;
-use crate::{journal::Position, rooms::Place, transport::server::push_random};
+use crate::{journal::Position, rooms::Place, trail::Trail, transport::server::push_random};
 
-/// A connection that is being closed is waited for so often, and so long each time, before a claim on its
-/// session gives up.
-const TRIES: usize = 50;
+/// A connection that is being closed, or a session that is on its way here, is waited for so often, and so long
+/// each time, before a claim on it gives up.
+const TRIES: usize = 150;
 const PAUSE: Duration = Duration::from_millis(10);
 
 /// What a client says of the connection it had.
@@ -51,13 +52,65 @@ pub enum Returns {
 
 /// A session that comes over from another gateway.
 pub struct Moved {
-    /// The other gateway.
-    pub(crate) owner: String,
+    pub(crate) source: Source,
     pub(crate) id: Box<str>,
     pub(crate) connected_at_ms: u64,
     pub(crate) rooms: Vec<RoomName>,
     /// The position up to which the client has everything; none when it has nothing since it connected.
     pub(crate) position: Option<Position>,
+}
+
+/// Where what a session's client missed is to be had.
+pub(crate) enum Source {
+    /// From the gateway that had it.
+    Gateway(String),
+    /// From the log: that gateway is gone.
+    Store(Box<Left>),
+}
+
+/// A session that a gateway left in the store.
+pub(crate) struct Left {
+    pub(crate) owner: String,
+    pub(crate) session: KeptSession,
+    /// Of the mark in the store that it is taken.
+    pub(crate) revision: u64,
+    /// The client has everything up to this place in the owner's journal.
+    pub(crate) number: u64,
+    pub(crate) trail: Arc<Trail>,
+}
+
+impl Left {
+    /// The place in its journal that a client means by its position; none when that cannot be known.
+    pub(crate) fn number(session: &KeptSession, position: Option<&Position>, owner: &str) -> Option<u64> {
+        match (position, &session.arrived) {
+            (Some(position), _) if position.gateway.as_str() == owner => Some(position.number),
+            (position, Some(arrived)) => {
+                let said = position.map(ToString::to_string).unwrap_or_default();
+                (said == arrived.position).then_some(arrived.number)
+            }
+            // Since it connected.
+            (None, None) => Some(0),
+            (Some(_), None) => None,
+        }
+    }
+
+    /// What a room got behind this sequence the client may not have; none when that is no longer known.
+    pub(crate) fn begin(&self, room: &KeptRoom, partition: u16) -> Option<u64> {
+        if self.number.max(room.since) < room.floor {
+            return None;
+        }
+        if self.number < room.since {
+            return Some(room.seq);
+        }
+        let through = self.trail.through(partition, self.number)?;
+        Some(through.max(room.seq))
+    }
+
+    /// Events that the socket got by itself, and whether the client has them.
+    pub(crate) fn own(&self) -> impl Iterator<Item = (&OwnEvent, bool)> {
+        let own = self.session.own.iter();
+        own.map(|event| (event, event.number <= self.number))
+    }
 }
 
 /// How a socket came over from another gateway.
@@ -136,6 +189,8 @@ pub(crate) struct Sessions {
 }
 
 enum Session {
+    /// On its way here from another gateway.
+    Coming,
     Here(Weak<Socket>),
     Away(Box<Away>),
 }
@@ -143,6 +198,8 @@ enum Session {
 /// What a claim finds.
 enum Found {
     Nothing,
+    /// Soon there is something.
+    Coming,
     /// Its connection still stands, as far as we know.
     Here(Arc<Socket>),
     Away(Box<Away>),
@@ -194,11 +251,14 @@ impl Sessions {
         }
     }
 
-    /// The session is over.
-    pub(crate) fn end(&self, socket: &Socket) {
-        if let Some(pid) = socket.pid() {
-            self.by_pid.lock().remove(pid);
-        }
+    /// The session comes here from another gateway.
+    pub(crate) fn coming(&self, pid: &str) {
+        self.by_pid.lock().insert(pid.into(), Session::Coming);
+    }
+
+    /// The session is over, or does not come.
+    pub(crate) fn end(&self, pid: &str) {
+        self.by_pid.lock().remove(pid);
     }
 
     /// The socket went away and may come back to `places`.
@@ -236,6 +296,7 @@ impl Sessions {
         for _ in 0..TRIES {
             match self.find(pid, namespace, who) {
                 Found::Nothing => return None,
+                Found::Coming => tokio::time::sleep(PAUSE).await,
                 Found::Away(away) => return Some(*away),
                 Found::Here(socket) => {
                     let taken = socket.conn().sockets.lock().take(namespace.as_str());
@@ -257,6 +318,7 @@ impl Sessions {
         let mut sessions = self.by_pid.lock();
         match sessions.get(pid) {
             None => Found::Nothing,
+            Some(Session::Coming) => Found::Coming,
             Some(Session::Here(socket)) => match socket.upgrade() {
                 Some(socket) if socket.namespace() == namespace && who.was(socket.user()) => {
                     Found::Here(socket)
@@ -266,22 +328,31 @@ impl Sessions {
             Some(Session::Away(away)) if away.namespace == *namespace && who.was(&away.user) => {
                 match sessions.remove(pid) {
                     Some(Session::Away(away)) => Found::Away(away),
-                    Some(Session::Here(_)) | None => Found::Nothing,
+                    Some(Session::Here(_) | Session::Coming) | None => Found::Nothing,
                 }
             }
             Some(Session::Away(_)) => Found::Nothing,
         }
     }
 
-    /// Ends the sessions whose time is over; the places nobody comes back to.
-    pub(crate) fn expire(&self, now: Instant) -> Vec<Place> {
-        let mut places = Vec::new();
+    /// Those whose sockets are away: for each its `pid`, and its places.
+    pub(crate) fn each_left_behind(&self, mut each: impl FnMut(&str, &Away)) {
+        for (pid, session) in &*self.by_pid.lock() {
+            if let Session::Away(away) = session {
+                each(pid, away);
+            }
+        }
+    }
+
+    /// Ends the sessions whose time is over: for each its `pid`, and the places nobody comes back to.
+    pub(crate) fn expire(&self, now: Instant) -> Vec<(Box<str>, Vec<Place>)> {
+        let mut ended = Vec::new();
         loop {
             let pid = {
                 let mut order = self.order.lock();
                 match order.front() {
                     Some((until, _)) if *until <= now => order.pop_front().map(|(_, pid)| pid),
-                    _ => return places,
+                    _ => return ended,
                 }
             };
             let mut sessions = self.by_pid.lock();
@@ -289,8 +360,8 @@ impl Sessions {
                 Some(Session::Away(away)) if away.until <= now => Some(pid),
                 _ => None,
             });
-            if let Some(Session::Away(away)) = over.and_then(|pid| sessions.remove(pid)) {
-                places.extend(away.places);
+            if let Some((pid, Session::Away(away))) = over.and_then(|pid| sessions.remove_entry(pid)) {
+                ended.push((pid, away.places));
             }
         }
     }
@@ -314,9 +385,15 @@ impl<'a> Who<'a> {
     fn was(&self, user: &User) -> bool {
         self.id == user.id.as_str() || (self.anonymous && is_anonymous(user))
     }
+
+    /// Whether the session is this user's, in this namespace.
+    pub(crate) fn had(&self, session: &KeptSession, namespace: &Namespace) -> bool {
+        let was = self.id == session.user_id || (self.anonymous && session.anonymous);
+        was && session.namespace == namespace.as_str()
+    }
 }
 
-fn is_anonymous(user: &User) -> bool {
+pub(crate) fn is_anonymous(user: &User) -> bool {
     user.role == Role::Guest && user.id.as_str().starts_with(super::auth::GUEST)
 }
 

@@ -40,7 +40,7 @@ pub trait Application: Send + Sync + 'static {
         reply: sio::packet::Encoded,
     ) -> BoxFuture<'static, ()>;
 
-    /// The connection of a client that came back ended before it was answered.
+    /// The connection of a client that came back ended before it could be told so.
     fn away_again(&self, pid: Option<&str>, returns: Returns);
 
     /// An event. Must not block.

@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 use serde::Serialize;
 use sio::{
     client::Client,
+    engine::CloseReason,
     packet::{Encoded, encode},
 };
 use smallvec::SmallVec;
@@ -34,6 +35,16 @@ pub struct Socket {
     pub(crate) arrived: OnceLock<Arc<Arrived>>,
     /// Rooms it is in.
     pub(crate) rooms: Mutex<SmallVec<[Slot; 3]>>,
+    returning: Mutex<Returning>,
+}
+
+/// Whether it is on its way back into its rooms.
+#[derive(Copy, Clone)]
+enum Returning {
+    No,
+    Yes,
+    /// Its connection has ended meanwhile.
+    Gone(CloseReason),
 }
 
 impl Socket {
@@ -54,6 +65,7 @@ impl Socket {
             pid,
             arrived: OnceLock::new(),
             rooms: Mutex::default(),
+            returning: Mutex::new(Returning::No),
         })
     }
 
@@ -78,7 +90,27 @@ impl Socket {
             pid,
             arrived: arrived.map(OnceLock::from).unwrap_or_default(),
             rooms: Mutex::default(),
+            returning: Mutex::new(Returning::Yes),
         })
+    }
+
+    /// Puts its end off until it [has returned](Socket::has_returned), if it is on its way: only then it is
+    /// known what it goes away with.
+    pub(crate) fn ends_later(&self, reason: CloseReason) -> bool {
+        let mut returning = self.returning.lock();
+        let later = !matches!(*returning, Returning::No);
+        if later {
+            *returning = Returning::Gone(reason);
+        }
+        later
+    }
+
+    /// It is back. Why it has ended meanwhile, if it has.
+    pub(crate) fn has_returned(&self) -> Option<CloseReason> {
+        match std::mem::replace(&mut *self.returning.lock(), Returning::No) {
+            Returning::Gone(reason) => Some(reason),
+            Returning::No | Returning::Yes => None,
+        }
     }
 
     pub(crate) fn pid(&self) -> Option<&str> {

@@ -20,8 +20,15 @@ use rand::Rng;
 use sio::engine::{CloseReason, HandshakeError, Session, Timing, TransportKind, Version};
 
 use super::{
-    Conn, EngineHandler, Forwarder, Handshake, affinity, cors::Origins, driver::Driver, forward::CLIENT_IP,
-    outbound::Mode, polling, reply, ws,
+    Conn, EngineHandler, Forwarder, Handshake,
+    admission::{Admission, Turn},
+    affinity,
+    ages::Ages,
+    cors::Origins,
+    driver::Driver,
+    forward::CLIENT_IP,
+    outbound::Mode,
+    polling, reply, ws,
 };
 use crate::{metrics::Metrics, session::Sockets};
 
@@ -40,6 +47,10 @@ pub struct EngineOptions {
     pub send_queue: usize,
     /// Sessions at a time; 0 for no limit.
     pub max_connections: usize,
+    /// Handshakes a second; 0 for no limit.
+    pub handshakes_per_second: u32,
+    /// Age at which sessions are closed, about; zero for never.
+    pub max_age: Duration,
     /// Allowed origins; `["*"]` for any.
     pub origins: Vec<String>,
     /// Handshakes are answered with the affinity cookie `fanfare`, unless the client has one. Tells load
@@ -56,8 +67,13 @@ pub struct EngineServer {
     metrics: Arc<Metrics>,
     sessions: Sessions,
     refuses: AtomicBool,
+    admission: Admission,
+    ages: Ages,
     forwarder: OnceLock<Arc<Forwarder>>,
 }
+
+/// When a gateway that takes nobody may be asked again.
+const FULL: Duration = Duration::from_secs(5);
 
 /// Whether a request has been forwarded already. It is forwarded once at most.
 #[derive(Copy, Clone, PartialEq, Eq)]
@@ -82,6 +98,8 @@ impl EngineServer {
     ) -> Arc<Self> {
         let origins = Origins::new(&options.origins);
         Arc::new(Self {
+            admission: Admission::new(options.handshakes_per_second),
+            ages: Ages::new(options.max_age),
             options,
             origins,
             handler,
@@ -225,16 +243,16 @@ impl EngineServer {
                 let full =
                     self.options.max_connections != 0 && self.sessions.len() >= self.options.max_connections;
                 if full || self.refuses.load(Ordering::Relaxed) {
-                    self.metrics.connection_refused();
-                    let mut response = reply::empty(StatusCode::SERVICE_UNAVAILABLE);
-                    response
-                        .headers_mut()
-                        .insert(header::RETRY_AFTER, http::HeaderValue::from_static("5"));
-                    // So that the next try may find another gateway.
-                    response
-                        .headers_mut()
-                        .insert(header::CONNECTION, http::HeaderValue::from_static("close"));
-                    return Ok(Answer::Own(response));
+                    self.metrics.connection_refused("full");
+                    return Ok(Answer::Own(come_back(FULL)));
+                }
+                match self.admission.turn(Instant::now()) {
+                    Turn::After(Duration::ZERO) => {}
+                    Turn::After(wait) => tokio::time::sleep(wait).await,
+                    Turn::Return(after) => {
+                        self.metrics.connection_refused("busy");
+                        return Ok(Answer::Own(come_back(after)));
+                    }
                 }
                 let handshake = Handshake::of(request.headers(), query.time.as_deref(), ip);
                 let cookie = self
@@ -296,7 +314,17 @@ impl EngineServer {
         let sid = new_sid(&self.options.gateway);
         let conn = Conn::new(sid, handshake, session, mode, self.options.send_queue, sockets);
         self.sessions.insert(&conn);
+        self.ages.add(&conn, now);
         conn
+    }
+
+    /// Closes the sessions that are old enough; how many.
+    pub(crate) fn close_old(&self, now: Instant) -> usize {
+        let old = self.ages.old(now);
+        for conn in &old {
+            conn.close(CloseReason::ServerShuttingDown);
+        }
+        old.len()
     }
 
     pub(super) fn drive(self: &Arc<Self>, conn: &Arc<Conn>) -> Driver {
@@ -334,6 +362,16 @@ impl Handshake {
             recovers: !time.is_some_and(|time| time.contains('.')) && !user_agent.starts_with("Dart/"),
         }
     }
+}
+
+/// No session now, but `after` a while, perhaps at another gateway.
+fn come_back(after: Duration) -> Response<Body> {
+    let mut response = reply::empty(StatusCode::SERVICE_UNAVAILABLE);
+    let headers = response.headers_mut();
+    headers.insert(header::RETRY_AFTER, after.as_secs().max(1).into());
+    // So that the next try may find another gateway.
+    headers.insert(header::CONNECTION, http::HeaderValue::from_static("close"));
+    response
 }
 
 fn is_websocket(headers: &HeaderMap) -> bool {

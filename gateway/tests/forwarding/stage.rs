@@ -84,6 +84,8 @@ impl Node {
             max_payload: MAX_PAYLOAD,
             send_queue: 16 << 20,
             max_connections: 0,
+            handshakes_per_second: 0,
+            max_age: Duration::ZERO,
             origins: vec!["https://app.example".to_owned()],
             affinity_cookie: true,
         };

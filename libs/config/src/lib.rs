@@ -69,6 +69,7 @@ sections! {
         path: String,
         recovery: Duration,
         drain: Duration,
+        max_connection_age: Duration,
         ping_interval: Duration,
         ping_timeout: Duration,
         upgrade_timeout: Duration,

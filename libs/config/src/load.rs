@@ -258,6 +258,7 @@ impl Reader {
                 path: self.path("gateway.path"),
                 recovery: self.seconds("gateway.recovery_seconds", 0, 86_400),
                 drain: self.seconds("gateway.drain_seconds", 0, 3600),
+                max_connection_age: self.seconds("gateway.max_connection_age_seconds", 0, 604_800),
                 ping_interval: self.millis("gateway.ping_interval_ms", 100),
                 ping_timeout: self.millis("gateway.ping_timeout_ms", 100),
                 upgrade_timeout: self.millis("gateway.upgrade_timeout_ms", 100),

@@ -104,6 +104,11 @@ pub const SETTINGS: &[Setting] = &[
         "How long a drain takes, in seconds, 0 to 3600",
     ),
     setting(
+        "gateway.max_connection_age_seconds",
+        "0",
+        "Connections are closed at about this age, in seconds, 0 to 604800, so that their clients come back elsewhere; 0 for never",
+    ),
+    setting(
         "gateway.ping_interval_ms",
         "25000",
         "Heartbeat interval in milliseconds, at least 100",
@@ -327,10 +332,10 @@ pub const SETTINGS: &[Setting] = &[
         "0",
         "Connections a user may have; 0 for no limit",
     ),
-    reserved(
+    setting(
         "limits.handshakes_per_second",
         "0",
-        "Handshakes a gateway admits a second; 0 for no limit",
+        "Handshakes a gateway admits a second, a short while held back or else told when to return; 0 for no limit",
     ),
     reserved(
         "limits.auth_failures_per_ip",

@@ -62,6 +62,7 @@ impl Config {
             "gateway.path" => gateway.path.clone().into(),
             "gateway.recovery_seconds" => number(gateway.recovery.as_secs()),
             "gateway.drain_seconds" => number(gateway.drain.as_secs()),
+            "gateway.max_connection_age_seconds" => number(gateway.max_connection_age.as_secs()),
             "gateway.ping_interval_ms" => number(gateway.ping_interval.as_millis()),
             "gateway.ping_timeout_ms" => number(gateway.ping_timeout.as_millis()),
             "gateway.upgrade_timeout_ms" => number(gateway.upgrade_timeout.as_millis()),

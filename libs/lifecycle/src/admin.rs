@@ -1,13 +1,16 @@
-//! The admin HTTP server: `/livez`, `/readyz`, `/metrics` (CONTRACT section 2).
+//! The admin HTTP server: `/livez`, `/readyz`, `/metrics` (CONTRACT section 2), and what an operator may ask a process
+//! to do, e.g. `POST /drain`.
 
-use std::{io, sync::Arc};
+use std::{collections::HashMap, io, sync::Arc};
 
 use axum::{
     Json, Router,
+    extract::{Path, Query},
     http::{StatusCode, header},
     response::IntoResponse,
-    routing::get,
+    routing::{get, post},
 };
+use parking_lot::RwLock;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -15,6 +18,37 @@ use crate::Readiness;
 
 /// Writes the metrics in Prometheus' text format.
 pub type Metrics = Arc<dyn Fn() -> String + Send + Sync>;
+
+/// What an operator may ask for, by `POST /<name>?<parameters>`. Cheap to clone; clones share the commands.
+#[derive(Clone, Default)]
+pub struct Commands {
+    commands: Arc<RwLock<HashMap<&'static str, Command>>>,
+}
+
+/// Begins what was asked for, from the parameters of the query, and says in words what it does, or why it does not.
+pub type Command = Arc<dyn Fn(&HashMap<String, String>) -> Result<String, String> + Send + Sync>;
+
+impl Commands {
+    /// None.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// From now on `POST /<name>` is answered: with 202 when it has begun, 400 when it has not.
+    pub fn add(&self, name: &'static str, command: Command) {
+        self.commands.write().insert(name, command);
+    }
+
+    fn run(&self, name: &str, parameters: &HashMap<String, String>) -> impl IntoResponse + use<> {
+        let command = self.commands.read().get(name).cloned();
+        match command.map(|command| command(parameters)) {
+            Some(Ok(words)) => (StatusCode::ACCEPTED, format!("{words}\n")),
+            Some(Err(words)) => (StatusCode::BAD_REQUEST, format!("{words}\n")),
+            None => (StatusCode::NOT_FOUND, "there is no such command\n".to_owned()),
+        }
+    }
+}
 
 /// Serves until `stop`, then finishes the requests under way.
 ///
@@ -24,17 +58,22 @@ pub async fn serve(
     listener: TcpListener,
     readiness: Readiness,
     metrics: Metrics,
+    commands: Commands,
     stop: CancellationToken,
 ) -> io::Result<()> {
-    let router = router(readiness, metrics);
+    let router = router(readiness, metrics, commands);
     axum::serve(listener, router)
         .with_graceful_shutdown(async move { stop.cancelled().await })
         .await
 }
 
 /// The routes alone.
-pub fn router(readiness: Readiness, metrics: Metrics) -> Router {
+pub fn router(readiness: Readiness, metrics: Metrics, commands: Commands) -> Router {
+    let run = async move |Path(name): Path<String>, Query(parameters): Query<HashMap<String, String>>| {
+        commands.run(&name, &parameters)
+    };
     Router::new()
+        .route("/{command}", post(run))
         .route("/livez", get(|| async { "ok\n" }))
         .route("/readyz", get(move || async move { ready(&readiness) }))
         .route(
@@ -72,8 +111,12 @@ mod tests {
     use crate::Tasks;
 
     async fn get(address: SocketAddr, path: &str) -> String {
+        ask(address, "GET", path).await
+    }
+
+    async fn ask(address: SocketAddr, method: &str, path: &str) -> String {
         let mut stream = TcpStream::connect(address).await.unwrap();
-        let request = format!("GET {path} HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n");
+        let request = format!("{method} {path} HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).await.unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await.unwrap();
@@ -86,10 +129,12 @@ mod tests {
         let address = listener.local_addr().unwrap();
         let (readiness, stop, tasks) = (Readiness::new(), CancellationToken::new(), Tasks::new());
         let log = readiness.condition("log");
+        let commands = Commands::new();
         let serving = serve(
             listener,
             readiness,
             Arc::new(|| "things_total 1\n".to_owned()),
+            commands.clone(),
             stop.clone(),
         );
         tasks.spawn("admin", async move { serving.await.unwrap() });
@@ -114,6 +159,24 @@ mod tests {
             "{metrics}"
         );
         assert!(get(address, "/other").await.starts_with("HTTP/1.1 404"));
+
+        let asked = ask(address, "POST", "/shed?percent=5").await;
+        assert!(asked.starts_with("HTTP/1.1 404"), "{asked}");
+        let percent = |parameters: &HashMap<String, String>| {
+            let percent = parameters.get("percent").ok_or("no percent")?;
+            Ok(format!("{percent} %"))
+        };
+        commands.add("shed", Arc::new(percent));
+        let asked = ask(address, "POST", "/shed?percent=5").await;
+        assert!(
+            asked.starts_with("HTTP/1.1 202") && asked.ends_with("5 %\n"),
+            "{asked}"
+        );
+        assert!(ask(address, "POST", "/shed").await.starts_with("HTTP/1.1 400"));
+        assert!(
+            get(address, "/shed").await.starts_with("HTTP/1.1 405"),
+            "asking changes nothing"
+        );
 
         stop.cancel();
         assert_eq!(tasks.shutdown(std::time::Duration::from_secs(30)).await, 0);

@@ -1,0 +1,334 @@
+//! Sockets that get back into their rooms, and first what they missed.
+
+use std::{collections::HashSet, sync::Arc, time::Duration};
+
+use model::{Offset, RoomName, RoomToken};
+use prost::Message;
+use proto::v1::{
+    Except, FetchMissed, KeptArrival, KeptRoom, KeptSession, MissedEvent, MissedReply, OwnEvent, Publish,
+    RoomPosition, session_request::Step,
+};
+use sio::{engine::CloseReason, packet::Encoded};
+
+use super::{Core, recovery::Because};
+use crate::{
+    journal::{Receivers, Returning},
+    presence_feed::is_told,
+    replay::ReplayError,
+    rooms::Joining,
+    session::{Arrived, Away, Left, Moved, Returns, Socket, Source, Who, is_anonymous},
+};
+
+/// Another gateway gets so long to have everything that a client missed.
+const FETCH: Duration = Duration::from_secs(5);
+
+/// Events that were missed, each with its place in the log.
+type Missed = Vec<(Offset, Publish)>;
+
+impl Core {
+    /// Ends with the socket in its rooms and its client told, or with its connection closed. Not to be cancelled: the
+    /// session is nowhere else.
+    pub(super) async fn returned(&self, socket: &Arc<Socket>, returns: Returns, answer: Encoded) {
+        let done = match returns {
+            Returns::Here { away, after } => self.returned_here(socket, away, after, &answer),
+            Returns::There(moved) => self.returned_from(socket, moved, &answer).await,
+        };
+        match done {
+            Ok(()) => {
+                self.metrics.recovered("recovered");
+                self.sessions.here(socket);
+                self.tell_presence(socket);
+            }
+            Err(because) => {
+                // It cannot be answered as a fresh one any more; it connects anew.
+                self.metrics.recovered(because);
+                if let Some(pid) = socket.pid() {
+                    self.end(pid);
+                }
+                socket.conn().close(CloseReason::TransportError);
+            }
+        }
+        if let Some(reason) = socket.has_returned() {
+            self.disconnected(socket, reason);
+        }
+    }
+
+    fn tell_presence(&self, socket: &Arc<Socket>) {
+        self.presence.connected(socket);
+        let rooms: Vec<RoomName> = {
+            let rooms = socket.rooms.lock();
+            let names = rooms.iter().map(|(room, _)| room.name());
+            names.filter(|name| is_told(name)).cloned().collect()
+        };
+        for room in rooms {
+            // Nobody asked how many there are.
+            drop(self.presence.joined(socket, &room));
+        }
+    }
+
+    fn returned_here(
+        &self,
+        socket: &Arc<Socket>,
+        away: Away,
+        after: u64,
+        answer: &Encoded,
+    ) -> Result<(), Because> {
+        let places = away.places();
+        let mut lane = self.journal.lane();
+        let returning = Returning {
+            socket: socket.id(),
+            user: socket.user().id.as_str(),
+            rooms: &places,
+        };
+        let Some(missed) = lane.missed(after, &returning) else {
+            drop(lane);
+            self.rooms.give_up(away.places);
+            return Err("too late");
+        };
+        for event in missed {
+            socket.conn().send(&lane.encode(&event));
+        }
+        socket.conn().send(answer);
+        self.rooms.come_back(&mut lane, socket, away.places);
+        Ok(())
+    }
+
+    /// Gets into the rooms first, which hold what comes; what was missed then ends where that begins.
+    async fn returned_from(
+        &self,
+        socket: &Arc<Socket>,
+        moved: Moved,
+        answer: &Encoded,
+    ) -> Result<(), Because> {
+        let Moved {
+            source,
+            rooms,
+            position,
+            ..
+        } = moved;
+        let mut joins: Vec<Joining> = rooms
+            .into_iter()
+            .map(|room| self.rooms.join(socket, room))
+            .collect();
+        let found = self.fetch(socket, source, position.as_ref(), &mut joins).await;
+        let missed = match found {
+            Ok(missed) => missed,
+            Err((because, left)) => {
+                if let (Some(pid), Some(left)) = (socket.pid(), left) {
+                    self.give_back(pid, *left);
+                }
+                return Err(because);
+            }
+        };
+        let mut kept = KeptSession {
+            namespace: socket.namespace().to_string(),
+            socket_id: socket.id().to_owned(),
+            user_id: socket.user().id.to_string(),
+            username: socket.user().username.to_string(),
+            anonymous: is_anonymous(socket.user()),
+            connected_at_ms: socket.connected_at_ms(),
+            ..KeptSession::default()
+        };
+        for join in &mut joins {
+            let seq = join.confirmed().await.map_err(|_| "unavailable")?;
+            kept.rooms.push(KeptRoom {
+                name: join.room().name().to_string(),
+                seq,
+                ..KeptRoom::default()
+            });
+        }
+        {
+            let mut lane = self.journal.lane();
+            kept.arrived = Some(KeptArrival {
+                position: position.as_ref().map(ToString::to_string).unwrap_or_default(),
+                number: lane.number(),
+            });
+            let arrived = Arrived {
+                position,
+                number: lane.number(),
+            };
+            // A socket comes over once in its life.
+            let _ = socket.arrived.set(Arc::new(arrived));
+            for (offset, publish) in missed {
+                let publish = Arc::new(publish);
+                lane.next(offset, publish.time_ms);
+                let token = RoomToken::new(socket.namespace(), &RoomName::stored(&publish.room));
+                let event = lane.sent(token, publish, Receivers::Socket(socket.id().into()));
+                socket.conn().send(&lane.encode(&event));
+                kept.own.push(OwnEvent {
+                    number: event.number,
+                    partition: offset.partition.into(),
+                    seq: offset.seq,
+                });
+            }
+            socket.conn().send(answer);
+        }
+        if let (Some(store), Some(pid)) = (&self.store, socket.pid()) {
+            store.begin(pid, kept);
+        }
+        for join in joins {
+            join.release(|_| Vec::new());
+        }
+        Ok(())
+    }
+
+    /// What was missed. With an error comes back what was taken from the store.
+    async fn fetch(
+        &self,
+        socket: &Arc<Socket>,
+        source: Source,
+        position: Option<&crate::journal::Position>,
+        joins: &mut [Joining],
+    ) -> Result<Missed, (Because, Option<Box<Left>>)> {
+        let owner = match source {
+            Source::Store(left) => return self.fetch_left(socket, left, joins).await,
+            Source::Gateway(owner) => owner,
+        };
+        let because = match self.fetch_there(socket, &owner, joins).await {
+            Ok(missed) => return Ok(missed),
+            Err(because) => because,
+        };
+        if because == "too late" {
+            return Err((because, None));
+        }
+        // It is gone in this very moment.
+        let pid = socket.pid().unwrap_or_default();
+        let who = Who::of(socket.user());
+        let left = self.claim_left(&owner, pid, position, socket.namespace(), &who);
+        match left.await {
+            Ok(Ok(left)) => self.fetch_left(socket, Box::new(left), joins).await,
+            Ok(Err(_)) => Err(("unknown", None)),
+            Err(because) => Err((because, None)),
+        }
+    }
+
+    /// From the gateway that had it.
+    async fn fetch_there(
+        &self,
+        socket: &Arc<Socket>,
+        owner: &str,
+        joins: &mut [Joining],
+    ) -> Result<Missed, Because> {
+        let mut rooms = Vec::with_capacity(joins.len());
+        for join in joins {
+            rooms.push(RoomPosition {
+                seq: join.confirmed().await.map_err(|_| "unavailable")?,
+                room: join.room().name().to_string(),
+            });
+        }
+        let fetch = FetchMissed {
+            pid: socket.pid().unwrap_or_default().to_owned(),
+            rooms,
+            gateway: self.journal.gateway().to_string(),
+        };
+        let reply = self.ask(owner, Step::Fetch(fetch), FETCH).await?;
+        let reply = MissedReply::decode(reply).map_err(|_| "unavailable")?;
+        if !reply.complete {
+            return Err("too late");
+        }
+        let events = reply.events.into_iter();
+        let missed = events.map(
+            |MissedEvent {
+                 partition,
+                 seq,
+                 publish,
+             }| {
+                let partition = u16::try_from(partition).unwrap_or_default();
+                (Offset { partition, seq }, publish.unwrap_or_default())
+            },
+        );
+        Ok(missed.collect())
+    }
+
+    /// From the log, for a gateway that is gone.
+    async fn fetch_left(
+        &self,
+        socket: &Arc<Socket>,
+        left: Box<Left>,
+        joins: &mut [Joining],
+    ) -> Result<Missed, (Because, Option<Box<Left>>)> {
+        match self.replay(socket, &left, joins).await {
+            Ok(missed) => Ok(missed),
+            Err("too late") => Err(("too late", None)),
+            Err(because) => Err((because, Some(left))),
+        }
+    }
+
+    async fn replay(
+        &self,
+        socket: &Arc<Socket>,
+        left: &Left,
+        joins: &mut [Joining],
+    ) -> Result<Missed, Because> {
+        let failed = |error: ReplayError| match error {
+            ReplayError::Gone => "too late",
+            ReplayError::Log(error) => {
+                tracing::warn!(%error, "what a client missed cannot be read");
+                "unavailable"
+            }
+        };
+        let places = |has: bool| {
+            let own = left.own().filter(move |(_, it_has)| *it_has == has);
+            own.map(|(event, _)| Offset {
+                partition: u16::try_from(event.partition).unwrap_or_default(),
+                seq: event.seq,
+            })
+        };
+        let known: HashSet<Offset> = places(true).collect();
+        let names: HashSet<String> = joins.iter().map(|join| join.room().name().to_string()).collect();
+        let mut found: Vec<(Offset, Publish)> = Vec::new();
+        for offset in places(false) {
+            let entry = self.publisher.log().get(offset.partition, offset.seq).await;
+            let entry = entry.map_err(|error| failed(error.into()))?.ok_or("too late")?;
+            let publish = Publish::decode(entry.payload).map_err(|_| "too late")?;
+            if names.contains(&publish.room) {
+                found.push((offset, publish));
+            }
+        }
+        for join in joins {
+            let through = join.confirmed().await.map_err(|_| "unavailable")?;
+            let room = join.room();
+            let kept = left
+                .session
+                .rooms
+                .iter()
+                .find(|kept| kept.name == room.name().as_str());
+            // The rooms are those of the session.
+            let Some(kept) = kept else { continue };
+            let partition = room.partition();
+            let after = left.begin(kept, partition).ok_or("too late")?;
+            let entries = self
+                .replay
+                .room(partition, room.token(), after, through)
+                .await
+                .map_err(failed)?;
+            for entry in entries {
+                let offset = Offset {
+                    partition,
+                    seq: entry.seq,
+                };
+                let publish = Publish::decode(entry.payload).map_err(|_| "too late")?;
+                let is_of_room =
+                    publish.room == room.name().as_str() && publish.namespace == room.namespace().as_str();
+                let is_new = found.iter().all(|(known, _)| *known != offset) && !known.contains(&offset);
+                if is_of_room && is_new && !is_excepted(publish.except.as_ref(), socket, &names) {
+                    found.push((offset, publish));
+                }
+            }
+        }
+        found.sort_by_key(|(offset, _)| *offset);
+        let bytes: usize = found.iter().map(|(_, publish)| publish.encoded_len()).sum();
+        if bytes > self.max_replay {
+            return Err("too late");
+        }
+        Ok(found)
+    }
+}
+
+fn is_excepted(except: Option<&Except>, socket: &Socket, rooms: &HashSet<String>) -> bool {
+    except.is_some_and(|except| {
+        except.sockets.iter().any(|id| id == socket.id())
+            || except.users.iter().any(|user| user == socket.user().id.as_str())
+            || except.rooms.iter().any(|room| rooms.contains(room))
+    })
+}
