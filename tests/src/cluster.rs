@@ -8,7 +8,7 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use servers::{Nats, NatsVersion, Process, Redis, Signal};
 
-use crate::server::{JWT_SECRET, START, built, get, metric, pause};
+use crate::server::{JWT_SECRET, START, ask, built, get, metric, pause};
 
 /// Lines of a role's log that a failed test shows.
 const SHOWN_LINES: usize = 60;
@@ -161,6 +161,14 @@ impl Instance {
     #[must_use]
     pub fn admin(&self) -> &str {
         self.admin.trim_start_matches("http://")
+    }
+
+    /// The whole answer of its admin server to a POST.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub fn post(&self, path: &str) -> Result<String> {
+        ask(&self.admin, "POST", path)
     }
 
     /// Whether it runs.

@@ -4,13 +4,14 @@
 use std::{
     fmt::Write,
     net::{Ipv4Addr, SocketAddr},
+    process::Command,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, ensure};
-use servers::{NatsVersion, Proxy, Signal};
+use servers::{NatsVersion, Process, Proxy, Signal};
 
-use crate::{Cluster, Load, Report, Role, Size, Traffic, until};
+use crate::{Cluster, Load, Report, Role, Size, Traffic, server::built, until};
 
 /// Every pause ends by then on a machine that does other things too; what is promised is less, and printed.
 const LONGEST: Duration = Duration::from_secs(30);
@@ -36,6 +37,8 @@ pub struct Fault {
     /// What it is called.
     pub name: &'static str,
     size: Size,
+    /// Environment variables of all roles.
+    settings: &'static [(&'static str, &'static str)],
     /// Clients have to come back.
     reconnects: bool,
     /// Events of the last moments may come again, under the same id.
@@ -47,6 +50,7 @@ const fn fault(name: &'static str, run: fn(&mut Cluster, &Traffic) -> Result<()>
     Fault {
         name,
         size: SIZE,
+        settings: &[],
         reconnects: false,
         repeats: false,
         run,
@@ -104,6 +108,12 @@ pub const FAULTS: &[Fault] = &[
     of_clients("connections cut every 2 s", |_, traffic| {
         connections_cut(traffic, 6)
     }),
+    of_clients("gateway POST /drain, replaced", gateway_told_to_drain),
+    of_clients("gateway shed 50 %", gateway_shed),
+    Fault {
+        settings: &[("FANFARE_GATEWAY__MAX_CONNECTION_AGE_SECONDS", "2")],
+        ..of_clients("connections closed at the age of 2 s", connections_grow_old)
+    },
     of_clients("rolling restart of every role", rolling_restart),
 ];
 
@@ -128,7 +138,7 @@ impl Fault {
         let clean = |report: &Report| report.ensure_clean(self.name, self.reconnects, self.repeats);
         Row {
             name: self.name.to_owned(),
-            outcome: under_load(self.size, &[], Load::default(), self.run, clean),
+            outcome: under_load(self.size, self.settings, Load::default(), self.run, clean),
         }
     }
 }
@@ -267,6 +277,40 @@ fn gateway_drained(cluster: &mut Cluster, traffic: &Traffic) -> Result<()> {
     traffic.flow(SOME)
 }
 
+fn gateway_told_to_drain(cluster: &mut Cluster, traffic: &Traffic) -> Result<()> {
+    cluster.add(Role::Gateway)?;
+    cluster.until_ready()?;
+    let drained = cluster.gateways.remove(0);
+    traffic.set_gateways(cluster.addresses()?);
+    let answer = drained.post("/drain")?;
+    ensure!(answer.starts_with("HTTP/1.1 202"), "{answer}");
+    drained.ended()?;
+    traffic.flow(SOME)
+}
+
+fn gateway_shed(cluster: &mut Cluster, traffic: &Traffic) -> Result<()> {
+    let gateway = cluster.gateways.first().context("there is one")?;
+    let before = gateway.metric("socket_active_connections", "")?;
+    let mut command = Command::new(built("fanfare", "cargo build -p fanfare")?);
+    command.args(["gateway", "shed", "--percent", "50", "--admin", gateway.admin()]);
+    let mut shed = Process::start("fanfare gateway shed", &mut command)?;
+    let status = shed.wait(LONGEST)?;
+    ensure!(status.success(), "{}", shed.output());
+    let half = (before / 2.0).floor();
+    until("half of the connections were closed", LONGEST, || {
+        Ok(gateway.metric("fanfare_sent_away_total", r#"why="shed""#)? >= half)
+    })?;
+    traffic.flow(SOME)
+}
+
+fn connections_grow_old(cluster: &mut Cluster, traffic: &Traffic) -> Result<()> {
+    until("everybody was sent on", LONGEST, || {
+        let closed = cluster.metric("fanfare_sent_away_total", r#"why="age""#)?;
+        Ok(closed >= cluster.metric("socket_active_connections", "")?)
+    })?;
+    traffic.flow(SOME)
+}
+
 /// Nobody can come back before the drained gateway is gone: what it left in the store is all there is.
 fn gateway_gone_before_clients_return(cluster: &mut Cluster, traffic: &Traffic) -> Result<()> {
     let drained = cluster.gateways.remove(0);
@@ -311,6 +355,7 @@ fn nats_cut_off(cluster: &mut Cluster, traffic: &Traffic) -> Result<()> {
     let behind = *addresses.last().context("it was added")?;
     // A part of the clients goes there, as if it were on purpose.
     let load = Load {
+        prefix: "cut-off-",
         members: 8,
         publishers: 1,
         ..Load::default()

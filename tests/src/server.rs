@@ -218,11 +218,19 @@ pub(crate) fn metric(admin: &str, name: &str, labels: &str) -> Result<f64> {
 
 /// The whole answer to a GET.
 pub(crate) fn get(url: &str, path: &str) -> Result<String> {
+    ask(url, "GET", path)
+}
+
+/// The whole answer to a request without a body.
+pub(crate) fn ask(url: &str, method: &str, path: &str) -> Result<String> {
     let address = url.strip_prefix("http://").context("not an http URL")?;
     let mut stream = TcpStream::connect(address)?;
     stream.set_read_timeout(Some(START))?;
     stream.write_all(
-        format!("GET {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n").as_bytes(),
+        format!(
+            "{method} {path} HTTP/1.1\r\nhost: {address}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+        )
+        .as_bytes(),
     )?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;

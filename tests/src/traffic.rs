@@ -30,6 +30,8 @@ const PARTITIONS: u16 = 16;
 /// Steady traffic on a cluster.
 #[derive(Copy, Clone, Debug)]
 pub struct Load {
+    /// How the names of its rooms and publishers begin: loads side by side are told apart.
+    pub prefix: &'static str,
     /// Rooms there are; each lies in another partition, as long as there are some.
     pub rooms: usize,
     /// Publishers, spread over the gateways; each sends to all rooms in turn, one message at a time.
@@ -45,6 +47,7 @@ pub struct Load {
 impl Default for Load {
     fn default() -> Self {
         Self {
+            prefix: "",
             rooms: usize::from(PARTITIONS),
             publishers: 4,
             members: 24,
@@ -116,7 +119,7 @@ impl Traffic {
         let spread = gateways.len().max(1);
         let gateways: Gateways = Arc::new(Mutex::new(gateways.to_vec()));
         let shared = Arc::new(Shared::default());
-        let rooms: Arc<[String]> = room_names(load.rooms)?.into();
+        let rooms: Arc<[String]> = room_names(load.prefix, load.rooms)?.into();
         let members = runtime.block_on(async {
             let mut joining = JoinSet::new();
             for number in 0..load.members {
@@ -142,7 +145,7 @@ impl Traffic {
             let client = Arc::new(runtime.block_on(Returner::connect(&gateways, number))?);
             senders.push(Arc::clone(&client));
             let shared = Arc::clone(&shared);
-            let publishing = publish(client, number, load.rest, Arc::clone(&rooms), shared);
+            let publishing = publish(client, load.prefix, number, load.rest, Arc::clone(&rooms), shared);
             publishers.spawn_on(publishing, runtime.handle());
         }
         Ok(Self {
@@ -311,14 +314,14 @@ impl Report {
 }
 
 /// Names of rooms in `/chat` that lie in the partitions in turn.
-fn room_names(count: usize) -> Result<Vec<String>> {
+fn room_names(prefix: &str, count: usize) -> Result<Vec<String>> {
     let chat = Namespace::new("/chat")?;
     let mut names: Vec<String> = Vec::with_capacity(count);
     for number in 0_usize.. {
         if names.len() == count {
             break;
         }
-        let name = format!("room-{number}");
+        let name = format!("{prefix}room-{number}");
         let partition = partition_of(RoomToken::new(&chat, &RoomName::new(&name)?), PARTITIONS);
         if usize::from(partition) == names.len() % usize::from(PARTITIONS) {
             names.push(name);
@@ -329,12 +332,13 @@ fn room_names(count: usize) -> Result<Vec<String>> {
 
 async fn publish(
     client: Arc<Returner>,
+    prefix: &str,
     number: usize,
     rest: Duration,
     rooms: Arc<[String]>,
     shared: Arc<Shared>,
 ) -> Result<()> {
-    let publisher = format!("publisher-{number}");
+    let publisher = format!("{prefix}publisher-{number}");
     for count in 0_usize.. {
         if shared.stop.load(Ordering::Relaxed) {
             break;

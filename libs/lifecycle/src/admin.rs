@@ -73,7 +73,7 @@ pub fn router(readiness: Readiness, metrics: Metrics, commands: Commands) -> Rou
         commands.run(&name, &parameters)
     };
     Router::new()
-        .route("/{command}", post(run))
+        .route("/{command}", post(run).fallback(async || StatusCode::NOT_FOUND))
         .route("/livez", get(|| async { "ok\n" }))
         .route("/readyz", get(move || async move { ready(&readiness) }))
         .route(
@@ -174,8 +174,8 @@ mod tests {
         );
         assert!(ask(address, "POST", "/shed").await.starts_with("HTTP/1.1 400"));
         assert!(
-            get(address, "/shed").await.starts_with("HTTP/1.1 405"),
-            "asking changes nothing"
+            get(address, "/shed").await.starts_with("HTTP/1.1 404"),
+            "looking changes nothing"
         );
 
         stop.cancel();

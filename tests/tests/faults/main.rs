@@ -86,6 +86,21 @@ fn connections_are_cut_again_and_again() -> Result<()> {
 }
 
 #[test]
+fn a_gateway_is_told_to_drain() -> Result<()> {
+    happens("gateway POST /drain, replaced")
+}
+
+#[test]
+fn a_gateway_sheds_half_of_its_connections() -> Result<()> {
+    happens("gateway shed 50 %")
+}
+
+#[test]
+fn connections_are_closed_at_an_age() -> Result<()> {
+    happens("connections closed at the age of 2 s")
+}
+
+#[test]
 fn every_role_is_restarted() -> Result<()> {
     happens("rolling restart of every role")
 }
