@@ -23,7 +23,15 @@ const PAUSE: Duration = Duration::from_millis(20);
 const SHOWN: usize = 4000;
 
 /// What runs, to be ended whatever ends this process.
-static RUNNING: Mutex<Vec<u32>> = Mutex::new(Vec::new());
+static RUNNING: Mutex<Running> = Mutex::new(Running {
+    processes: Vec::new(),
+    directories: Vec::new(),
+});
+
+struct Running {
+    processes: Vec<u32>,
+    directories: Vec<PathBuf>,
+}
 
 /// What to start, and with what.
 #[derive(Clone, Debug, Default)]
@@ -142,10 +150,12 @@ impl Deployment {
     }
 
     fn empty(settings: Settings) -> Result<Self> {
+        let directory = TempDir::with_prefix("fanfare-bench-")?;
+        running().directories.push(directory.path().to_owned());
         Ok(Self {
             servers: Vec::new(),
             targets: Vec::new(),
-            directory: TempDir::with_prefix("fanfare-bench-")?,
+            directory,
             settings,
         })
     }
@@ -197,7 +207,7 @@ impl Deployment {
             .stderr(file)
             .spawn()
             .with_context(|| format!("starting {name}"))?;
-        running().push(child.id());
+        running().processes.push(child.id());
         // Before it starts threads, which take the core over.
         if let Some(core) = self.settings.core {
             crate::procs::pin(Some(child.id()), core)?;
@@ -293,8 +303,11 @@ impl Drop for Deployment {
             // It has ended, or ends now.
             let _ = server.child.kill();
             let _ = server.child.wait();
-            running().retain(|pid| *pid != server.child.id());
+            running().processes.retain(|pid| *pid != server.child.id());
         }
+        running()
+            .directories
+            .retain(|directory| directory != self.directory.path());
     }
 }
 
@@ -317,11 +330,16 @@ pub(crate) fn end_with_this_process() -> Result<()> {
                     _ = interrupt.recv() => {}
                     _ = terminate.recv() => {}
                 }
-                for pid in running().iter() {
+                let running = running();
+                for pid in &running.processes {
                     if let Some(pid) = rustix::process::Pid::from_raw(*pid as i32) {
                         // It may have ended already.
                         let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
                     }
+                }
+                for directory in &running.directories {
+                    // Whoever writes there has been killed; what is left then is for the system to clean.
+                    let _ = fs::remove_dir_all(directory);
                 }
                 std::process::exit(130);
             });
@@ -331,10 +349,10 @@ pub(crate) fn end_with_this_process() -> Result<()> {
 
 /// A process that ends together with this one, however that is asked to end.
 pub(crate) fn ends_with_this_process(pid: u32) {
-    running().push(pid);
+    running().processes.push(pid);
 }
 
-fn running() -> MutexGuard<'static, Vec<u32>> {
+fn running() -> MutexGuard<'static, Running> {
     RUNNING.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

@@ -63,7 +63,6 @@ pub(crate) struct Group {
     first_publisher: u32,
     ledger: Ledger,
     free: Vec<u32>,
-    joined: usize,
 }
 
 /// All clients of this process.
@@ -71,6 +70,7 @@ pub(crate) struct Load {
     spec: Spec,
     groups: Vec<Group>,
     openings: VecDeque<Owner>,
+    later: VecDeque<Owner>,
     opening: usize,
     publishing: bool,
     /// Events that may still be published.
@@ -108,6 +108,7 @@ impl Load {
             spec: spec.clone(),
             groups,
             openings: VecDeque::new(),
+            later: VecDeque::new(),
             opening: 0,
             publishing: false,
             budget: u64::MAX,
@@ -127,42 +128,36 @@ impl Load {
         })
     }
 
-    /// Every client is to connect; those of churn later.
-    pub(crate) fn open_all(&mut self) {
+    /// The first client of each server is to connect, so that what a server starts lazily has started; how many.
+    pub(crate) fn open_first(&mut self, servers: usize) -> usize {
         for (number, group) in (0..).zip(&self.groups) {
-            if !matches!(group.spec.pace, Pace::Churn { .. }) {
-                self.openings
-                    .extend((0..group.members.len() as u32).map(|member| Owner {
-                        group: number,
-                        member,
-                    }));
+            if !group.churns() {
+                let owners = (0..group.members.len() as u32).map(|member| Owner {
+                    group: number,
+                    member,
+                });
+                self.later.extend(owners);
             }
         }
+        let first = servers.min(self.later.len());
+        self.openings.extend(self.later.drain(..first));
+        first
     }
 
-    pub(crate) fn spec(&self) -> &Spec {
-        &self.spec
+    /// Every other client is to connect; those of churn later.
+    pub(crate) fn open_rest(&mut self) {
+        self.openings.append(&mut self.later);
     }
 
     /// Clients that do not churn.
     pub(crate) fn clients(&self) -> usize {
-        let stay = |group: &&Group| !matches!(group.spec.pace, Pace::Churn { .. });
-        self.groups
-            .iter()
-            .filter(stay)
-            .map(|group| group.members.len())
-            .sum()
+        let groups = self.groups.iter().filter(|group| !group.churns());
+        groups.map(|group| group.members.len()).sum()
     }
 
-    /// Whether everybody who is to stay is in its room.
+    /// Whether everybody who was to connect is in its room.
     pub(crate) fn all_joined(&self) -> bool {
-        let stay = |group: &&Group| !matches!(group.spec.pace, Pace::Churn { .. });
-        self.openings.is_empty()
-            && self
-                .groups
-                .iter()
-                .filter(stay)
-                .all(|group| group.joined == group.members.len())
+        self.openings.is_empty() && self.opening == 0
     }
 
     /// Cuts everybody but the publishers, who are to come back; how many.
@@ -176,7 +171,6 @@ impl Load {
                 if let Some(id) = member.conn.take() {
                     net.cut(id);
                     member.joined = false;
-                    group.joined -= 1;
                     self.openings.push_back(Owner {
                         group: number,
                         member: at,
@@ -222,8 +216,7 @@ impl Load {
     /// Whether every request is answered, every event delivered, and everybody of the churn gone.
     pub(crate) fn is_done(&self) -> bool {
         self.groups.iter().all(|group| {
-            let churn = matches!(group.spec.pace, Pace::Churn { .. });
-            (!churn || group.free.len() == group.members.len())
+            (!group.churns() || group.free.len() == group.members.len())
                 && group.members.iter().all(|member| member.waiting.is_empty())
                 && (group.spec.action == Action::Ping || group.ledger.is_complete())
         })
@@ -297,9 +290,9 @@ impl Load {
             None => None,
         };
         let group = &mut self.groups[usize::from(owner.group)];
-        let churn = matches!(group.spec.pace, Pace::Churn { .. });
+        let churns = group.churns();
         let member = &mut group.members[owner.member as usize];
-        if !churn {
+        if !churns {
             member.opened = now();
         }
         let position = (!member.position.is_empty()).then_some(&*member.position);
@@ -395,7 +388,7 @@ impl Load {
         for group in self.groups {
             let unanswered: usize = group.members.iter().map(|member| member.waiting.len()).sum();
             faults.errors += unanswered as u64;
-            if matches!(group.spec.pace, Pace::Churn { .. }) {
+            if group.churns() {
                 faults.errors += (group.members.len() - group.free.len()) as u64;
             }
             let (seen, more) = group.ledger.close();
@@ -489,7 +482,6 @@ impl Plan for Load {
             member.conn = None;
             member.joined = false;
             member.leaving = false;
-            group.joined -= 1;
             group.free.push(owner.member);
             group.ledger.leaves(owner.member);
             self.counters.left += 1;
@@ -514,9 +506,7 @@ impl Plan for Load {
         let group = &mut self.groups[usize::from(owner.group)];
         let member = &mut group.members[owner.member as usize];
         member.conn = None;
-        if std::mem::take(&mut member.joined) {
-            group.joined -= 1;
-        } else {
+        if !std::mem::take(&mut member.joined) {
             self.opening -= 1;
         }
     }
@@ -527,12 +517,11 @@ impl Load {
         let group = &mut self.groups[usize::from(owner.group)];
         let member = &mut group.members[owner.member as usize];
         member.joined = true;
-        group.joined += 1;
         self.opening -= 1;
         self.counters.joins += 1;
         self.connect
             .saturating_record(now().saturating_sub(member.opened));
-        if let Pace::Churn { .. } = group.spec.pace {
+        if group.churns() {
             self.live_on(net, owner);
         }
     }
@@ -576,15 +565,18 @@ impl Group {
             rate,
             first_publisher,
             ledger,
-            joined: 0,
             spec: spec.clone(),
         };
-        if let Pace::Churn { .. } = spec.pace {
+        if group.churns() {
             for member in 0..group.members.len() as u32 {
                 group.ledger.was_away(member);
             }
         }
         group
+    }
+
+    fn churns(&self) -> bool {
+        matches!(self.spec.pace, Pace::Churn { .. })
     }
 }
 

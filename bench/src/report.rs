@@ -155,6 +155,7 @@ pub(crate) fn merge(raws: &[Raw], samples: &[(Moment, Sample)], one_order: bool)
     let acks = sum(|raw| raw.acks);
     let joins = sum(|raw| raw.joins);
     let clients = sum(|raw| raw.clients);
+    let connects = clients - sum(|raw| raw.first);
     let mut put = |name: &str, figure: f64| {
         if figure.is_finite() {
             figures.insert(name.to_owned(), figure);
@@ -163,7 +164,7 @@ pub(crate) fn merge(raws: &[Raw], samples: &[(Moment, Sample)], one_order: bool)
     put("wall_s", wall);
     if clients > 0.0 {
         put("clients", clients);
-        put("connects_per_s", clients / longest(|raw| raw.connect_seconds));
+        put("connects_per_s", connects / longest(|raw| raw.connect_seconds));
     }
     let own = raws.iter().map(|raw| raw.cpu_seconds).sum::<f64>();
     put("generator_cpu_s", own);
@@ -224,10 +225,10 @@ pub(crate) fn merge(raws: &[Raw], samples: &[(Moment, Sample)], one_order: bool)
     }
     if let (Some(start), Some(connected)) = (at(Moment::Start), at(Moment::Connected)) {
         let cpu = connected.cpu_seconds() - start.cpu_seconds();
-        put("cpu_ms_per_connect", cpu * 1e3 / clients);
+        put("cpu_ms_per_connect", cpu * 1e3 / connects);
     }
     if let (Some(start), Some(settled)) = (at(Moment::Start), at(Moment::Settled)) {
-        let each = |before: u64, after: u64| (after as f64 - before as f64) / clients;
+        let each = |before: u64, after: u64| (after as f64 - before as f64) / connects;
         put(
             "resident_bytes_per_client",
             each(start.resident(), settled.resident()),
@@ -300,6 +301,7 @@ mod tests {
     fn raw(deliveries: u64, seen: u64, order: u64) -> Raw {
         Raw {
             clients: 10,
+            first: 1,
             connect_seconds: 1.0,
             wall: 2.0,
             deliveries,

@@ -53,6 +53,8 @@ pub(crate) type Samples = Vec<(Moment, Sample)>;
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Raw {
     pub(crate) clients: u64,
+    /// Of these, connected before anything was measured.
+    pub(crate) first: u64,
     pub(crate) connect_seconds: f64,
     /// Of the measured part, in seconds.
     pub(crate) wall: f64,
@@ -150,19 +152,64 @@ fn run<'a>(
         meeting,
     };
     prepare(&run.net)?;
-    let raw = run.all(spec)?;
+    let measured = run.all(spec)?;
     let samples = match run.meeting {
         Meeting::Alone { samples, .. } => samples,
-        Meeting::Others { .. } => Vec::new(),
+        Meeting::Others { .. } => Samples::new(),
     };
-    Ok((raw, samples))
+    Ok((measured.with(run.load), samples))
+}
+
+/// What only the course of a run knows.
+struct Measured {
+    first: u64,
+    connect_seconds: f64,
+    wall: f64,
+    before: Counters,
+    after: Counters,
+    cpu_seconds: f64,
+    /// Latencies of the connects before the measured part.
+    connects: Vec<(u64, u64)>,
+}
+
+impl Measured {
+    fn with(self, load: Load) -> Raw {
+        let (before, after) = (self.before, self.after);
+        let clients = load.clients() as u64;
+        let (delivery, answer) = (pairs(&load.delivery), pairs(&load.answer));
+        let connect = match pairs(&load.connect) {
+            none if none.is_empty() => self.connects,
+            some => some,
+        };
+        let (rooms, faults) = load.close();
+        Raw {
+            clients,
+            first: self.first,
+            connect_seconds: self.connect_seconds,
+            wall: self.wall,
+            deliveries: after.deliveries - before.deliveries,
+            acks: after.acks - before.acks,
+            published: after.published - before.published,
+            joins: after.joins - before.joins,
+            recovered: after.recovered - before.recovered,
+            left: after.left - before.left,
+            cpu_seconds: self.cpu_seconds,
+            faults,
+            rooms,
+            delivery,
+            answer,
+            connect,
+        }
+    }
 }
 
 impl Run<'_> {
-    fn all(&mut self, spec: &Spec) -> Result<Raw> {
+    fn all(&mut self, spec: &Spec) -> Result<Measured> {
+        let first = self.load.open_first(spec.targets.len());
+        self.until_joined()?;
         self.meet(Moment::Start)?;
         let began = now();
-        self.load.open_all();
+        self.load.open_rest();
         self.until_joined()?;
         let connect_seconds = (now() - began) as f64 / 1e9;
         self.meet(Moment::Connected)?;
@@ -224,7 +271,7 @@ impl Run<'_> {
         self.meet(Moment::End)?;
         let end = end.unwrap_or_else(now);
         let after = self.load.counters;
-        let cpu = procs::cpu_seconds(std::process::id())? - cpu;
+        let cpu_seconds = procs::cpu_seconds(std::process::id())? - cpu;
         if matches!(spec.amount, Amount::Seconds(_)) {
             self.load.measure(begin, end);
             if spec.storm {
@@ -235,54 +282,14 @@ impl Run<'_> {
             self.drain(spec)?;
         }
         self.meet(Moment::Drained)?;
-        self.raw(
+        Ok(Measured {
+            first: first as u64,
             connect_seconds,
-            (end - begin) as f64 / 1e9,
+            wall: (end - begin) as f64 / 1e9,
             before,
             after,
-            cpu,
-            connects,
-        )
-    }
-
-    fn raw(
-        &mut self,
-        connect_seconds: f64,
-        wall: f64,
-        before: Counters,
-        after: Counters,
-        cpu_seconds: f64,
-        connects: Vec<(u64, u64)>,
-    ) -> Result<Raw> {
-        let load = &self.load;
-        let clients = load.clients() as u64;
-        let (delivery, answer) = (pairs(&load.delivery), pairs(&load.answer));
-        let mut connect = pairs(&load.connect);
-        if connect.is_empty() {
-            connect = connects;
-        }
-        // Nobody needs the load any more, and its rooms are taken out of it.
-        let empty = Load::new(&Spec {
-            groups: Vec::new(),
-            ..self.load.spec().clone()
-        })?;
-        let (rooms, faults) = std::mem::replace(&mut self.load, empty).close();
-        Ok(Raw {
-            clients,
-            connect_seconds,
-            wall,
-            deliveries: after.deliveries - before.deliveries,
-            acks: after.acks - before.acks,
-            published: after.published - before.published,
-            joins: after.joins - before.joins,
-            recovered: after.recovered - before.recovered,
-            left: after.left - before.left,
             cpu_seconds,
-            faults,
-            rooms,
-            delivery,
-            answer,
-            connect,
+            connects,
         })
     }
 
