@@ -31,10 +31,10 @@ fmt: ## formats the code
 	cargo fmt --all
 	cargo fmt --manifest-path libs/sio/fuzz/Cargo.toml
 
-bench: ## load on a server of its own, then the codec
-	cargo build --release -p fanfare
-	target/release/fanfare bench fanout --in-flight 16
-	target/release/fanfare bench idle
+bench: ## Fanfare beside its peers, then the codec; rewrites bench/RESULTS.md (25 minutes)
+	bench/peers/install.sh
+	cargo build --release
+	target/release/fanfare bench compare --repeat 3
 	cargo bench -p sio
 
 bench-check: ## instructions of the hot paths, with valgrind: 1 when one has grown by 5 %; UPDATE=1 keeps them

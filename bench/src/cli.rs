@@ -11,6 +11,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde::Serialize;
 
 use crate::{
+    compare,
     deploy::{self, Deployment, Settings, Size},
     dialect::Kind,
     procs::{self, Process},
@@ -155,6 +156,8 @@ pub enum Scenario {
     Storm(scenarios::Storm),
     /// An idle mass, rooms, a large room and churn at once.
     Mixed(scenarios::Mixed),
+    /// Fanfare beside its peers, all scenarios: the table, the ratios, RESULTS.md and its plots.
+    Compare(compare::Compare),
     /// A share of a run, for the process that started this one.
     #[command(hide = true)]
     Share,
@@ -165,12 +168,14 @@ pub enum Scenario {
 #[expect(clippy::print_stdout, clippy::print_stderr, reason = "a command-line tool")]
 #[must_use]
 pub fn main(bench: &Bench, set: Vec<(String, String)>, config: Option<PathBuf>) -> ExitCode {
-    let outcome = if matches!(bench.scenario, Scenario::Share) {
-        pin(bench.common.pin)
+    let outcome = match &bench.scenario {
+        Scenario::Share => pin(bench.common.pin)
             .and_then(|()| run::run_share())
-            .map(|()| true)
-    } else {
-        deploy::end_with_this_process()
+            .map(|()| true),
+        Scenario::Compare(compare) => {
+            deploy::end_with_this_process().and_then(|()| compare::run(compare, &bench.common))
+        }
+        _ => deploy::end_with_this_process()
             .and_then(|()| measure(bench, set, config))
             .and_then(|report| {
                 print!("{}", report.table());
@@ -178,7 +183,7 @@ pub fn main(bench: &Bench, set: Vec<(String, String)>, config: Option<PathBuf>) 
                     std::fs::write(file, serde_json::to_string_pretty(&report)?)?;
                 }
                 Ok(report.is_valid())
-            })
+            }),
     };
     match outcome {
         Ok(true) => ExitCode::SUCCESS,
@@ -257,6 +262,7 @@ impl Scenario {
             Self::Churn(_) => "churn",
             Self::Storm(_) => "storm",
             Self::Mixed(_) => "mixed",
+            Self::Compare(_) => "compare",
             Self::Share => "share",
         }
     }

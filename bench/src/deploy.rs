@@ -149,7 +149,7 @@ impl Deployment {
         self.servers.iter().map(|server| server.process.clone()).collect()
     }
 
-    fn empty(settings: Settings) -> Result<Self> {
+    pub(crate) fn empty(settings: Settings) -> Result<Self> {
         let directory = TempDir::with_prefix("fanfare-bench-")?;
         running().directories.push(directory.path().to_owned());
         Ok(Self {
@@ -158,6 +158,13 @@ impl Deployment {
             directory,
             settings,
         })
+    }
+
+    /// Writes a file that is gone with the deployment.
+    pub(crate) fn write(&self, name: &str, text: &str) -> Result<PathBuf> {
+        let file = self.directory.path().join(name);
+        fs::write(&file, text)?;
+        Ok(file)
     }
 
     /// This program as a role, on free ports, without limits.
@@ -198,7 +205,8 @@ impl Deployment {
         Ok(command)
     }
 
-    fn start(&mut self, name: &str, command: &mut Command) -> Result<usize> {
+    /// Starts a process on the core of the settings; its number among the servers.
+    pub(crate) fn start(&mut self, name: &str, command: &mut Command) -> Result<usize> {
         let log = self.directory.path().join(format!("{name}.log"));
         let file = File::create(&log)?;
         let child = command
@@ -224,7 +232,7 @@ impl Deployment {
     }
 
     /// The rest of the line of a server's log that begins so.
-    fn line(&mut self, server: usize, prefix: &str) -> Result<String> {
+    pub(crate) fn line(&mut self, server: usize, prefix: &str) -> Result<String> {
         let server = &mut self.servers[server];
         until(prefix, || {
             let log = fs::read_to_string(&server.log)?;
@@ -356,12 +364,12 @@ fn running() -> MutexGuard<'static, Running> {
     RUNNING.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn free_port() -> Result<u16> {
+pub(crate) fn free_port() -> Result<u16> {
     Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
 }
 
 /// A program from `PATH`, or from the tools of the checkout this one was built in.
-fn program(name: &str) -> Result<PathBuf> {
+pub(crate) fn program(name: &str) -> Result<PathBuf> {
     let tools = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/tools/bin");
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path)
@@ -371,7 +379,7 @@ fn program(name: &str) -> Result<PathBuf> {
         .with_context(|| format!("{name} is not installed"))
 }
 
-fn until<T>(what: &str, mut found: impl FnMut() -> Result<Option<T>>) -> Result<T> {
+pub(crate) fn until<T>(what: &str, mut found: impl FnMut() -> Result<Option<T>>) -> Result<T> {
     let end = Instant::now() + START;
     loop {
         if let Some(found) = found()? {

@@ -3,6 +3,7 @@
 mod checks;
 pub mod cli;
 pub mod client;
+pub mod compare;
 pub mod deploy;
 mod dialect;
 mod load;

@@ -204,7 +204,7 @@ pub(crate) fn spec(bench: &Bench) -> Result<Spec> {
                 churners(20, 50, mixed.churn_rate, 3),
             ]
         }
-        Scenario::Share => anyhow::bail!("a share is no scenario"),
+        Scenario::Compare(_) | Scenario::Share => anyhow::bail!("it is no scenario of its own"),
     };
     Ok(Spec {
         groups,
