@@ -21,7 +21,11 @@ pub(crate) fn run(rounds: usize) -> Result<()> {
     edge::alone(async {
         let (batches, arriving) = mpsc::channel(1);
         let (delivered, mut done) = mpsc::channel(1);
-        let link = Link { arriving, delivered };
+        let link = Link {
+            arriving,
+            delivered,
+            counting: false,
+        };
         let edge = Edge::start(Box::new(OneWorker(Some(link)))).await?;
         let mut members = Vec::with_capacity(MEMBERS);
         for _ in 0..MEMBERS {
@@ -106,26 +110,29 @@ impl Links for OneWorker {
     }
 }
 
-/// Counts from handing a batch over to its acknowledgement.
+/// Counts from handing a batch over until the gateway asks for the next one.
 struct Link {
     arriving: mpsc::Receiver<Batch>,
     delivered: mpsc::Sender<()>,
+    counting: bool,
 }
 
 #[async_trait]
 impl Receiver for Link {
     async fn recv_many(&mut self, arrivals: &mut Vec<Arrival>) -> bool {
+        if std::mem::take(&mut self.counting) {
+            region::end();
+            // Full or closed: the benchmark has failed already, and says so.
+            let _ = self.delivered.try_send(());
+        }
         let Some(batch) = self.arriving.recv().await else {
             return false;
         };
         arrivals.push(Arrival::Batch(batch));
+        self.counting = true;
         region::begin();
         true
     }
 
-    fn acknowledge(&self, _partition: u16, _seq: u64) {
-        region::end();
-        // Full or closed: the benchmark has failed already, and says so.
-        let _ = self.delivered.try_send(());
-    }
+    fn acknowledge(&self, _partition: u16, _seq: u64) {}
 }

@@ -27,7 +27,7 @@ use crate::trail::Trail;
 pub const BUCKET: &str = "FANFARE_SESSIONS";
 /// What the bucket holds is written anew so often while it is true.
 const REFRESH: Duration = Duration::from_secs(15 * 60);
-/// Documents of the bucket may vanish so long after a session's window: several [`REFRESH`].
+/// Documents of the bucket may vanish so long after a session's window: several times the 15 minutes after which they are written anew.
 pub const SPARE_AGE: Duration = Duration::from_secs(3600);
 /// A new session that joins no room is written after this.
 const YOUNG: Duration = Duration::from_millis(100);
@@ -121,16 +121,25 @@ impl SessionStore {
 
     /// A session begins here, or has come here. It is written soon.
     pub(crate) fn begin(&self, pid: &str, session: KeptSession) {
-        let kept = Kept {
-            value: encode(State::Kept(session)),
-            revision: None,
-            changed: true,
-            writing: false,
-            refreshed: false,
-            waiting: Vec::new(),
-            end: End::None,
-        };
-        self.sessions.lock().insert(pid.into(), kept);
+        let value = encode(State::Kept(session));
+        let mut sessions = self.sessions.lock();
+        match sessions.get_mut(pid) {
+            // It was here before and comes back while the note where it went is being written.
+            Some(kept) => (kept.value, kept.changed, kept.end) = (value, true, End::None),
+            None => {
+                let kept = Kept {
+                    value,
+                    revision: None,
+                    changed: true,
+                    writing: false,
+                    refreshed: false,
+                    waiting: Vec::new(),
+                    end: End::None,
+                };
+                sessions.insert(pid.into(), kept);
+            }
+        }
+        drop(sessions);
         self.young.lock().push_back((Instant::now() + YOUNG, pid.into()));
     }
 
@@ -295,7 +304,7 @@ impl SessionStore {
             let outcome = match outcome {
                 Err(DocumentsError::Conflict(_)) if races < RACES => {
                     races += 1;
-                    self.look_again(&key).await
+                    self.look_again(&key, revision.is_none()).await
                 }
                 Err(error) => Err(error.to_string()),
                 Ok(revision) => Ok((true, Some(revision))),
@@ -337,13 +346,14 @@ impl SessionStore {
         }
     }
 
-    /// After a conflict: whether this gateway may go on, and from which revision.
-    async fn look_again(&self, key: &str) -> Result<(bool, Option<u64>), String> {
+    /// After a conflict: whether the write is done, and from which revision to go on. `first`: nothing of this stay of the
+    /// session has been written.
+    async fn look_again(&self, key: &str, first: bool) -> Result<(bool, Option<u64>), String> {
         match self.documents.get(BUCKET, key).await {
             Ok(Some(document)) => match decode(&document.value) {
-                Some(State::MovedTo(gateway)) => Err(format!("{gateway} has taken it over")),
-                // An own write whose answer was lost.
-                Some(State::Kept(_)) | None => Ok((false, Some(document.revision))),
+                Some(State::MovedTo(gateway)) if !first => Err(format!("{gateway} has taken it over")),
+                // An own write whose answer was lost, or where it went after it was here before.
+                Some(_) | None => Ok((false, Some(document.revision))),
             },
             Ok(None) => Ok((false, None)),
             Err(error) => Err(error.to_string()),
@@ -500,4 +510,95 @@ fn encode(state: State) -> Bytes {
 
 fn decode(value: &Bytes) -> Option<State> {
     StoredSession::decode(value.clone()).ok()?.state
+}
+
+#[cfg(test)]
+mod tests {
+    use bus::documents::memory::MemoryDocuments;
+
+    use super::*;
+
+    fn store(documents: &MemoryDocuments, gateway: &str) -> Arc<SessionStore> {
+        let id = GatewayId::new(gateway).unwrap();
+        SessionStore::new(Arc::new(documents.clone()), id, Tasks::new())
+    }
+
+    fn session(rooms: &[&str]) -> KeptSession {
+        let rooms = rooms.iter().map(|name| KeptRoom {
+            name: (*name).to_owned(),
+            ..KeptRoom::default()
+        });
+        KeptSession {
+            user_id: "ada".to_owned(),
+            rooms: rooms.collect(),
+            ..KeptSession::default()
+        }
+    }
+
+    async fn rooms_taken(by: &SessionStore, from: &str) -> Result<Vec<String>, String> {
+        match by.take(from, "pid", |session| session.user_id == "ada").await {
+            Ok(Taken::Session { session, .. }) => {
+                Ok(session.rooms.into_iter().map(|room| room.name).collect())
+            }
+            Ok(Taken::MovedTo(gateway)) => Err(gateway),
+            Err(because) => Err(because.to_owned()),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_join_that_was_told_is_there_and_one_takes_it() {
+        let documents = MemoryDocuments::new();
+        let (first, second, third) = (
+            store(&documents, "first-"),
+            store(&documents, "second"),
+            store(&documents, "third-"),
+        );
+        first.begin("pid", session(&["user:ada"]));
+        let room = RoomName::new("room").unwrap();
+        first.joined("pid", &room, 7).unwrap().await.unwrap();
+        assert_eq!(rooms_taken(&second, "other-").await, Err("unknown".to_owned()));
+        let stranger = second
+            .take("first-", "pid", |session| session.user_id == "bob")
+            .await;
+        assert!(stranger.is_err_and(|because| because == "unknown"));
+        let taken = rooms_taken(&second, "first-").await;
+        assert_eq!(taken, Ok(vec!["user:ada".to_owned(), "room".to_owned()]));
+        assert_eq!(rooms_taken(&third, "first-").await, Err("second".to_owned()));
+        // Whoever had it does not write over that.
+        let left = RoomName::new("another").unwrap();
+        assert!(first.joined("pid", &left, 8).unwrap().await.is_err());
+        assert_eq!(rooms_taken(&third, "first-").await, Err("second".to_owned()));
+    }
+
+    #[tokio::test]
+    async fn a_session_comes_back_to_where_it_was() {
+        let documents = MemoryDocuments::new();
+        let (first, second) = (store(&documents, "first-"), store(&documents, "second"));
+        let room = RoomName::new("room").unwrap();
+        for _ in 0..3 {
+            for (at, to) in [(&first, "second"), (&second, "first-")] {
+                at.begin("pid", session(&[]));
+                at.joined("pid", &room, 7).unwrap().await.unwrap();
+                at.moved("pid", to);
+            }
+        }
+        first.begin("pid", session(&[]));
+        first.joined("pid", &room, 7).unwrap().await.unwrap();
+        assert_eq!(rooms_taken(&second, "first-").await, Ok(vec!["room".to_owned()]));
+    }
+
+    #[tokio::test]
+    async fn what_is_over_is_not_there() {
+        let documents = MemoryDocuments::new();
+        let (first, second) = (store(&documents, "first-"), store(&documents, "second"));
+        first.begin("pid", session(&[]));
+        let room = RoomName::new("room").unwrap();
+        first.joined("pid", &room, 7).unwrap().await.unwrap();
+        first.end("pid");
+        while !first.sessions.lock().is_empty() {
+            tokio::task::yield_now().await;
+        }
+        first.tasks.shutdown(Duration::from_secs(30)).await;
+        assert_eq!(rooms_taken(&second, "first-").await, Err("unknown".to_owned()));
+    }
 }

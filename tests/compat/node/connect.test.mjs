@@ -137,8 +137,12 @@ test("ping is answered with the time", async () => {
 test("disconnecting ends the socket, connecting again gives a new one", async () => {
   const socket = await user("/chat");
   const before = socket.id;
+  const { engine } = socket.io;
+  // What leaves and what comes use connections of their own: the server has to have heard the first.
+  const closed = new Promise((resolve) => engine.once("close", resolve));
   socket.disconnect();
   assert.deepEqual((await heard(socket, "(disconnect)"))[0], "io client disconnect");
+  await closed;
   await connected(socket);
   assert.notEqual(socket.id, before);
   await ok(socket, "ping");
