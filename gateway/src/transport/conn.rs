@@ -66,6 +66,8 @@ pub(super) struct Handover {
     pub(super) inbox: Vec<Message>,
     /// Of the WebSocket that took over.
     pub(super) decoder: Option<ws::Decoder>,
+    /// The client said behind all that is in the inbox that it goes.
+    pub(super) left: bool,
 }
 
 impl Handover {

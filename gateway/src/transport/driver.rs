@@ -63,6 +63,8 @@ const MAX_IN_FLIGHT: usize = 64;
 const LAST_FLUSH: Duration = Duration::from_secs(1);
 /// A polling client gets so long to fetch what was said before a close.
 const LAST_POLL: Duration = Duration::from_secs(5);
+/// What a client said before it left is worked through for so long.
+const LAST_WORK: Duration = Duration::from_secs(5);
 const SCRATCH: usize = 64 * 1024;
 
 thread_local! {
@@ -175,23 +177,23 @@ impl Driver {
         let sleep = sleep_until(Self::wake_at(&conn));
         tokio::pin!(sleep);
         loop {
-            let decoder = {
+            let taken_over = {
                 let mut engine = conn.engine.lock();
-                if let Some(handover) = &mut engine.handover {
+                let taken_over = engine.handover.as_mut().and_then(|handover| {
                     self.work.backlog.extend(handover.inbox.drain(..));
-                }
-                let decoder = engine
-                    .handover
-                    .as_mut()
-                    .and_then(|handover| handover.decoder.take());
-                if decoder.is_some() {
+                    let decoder = handover.decoder.take()?;
+                    Some((decoder, handover.left))
+                });
+                if taken_over.is_some() {
                     engine.handover = None;
                 }
-                decoder
+                taken_over
             };
             self.process()?;
-            if let Some(decoder) = decoder {
-                return Ok(decoder);
+            match taken_over {
+                Some((_, true)) => return Err(CloseReason::TransportClose),
+                Some((decoder, false)) => return Ok(decoder),
+                None => {}
             }
             if let Some(reason) = conn.closing() {
                 return Err(reason);
@@ -370,7 +372,21 @@ impl Driver {
         );
     }
 
+    /// Takes what the client said and is still to be handled, in time or not at all.
+    async fn work_off(&mut self) {
+        let all = async {
+            while self.process().is_ok() && !self.work.backlog.is_empty() {
+                self.work.progress().await;
+            }
+        };
+        // It has heard no answer: what is left it may send again.
+        let _ = tokio::time::timeout(LAST_WORK, all).await;
+    }
+
     async fn finish(&mut self, reason: CloseReason) {
+        if reason == CloseReason::TransportClose && !self.work.backlog.is_empty() {
+            Box::pin(self.work_off()).await;
+        }
         let conn = &self.conn;
         conn.close(reason);
         let reason = conn.closing().unwrap_or(reason);

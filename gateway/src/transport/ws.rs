@@ -162,6 +162,7 @@ async fn probe(server: &EngineServer, conn: &Arc<Conn>, stream: TcpStream, early
         decoder: Decoder::new(),
         messages: Vec::new(),
         upgraded: false,
+        left: false,
     };
     let run = async {
         if !probe.feed(&stream, early)? {
@@ -192,7 +193,10 @@ async fn probe(server: &EngineServer, conn: &Arc<Conn>, stream: TcpStream, early
         return;
     }
     let Probe {
-        decoder, messages, ..
+        decoder,
+        messages,
+        left,
+        ..
     } = probe;
     let taken = {
         let mut engine = conn.engine.lock();
@@ -201,6 +205,7 @@ async fn probe(server: &EngineServer, conn: &Arc<Conn>, stream: TcpStream, early
             Some(handover) if first => {
                 handover.inbox.extend(messages);
                 handover.decoder = Some(decoder);
+                handover.left = left;
                 true
             }
             _ => false,
@@ -222,6 +227,8 @@ struct Probe<'a> {
     /// What came behind the `5` in the same read.
     messages: Vec<Message>,
     upgraded: bool,
+    /// The client said behind them that it goes.
+    left: bool,
 }
 
 impl Probe<'_> {
@@ -254,6 +261,10 @@ impl Probe<'_> {
                     continue;
                 }
                 ws::Message::Pong(_) => continue,
+                ws::Message::Close(_) if self.upgraded => {
+                    self.left = true;
+                    return Ok(true);
+                }
                 ws::Message::Close(_) => return Err(()),
             };
             let received = {
@@ -276,7 +287,7 @@ impl Probe<'_> {
                 Ok(Received::Text(text)) if self.upgraded => self.messages.push(Message::Text(text)),
                 Ok(Received::Binary(bytes)) if self.upgraded => self.messages.push(Message::Binary(bytes)),
                 Ok(Received::ClientClose) if self.upgraded => {
-                    self.conn.close(CloseReason::TransportClose);
+                    self.left = true;
                     return Ok(true);
                 }
                 Ok(Received::Nothing) => {}

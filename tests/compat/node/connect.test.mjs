@@ -137,8 +137,9 @@ test("ping is answered with the time", async () => {
 test("disconnecting ends the socket, connecting again gives a new one", async () => {
   const socket = await user("/chat");
   const before = socket.id;
+  // What leaves and what comes use connections of their own, and the server has to read the first before the second.
+  await ok(socket, "ping");
   const { engine } = socket.io;
-  // What leaves and what comes use connections of their own: the server has to have heard the first.
   const closed = new Promise((resolve) => engine.once("close", resolve));
   socket.disconnect();
   assert.deepEqual((await heard(socket, "(disconnect)"))[0], "io client disconnect");

@@ -88,6 +88,23 @@ fn an_upgrade_in_one_segment() -> Result<()> {
     })
 }
 
+/// What a client says before it goes is heard, also when it goes in the segment that ends the upgrade.
+#[test]
+fn an_upgrade_and_a_goodbye_in_one_segment() -> Result<()> {
+    calm(|server| {
+        for goodbye in [frame(TEXT, b"1"), frame(CLOSE, &1000_u16.to_be_bytes())] {
+            let polling = Polling::open(server, ENGINE)?;
+            let mut socket = polling.websocket()?;
+            let frames = [frame(TEXT, b"2probe"), frame(TEXT, b"5"), frame(TEXT, b"4one"), goodbye];
+            socket.write(&frames.concat())?;
+            socket.expect("3probe")?;
+            socket.expect("4one")?;
+            socket.closed()?;
+        }
+        Ok(())
+    })
+}
+
 /// The opening handshake and the whole upgrade in one segment: the server must not lose what it read too far.
 #[test]
 fn an_upgrade_right_behind_the_handshake() -> Result<()> {
