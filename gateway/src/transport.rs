@@ -12,6 +12,7 @@ mod polling;
 mod reply;
 pub mod server;
 mod tunnel;
+mod wake;
 mod ws;
 
 pub use affinity::{COOKIE, session_key};

@@ -17,6 +17,7 @@ use tokio::{net::TcpStream, sync::Notify};
 use super::{
     driver::Message,
     outbound::{Mode, Outbound, Pushed},
+    wake::Wake,
 };
 use crate::session::Sockets;
 
@@ -46,7 +47,7 @@ pub struct Conn {
     pub(super) out: Mutex<Outbound>,
     pub(super) stream: OnceLock<TcpStream>,
     /// Wakes the driver.
-    pub(super) wake: Notify,
+    pub(super) wake: Wake,
     /// Wakes the pending GET.
     pub(super) poll_wake: Notify,
     pub(crate) sockets: Mutex<Sockets>,
@@ -135,7 +136,7 @@ impl Conn {
             }),
             out: Mutex::new(Outbound::new(mode)),
             stream: OnceLock::new(),
-            wake: Notify::new(),
+            wake: Wake::default(),
             poll_wake: Notify::new(),
             sockets: Mutex::new(sockets),
         })
@@ -202,7 +203,7 @@ impl Conn {
             // Whoever corked it will release it.
             Pushed::Done | Pushed::Corked => {}
             Pushed::Queued if mode == Mode::Polling => self.poll_wake.notify_waiters(),
-            Pushed::Queued => self.wake.notify_one(),
+            Pushed::Queued => self.wake.tell(),
             Pushed::Overflow => self.close(CloseReason::SlowConsumer),
             Pushed::Broken => self.close(CloseReason::TransportError),
         }
@@ -217,7 +218,7 @@ impl Conn {
             }
             engine.session.close();
         }
-        self.wake.notify_one();
+        self.wake.tell();
     }
 
     /// Why the session ends, once that is decided.

@@ -4,9 +4,12 @@
 use std::{
     cell::RefCell,
     collections::VecDeque,
-    io,
+    convert::Infallible,
+    future::poll_fn,
+    io::{self, Read as _},
+    pin::{Pin, pin},
     sync::Arc,
-    task::{Context, Waker},
+    task::{Context, Poll, Waker},
     time::{Duration, Instant},
 };
 
@@ -18,6 +21,7 @@ use sio::{
     packet::{Encoded, encode},
     ws,
 };
+use socket2::SockRef;
 use tokio::{
     io::Interest,
     time::{Sleep, sleep_until},
@@ -104,31 +108,23 @@ impl Work {
         }
     }
 
-    /// Waits until something of it is done; for ever when there is nothing.
-    async fn progress(&mut self) {
-        let waiting = async {
-            match &mut self.waiting {
-                Some(future) => future.await,
-                None => std::future::pending().await,
-            }
-        };
-        let in_flight = async {
-            match &mut self.in_flight {
-                Some(set) if !set.is_empty() => set.next().await,
-                _ => std::future::pending().await,
-            }
-        };
-        tokio::select! {
-            step = waiting => {
-                self.waiting = None;
-                self.step(step);
-            }
-            _ = in_flight => {
-                if self.in_flight.as_ref().is_some_and(|set| set.is_empty()) {
-                    self.in_flight = None;
-                }
-            }
+    /// Ready when something of it is done, and then there may be more.
+    fn poll_progress(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        if let Some(future) = &mut self.waiting
+            && let Poll::Ready(step) = future.as_mut().poll(context)
+        {
+            self.waiting = None;
+            self.step(step);
+            return Poll::Ready(());
         }
+        let Some(set) = &mut self.in_flight else {
+            return Poll::Pending;
+        };
+        let done = set.poll_next_unpin(context).is_ready();
+        if set.is_empty() {
+            self.in_flight = None;
+        }
+        if done { Poll::Ready(()) } else { Poll::Pending }
     }
 }
 
@@ -150,35 +146,44 @@ impl Driver {
     /// Runs a session that began as a WebSocket.
     ///
     /// `early` is what was read of the stream behind the handshake.
-    pub(super) async fn websocket(mut self, early: Bytes) {
+    // No `async fn`: each of the many futures of this would keep room for its arguments twice.
+    pub(super) fn websocket(mut self, early: Bytes) -> impl Future<Output = ()> + Send {
         let mut decoder = ws::Decoder::new();
-        let reason = match self.feed(&mut decoder, &early) {
-            Ok(()) => {
-                drop(early);
-                self.drive_websocket(decoder).await
-            }
-            Err(reason) => reason,
-        };
-        self.finish(reason).await;
+        let fed = self.feed(&mut decoder, &early);
+        drop(early);
+        async move {
+            let reason = match fed {
+                Ok(()) => self.drive_websocket(decoder).await,
+                Err(reason) => reason,
+            };
+            Box::pin(self.finish(reason)).await;
+        }
     }
 
     /// Runs a session that began with long-polling.
     pub(super) async fn polling(mut self) {
         let reason = match self.drive_polling().await {
-            Ok(decoder) => Box::pin(self.drive_websocket(decoder)).await,
+            Ok(decoder) => self.drive_websocket(decoder).await,
             Err(reason) => reason,
         };
-        self.finish(reason).await;
+        Box::pin(self.finish(reason)).await;
     }
 
     /// `Ok` when a WebSocket has taken over.
     async fn drive_polling(&mut self) -> Result<ws::Decoder, CloseReason> {
-        let conn = Arc::clone(&self.conn);
-        let sleep = sleep_until(Self::wake_at(&conn));
-        tokio::pin!(sleep);
+        let mut sleep = pin!(sleep_until(Self::wake_at(&self.conn)));
+        poll_fn(|context| self.poll_polling(context, sleep.as_mut())).await
+    }
+
+    fn poll_polling(
+        &mut self,
+        context: &mut Context<'_>,
+        mut sleep: Pin<&mut Sleep>,
+    ) -> Poll<Result<ws::Decoder, CloseReason>> {
         loop {
+            let mut again = self.conn.wake.poll_told(context).is_ready();
             let taken_over = {
-                let mut engine = conn.engine.lock();
+                let mut engine = self.conn.engine.lock();
                 let taken_over = engine.handover.as_mut().and_then(|handover| {
                     self.work.backlog.extend(handover.inbox.drain(..));
                     let decoder = handover.decoder.take()?;
@@ -191,85 +196,97 @@ impl Driver {
             };
             self.process()?;
             match taken_over {
-                Some((_, true)) => return Err(CloseReason::TransportClose),
-                Some((decoder, false)) => return Ok(decoder),
+                Some((_, true)) => return Poll::Ready(Err(CloseReason::TransportClose)),
+                Some((decoder, false)) => return Poll::Ready(Ok(decoder)),
                 None => {}
             }
-            if let Some(reason) = conn.closing() {
-                return Err(reason);
-            }
-            Self::rearm(sleep.as_mut(), &conn);
-            tokio::select! {
-                () = conn.wake.notified() => {}
-                () = &mut sleep => self.on_deadline()?,
-                () = self.work.progress() => {}
+            again |= self.poll_common(context, sleep.as_mut())?;
+            if !again {
+                return Poll::Pending;
             }
         }
     }
 
-    async fn drive_websocket(&mut self, decoder: ws::Decoder) -> CloseReason {
-        match self.try_drive_websocket(decoder).await {
-            Ok(never) => match never {},
-            Err(reason) => reason,
-        }
+    async fn drive_websocket(&mut self, mut decoder: ws::Decoder) -> CloseReason {
+        let mut sleep = pin!(sleep_until(Self::wake_at(&self.conn)));
+        let Err(reason) = poll_fn(|context| self.poll_websocket(context, &mut decoder, sleep.as_mut())).await;
+        reason
     }
 
-    async fn try_drive_websocket(
+    /// One poll for all that a WebSocket's session waits for: combinators would keep hundreds of bytes of state for
+    /// each connection that does nothing.
+    fn poll_websocket(
         &mut self,
-        mut decoder: ws::Decoder,
-    ) -> Result<std::convert::Infallible, CloseReason> {
+        context: &mut Context<'_>,
+        decoder: &mut ws::Decoder,
+        mut sleep: Pin<&mut Sleep>,
+    ) -> Poll<Result<Infallible, CloseReason>> {
         let conn = Arc::clone(&self.conn);
         let Some(stream) = conn.stream.get() else {
-            return Err(CloseReason::TransportError);
+            return Poll::Ready(Err(CloseReason::TransportError));
         };
-        let sleep = sleep_until(Self::wake_at(&conn));
-        tokio::pin!(sleep);
         loop {
+            // Asked first: what is told while the rest is looked at wakes the task again.
+            let mut again = conn.wake.poll_told(context).is_ready();
             self.process()?;
-            if let Some(reason) = conn.closing() {
-                return Err(reason);
+            again |= self.poll_common(context, sleep.as_mut())?;
+            if conn.out.lock().has_queued()
+                && let Poll::Ready(ready) = stream.poll_write_ready(context)
+            {
+                ready
+                    .and_then(|()| conn.out.lock().flush(stream))
+                    .map_err(|_| CloseReason::TransportError)?;
+                again = true;
             }
-            Self::rearm(sleep.as_mut(), &conn);
-            let reading = self.work.backlog.is_empty() && self.work.accepts();
-            let interest = match (reading, conn.out.lock().has_queued()) {
-                (true, true) => Some(Interest::READABLE | Interest::WRITABLE),
-                (true, false) => Some(Interest::READABLE),
-                (false, true) => Some(Interest::WRITABLE),
-                (false, false) => None,
-            };
-            let ready = async {
-                match interest {
-                    Some(interest) => stream.ready(interest).await,
-                    None => std::future::pending().await,
-                }
-            };
-            tokio::select! {
-                ready = ready => {
-                    let ready = ready.map_err(|_| CloseReason::TransportError)?;
-                    if ready.is_writable() {
-                        conn.out.lock().flush(stream).map_err(|_| CloseReason::TransportError)?;
-                    }
-                    if reading && (ready.is_readable() || ready.is_read_closed()) {
-                        self.read(stream, &mut decoder)?;
-                    }
-                }
-                () = conn.wake.notified() => {}
-                () = &mut sleep => self.on_deadline()?,
-                () = self.work.progress() => {}
+            if self.work.backlog.is_empty()
+                && self.work.accepts()
+                && let Poll::Ready(ready) = stream.poll_read_ready(context)
+            {
+                ready.map_err(|_| CloseReason::TransportError)?;
+                self.read(stream, decoder)?;
+                again = true;
+            }
+            if !again {
+                return Poll::Pending;
             }
         }
+    }
+
+    /// What concerns every transport; `Ok(true)` when something has happened.
+    fn poll_common(
+        &mut self,
+        context: &mut Context<'_>,
+        mut sleep: Pin<&mut Sleep>,
+    ) -> Result<bool, CloseReason> {
+        if let Some(reason) = self.conn.closing() {
+            return Err(reason);
+        }
+        Self::rearm(sleep.as_mut(), &self.conn);
+        let mut happened = sleep.poll(context).is_ready();
+        if happened {
+            self.on_deadline()?;
+        }
+        happened |= self.work.poll_progress(context).is_ready();
+        Ok(happened)
     }
 
     /// Reads once what is there. One read a turn keeps a flooding client to its share.
     fn read(&mut self, stream: &tokio::net::TcpStream, decoder: &mut ws::Decoder) -> Result<(), CloseReason> {
         READ_BUFFER.with_borrow_mut(|buffer| {
-            let read = match stream.try_read(buffer) {
-                Ok(0) => return Err(CloseReason::TransportClose),
-                Ok(read) => read,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
-                Err(_) => return Err(CloseReason::TransportError),
-            };
-            self.feed(decoder, &buffer[..read])
+            let mut read = 0;
+            let outcome = stream.try_io(Interest::READABLE, || {
+                read = (&*SockRef::from(stream)).read(buffer)?;
+                if read == 0 || read == buffer.len() {
+                    return Ok(());
+                }
+                // That was all there is: no second read is needed to learn it.
+                Err(io::ErrorKind::WouldBlock.into())
+            });
+            match outcome {
+                Ok(()) if read == 0 => Err(CloseReason::TransportClose),
+                Err(error) if error.kind() != io::ErrorKind::WouldBlock => Err(CloseReason::TransportError),
+                Ok(()) | Err(_) => self.feed(decoder, &buffer[..read]),
+            }
         })
     }
 
@@ -376,7 +393,7 @@ impl Driver {
     async fn work_off(&mut self) {
         let all = async {
             while self.process().is_ok() && !self.work.backlog.is_empty() {
-                self.work.progress().await;
+                poll_fn(|context| self.work.poll_progress(context)).await;
             }
         };
         // It has heard no answer: what is left it may send again.
@@ -411,16 +428,14 @@ impl Driver {
                 let _ = tokio::time::timeout(LAST_FLUSH, flush).await;
             }
             // Ends the TCP connection although rooms may still hold the session for a moment.
-            let _ = socket2::SockRef::from(stream).shutdown(std::net::Shutdown::Both);
+            let _ = SockRef::from(stream).shutdown(std::net::Shutdown::Both);
         } else {
             conn.out.lock().close();
             conn.poll_wake.notify_waiters();
             if has_last_words(reason) && conn.out.lock().has_queued() {
                 let deadline = tokio::time::Instant::now() + LAST_POLL;
                 while conn.out.lock().has_queued()
-                    && tokio::time::timeout_at(deadline, conn.wake.notified())
-                        .await
-                        .is_ok()
+                    && tokio::time::timeout_at(deadline, conn.wake.told()).await.is_ok()
                 {}
             }
             self.server.remove(conn.sid());
@@ -434,7 +449,7 @@ impl Driver {
 
     /// Deadlines nearly always move away from now; the timer is touched only when one came nearer or
     /// has passed, so that traffic costs no timer work.
-    fn rearm(mut sleep: std::pin::Pin<&mut Sleep>, conn: &Conn) {
+    fn rearm(mut sleep: Pin<&mut Sleep>, conn: &Conn) {
         let at = Self::wake_at(conn);
         if at < sleep.deadline() || sleep.is_elapsed() {
             sleep.as_mut().reset(at);
@@ -461,7 +476,7 @@ impl Drop for Driver {
                 .handler()
                 .closed(&self.conn, CloseReason::ForcedServerClose);
             if let Some(stream) = self.conn.stream.get() {
-                let _ = socket2::SockRef::from(stream).shutdown(std::net::Shutdown::Both);
+                let _ = SockRef::from(stream).shutdown(std::net::Shutdown::Both);
             }
             self.conn.out.lock().close();
             self.conn.poll_wake.notify_waiters();

@@ -123,7 +123,7 @@ impl Drop for PendingPoll<'_> {
         self.conn.engine.lock().session.end_poll();
         if self.answered {
             // The driver of a closing session waits for its last words to be fetched.
-            self.conn.wake.notify_one();
+            self.conn.wake.tell();
         } else {
             self.conn.close(CloseReason::TransportError);
         }
@@ -206,7 +206,7 @@ async fn receive(server: &EngineServer, conn: &Arc<Conn>, packet: Packet) -> boo
         }
         Ok(_) => {
             // A pong may have brought the next ping nearer than the driver's timer.
-            conn.wake.notify_one();
+            conn.wake.tell();
             return true;
         }
         Err(reason) => {
@@ -223,7 +223,7 @@ async fn receive(server: &EngineServer, conn: &Arc<Conn>, packet: Packet) -> boo
                 None => return false,
             }
         };
-        conn.wake.notify_one();
+        conn.wake.tell();
         match put {
             Ok(()) => return true,
             Err(full) => message = full,

@@ -85,7 +85,7 @@ pub(super) fn attach(
             .session
             .begin_upgrade(&server.options().timing, Instant::now());
         if begun {
-            conn.wake.notify_one();
+            conn.wake.tell();
             probe(&server, &conn, stream, &early).await;
         } else {
             let _ = stream.try_write(&ws::frame::close(1000, ""));
@@ -214,7 +214,7 @@ async fn probe(server: &EngineServer, conn: &Arc<Conn>, stream: TcpStream, early
     if taken {
         conn.out.lock().upgrade();
         conn.poll_wake.notify_waiters();
-        conn.wake.notify_one();
+        conn.wake.tell();
     } else {
         conn.close(CloseReason::TransportError);
     }
