@@ -237,7 +237,7 @@ async fn claim_apart(
 impl Core {
     /// A new socket, for the store.
     async fn keep(&self, socket: &Socket, joins: &mut [Joining]) -> Result<(), Refusal> {
-        let (Some(store), Some(pid)) = (&self.store, socket.pid()) else {
+        let (Some(store), Some(pid)) = (&self.store, socket.shared_pid()) else {
             return Ok(());
         };
         let mut rooms = Vec::with_capacity(joins.len());

@@ -163,7 +163,7 @@ impl Core {
             }
             socket.conn().send(answer);
         }
-        if let (Some(store), Some(pid)) = (&self.store, socket.pid()) {
+        if let (Some(store), Some(pid)) = (&self.store, socket.shared_pid()) {
             store.begin(pid, kept);
         }
         for join in joins {

@@ -183,9 +183,9 @@ impl Away {
 /// The sessions of this gateway, by `pid`.
 pub(crate) struct Sessions {
     window: Duration,
-    by_pid: Mutex<HashMap<Box<str>, Session>>,
+    by_pid: Mutex<HashMap<Arc<str>, Session>>,
     /// Who went away, oldest first.
-    order: Mutex<VecDeque<(Instant, Box<str>)>>,
+    order: Mutex<VecDeque<(Instant, Arc<str>)>>,
 }
 
 enum Session {
@@ -231,7 +231,7 @@ impl Sessions {
 
     /// A name for a session that begins at `gateway`, if sessions can be recovered: 20 URL-safe characters,
     /// the gateway's six and 84 bits of randomness.
-    pub(crate) fn new_pid(&self, gateway: &GatewayId) -> Option<Box<str>> {
+    pub(crate) fn new_pid(&self, gateway: &GatewayId) -> Option<Arc<str>> {
         (!self.window.is_zero()).then(|| {
             let mut pid = String::with_capacity(20);
             pid.push_str(gateway.as_str());
@@ -242,12 +242,12 @@ impl Sessions {
 
     /// The session's socket is connected.
     pub(crate) fn here(&self, socket: &Arc<Socket>) {
-        let Some(pid) = socket.pid() else { return };
+        let Some(pid) = socket.shared_pid() else { return };
         let sockets = socket.conn().sockets.lock();
         // Under this lock: whoever takes the socket out tells its end after this.
         if sockets.find(socket.namespace().as_str()).is_some() {
             let here = Session::Here(Arc::downgrade(socket));
-            self.by_pid.lock().insert(pid.into(), here);
+            self.by_pid.lock().insert(Arc::clone(pid), here);
         }
     }
 
@@ -345,7 +345,7 @@ impl Sessions {
     }
 
     /// Ends the sessions whose time is over: for each its `pid`, and the places nobody comes back to.
-    pub(crate) fn expire(&self, now: Instant) -> Vec<(Box<str>, Vec<Place>)> {
+    pub(crate) fn expire(&self, now: Instant) -> Vec<(Arc<str>, Vec<Place>)> {
         let mut ended = Vec::new();
         loop {
             let pid = {

@@ -65,7 +65,7 @@ pub struct Admission {
     /// Who it is.
     pub user: Arc<User>,
     /// What names its session, if it can be recovered.
-    pub pid: Option<Box<str>>,
+    pub pid: Option<Arc<str>>,
     /// What it comes back to, if it does.
     pub returns: Option<Returns>,
 }

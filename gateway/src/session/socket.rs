@@ -30,7 +30,7 @@ pub struct Socket {
     connected_at_ms: u64,
     conn: Arc<Conn>,
     /// Names its session where it can be recovered; a secret of the client.
-    pid: Option<Box<str>>,
+    pid: Option<Arc<str>>,
     /// How it came over from another gateway, if it did.
     pub(crate) arrived: OnceLock<Arc<Arrived>>,
     /// Rooms it is in.
@@ -52,7 +52,7 @@ impl Socket {
         conn: Arc<Conn>,
         namespace: Namespace,
         user: Arc<User>,
-        pid: Option<Box<str>>,
+        pid: Option<Arc<str>>,
     ) -> Arc<Self> {
         let mut id = String::with_capacity(20);
         push_random(&mut id, 20);
@@ -74,7 +74,7 @@ impl Socket {
         conn: Arc<Conn>,
         namespace: Namespace,
         user: Arc<User>,
-        pid: Option<Box<str>>,
+        pid: Option<Arc<str>>,
         returns: &Returns,
     ) -> Arc<Self> {
         let (id, connected_at_ms, arrived) = match returns {
@@ -115,6 +115,11 @@ impl Socket {
 
     pub(crate) fn pid(&self) -> Option<&str> {
         self.pid.as_deref()
+    }
+
+    /// The same for tables: all of them share the one.
+    pub(crate) fn shared_pid(&self) -> Option<&Arc<str>> {
+        self.pid.as_ref()
     }
 
     /// The public id: 20 URL-safe characters, not the `sid`.

@@ -48,18 +48,18 @@ pub(crate) struct SessionStore {
     gateway: GatewayId,
     tasks: Tasks,
     writes: Semaphore,
-    sessions: Mutex<HashMap<Box<str>, Kept>>,
+    sessions: Mutex<HashMap<Arc<str>, Kept>>,
     /// When which session is to be written at the latest.
-    young: Mutex<VecDeque<(Instant, Box<str>)>>,
-    again: Mutex<VecDeque<(Instant, Box<str>)>>,
-    refresh: Mutex<VecDeque<(Instant, Box<str>)>>,
+    young: Mutex<VecDeque<(Instant, Arc<str>)>>,
+    again: Mutex<VecDeque<(Instant, Arc<str>)>>,
+    refresh: Mutex<VecDeque<(Instant, Arc<str>)>>,
     own_trail: tokio::sync::Mutex<OwnTrail>,
     trails: Mutex<HashMap<Box<str>, Arc<SharedTrail>>>,
 }
 
 struct Kept {
     /// An encoded [`StoredSession`].
-    value: Bytes,
+    value: Box<[u8]>,
     revision: Option<u64>,
     changed: bool,
     writing: bool,
@@ -120,7 +120,7 @@ impl SessionStore {
     }
 
     /// A session begins here, or has come here. It is written soon.
-    pub(crate) fn begin(&self, pid: &str, session: KeptSession) {
+    pub(crate) fn begin(&self, pid: &Arc<str>, session: KeptSession) {
         let value = encode(State::Kept(session));
         let mut sessions = self.sessions.lock();
         match sessions.get_mut(pid) {
@@ -136,11 +136,13 @@ impl SessionStore {
                     waiting: Vec::new(),
                     end: End::None,
                 };
-                sessions.insert(pid.into(), kept);
+                sessions.insert(Arc::clone(pid), kept);
             }
         }
         drop(sessions);
-        self.young.lock().push_back((Instant::now() + YOUNG, pid.into()));
+        self.young
+            .lock()
+            .push_back((Instant::now() + YOUNG, Arc::clone(pid)));
     }
 
     /// Its socket is in a room, for what stands behind `seq`. The receiver is told once the store has it, and
@@ -263,7 +265,7 @@ impl SessionStore {
     /// Begins to write a session, unless that is under way; then it goes on with this.
     fn write(self: &Arc<Self>, pid: &str, kept: &mut Kept) {
         if !std::mem::replace(&mut kept.writing, true) {
-            let (this, pid) = (Arc::clone(self), Box::from(pid));
+            let (this, pid) = (Arc::clone(self), Arc::<str>::from(pid));
             self.tasks
                 .spawn("keep session", async move { this.keep(&pid).await });
         }
@@ -295,7 +297,7 @@ impl SessionStore {
                 }
                 kept.changed = false;
                 (
-                    kept.value.clone(),
+                    Bytes::copy_from_slice(&kept.value),
                     kept.revision,
                     std::mem::take(&mut kept.waiting),
                 )
@@ -310,7 +312,14 @@ impl SessionStore {
                 Ok(revision) => Ok((true, Some(revision))),
             };
             let mut sessions = self.sessions.lock();
-            let Some(kept) = sessions.get_mut(pid) else { return };
+            // The table's own name: queues hold no other.
+            let Some((pid, _)) = sessions.get_key_value(pid) else {
+                return;
+            };
+            let pid = Arc::clone(pid);
+            let Some(kept) = sessions.get_mut(&pid) else {
+                return;
+            };
             match outcome {
                 Ok((true, revision)) => {
                     kept.revision = revision;
@@ -319,7 +328,7 @@ impl SessionStore {
                         let _ = waits.send(());
                     }
                     if !std::mem::replace(&mut kept.refreshed, true) {
-                        let due = (Instant::now() + REFRESH, pid.into());
+                        let due = (Instant::now() + REFRESH, pid);
                         self.refresh.lock().push_back(due);
                     }
                 }
@@ -332,10 +341,10 @@ impl SessionStore {
                     tracing::warn!(%error, "a session is not in the store and could not outlive this gateway");
                     if kept.end == End::None {
                         (kept.changed, kept.writing) = (true, false);
-                        let due = (Instant::now() + AGAIN, pid.into());
+                        let due = (Instant::now() + AGAIN, pid);
                         self.again.lock().push_back(due);
                     } else {
-                        sessions.remove(pid);
+                        sessions.remove(&pid);
                     }
                     return;
                 }
@@ -369,7 +378,7 @@ impl SessionStore {
     }
 
     fn write_due(self: &Arc<Self>, now: Instant) {
-        let due = |queue: &Mutex<VecDeque<(Instant, Box<str>)>>, most: usize| {
+        let due = |queue: &Mutex<VecDeque<(Instant, Arc<str>)>>, most: usize| {
             let mut queue = queue.lock();
             let count = queue.iter().take(most).take_while(|(at, _)| *at <= now).count();
             queue.drain(..count).map(|(_, pid)| pid).collect::<Vec<_>>()
@@ -419,7 +428,7 @@ impl SessionStore {
             let taken = encode(State::MovedTo(self.gateway.to_string()));
             match self
                 .documents
-                .put(BUCKET, &key, taken, Some(document.revision))
+                .put(BUCKET, &key, taken.into(), Some(document.revision))
                 .await
             {
                 Ok(revision) => return Ok(Taken::Session { session, revision }),
@@ -433,7 +442,7 @@ impl SessionStore {
     /// Gives a session back that was [taken](SessionStore::take), as nothing came of it.
     pub(crate) async fn give_back(&self, owner: &str, pid: &str, session: KeptSession, revision: u64) {
         let (key, value) = (key(owner, pid), encode(State::Kept(session)));
-        let back = self.documents.put(BUCKET, &key, value, Some(revision));
+        let back = self.documents.put(BUCKET, &key, value.into(), Some(revision));
         if let Err(error) = back.await {
             tracing::warn!(%error, "a session that could not be recovered is lost");
         }
@@ -503,13 +512,13 @@ fn trail_key(gateway: &str) -> String {
     format!("{gateway}.trail")
 }
 
-fn encode(state: State) -> Bytes {
+fn encode(state: State) -> Box<[u8]> {
     let stored = StoredSession { state: Some(state) };
     stored.encode_to_vec().into()
 }
 
-fn decode(value: &Bytes) -> Option<State> {
-    StoredSession::decode(value.clone()).ok()?.state
+fn decode(value: &[u8]) -> Option<State> {
+    StoredSession::decode(value).ok()?.state
 }
 
 #[cfg(test)]
@@ -553,7 +562,7 @@ mod tests {
             store(&documents, "second"),
             store(&documents, "third-"),
         );
-        first.begin("pid", session(&["user:ada"]));
+        first.begin(&"pid".into(), session(&["user:ada"]));
         let room = RoomName::new("room").unwrap();
         first.joined("pid", &room, 7).unwrap().await.unwrap();
         assert_eq!(rooms_taken(&second, "other-").await, Err("unknown".to_owned()));
@@ -577,12 +586,12 @@ mod tests {
         let room = RoomName::new("room").unwrap();
         for _ in 0..3 {
             for (at, to) in [(&first, "second"), (&second, "first-")] {
-                at.begin("pid", session(&[]));
+                at.begin(&"pid".into(), session(&[]));
                 at.joined("pid", &room, 7).unwrap().await.unwrap();
                 at.moved("pid", to);
             }
         }
-        first.begin("pid", session(&[]));
+        first.begin(&"pid".into(), session(&[]));
         first.joined("pid", &room, 7).unwrap().await.unwrap();
         assert_eq!(rooms_taken(&second, "first-").await, Ok(vec!["room".to_owned()]));
     }
@@ -591,7 +600,7 @@ mod tests {
     async fn what_is_over_is_not_there() {
         let documents = MemoryDocuments::new();
         let (first, second) = (store(&documents, "first-"), store(&documents, "second"));
-        first.begin("pid", session(&[]));
+        first.begin(&"pid".into(), session(&[]));
         let room = RoomName::new("room").unwrap();
         first.joined("pid", &room, 7).unwrap().await.unwrap();
         first.end("pid");
