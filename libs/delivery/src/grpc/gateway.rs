@@ -4,7 +4,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, Ordering, fence},
     },
     task::{Context, Poll},
     time::Duration,
@@ -16,7 +16,10 @@ use proto::v1::{
     LinkAcknowledgement, LinkFrame, LinkHello, LinkPosition,
     gateway_link_server::{GatewayLink, GatewayLinkServer},
 };
-use tokio::{sync::mpsc, time::timeout};
+use tokio::{
+    sync::mpsc,
+    time::{Instant, Sleep, sleep, timeout},
+};
 use tonic::{Request, Response, Status, Streaming, service::Routes};
 
 use super::{
@@ -28,6 +31,9 @@ use crate::{Arrival, Links, Receiver, positions::Positions};
 
 /// A worker says who it is within this time.
 const HELLO: Duration = Duration::from_secs(5);
+/// A worker is told at most so often how far a gateway is: nothing waits for it, and a message for each batch would
+/// cost as much as the batch.
+const TOLD_EVERY: Duration = Duration::from_millis(100);
 /// Links that may wait to be accepted.
 const WAITING: usize = 16;
 
@@ -132,6 +138,7 @@ impl GatewayLink for Service {
         }
         let positions = Arc::new(Acknowledged {
             positions: Positions::new(self.partitions),
+            idle: AtomicBool::new(false),
             waker: AtomicWaker::new(),
             ended: AtomicBool::new(false),
         });
@@ -151,6 +158,7 @@ impl GatewayLink for Service {
         Ok(Response::new(Acknowledgements {
             sent: vec![0; usize::from(self.partitions)],
             acknowledged: positions,
+            pause: Box::pin(sleep(Duration::ZERO)),
         }))
     }
 }
@@ -203,8 +211,13 @@ impl Receiver for GrpcReceiver {
     }
 
     fn acknowledge(&self, partition: u16, seq: u64) {
-        if self.acknowledged.positions.raise(partition, seq) {
-            self.acknowledged.waker.wake();
+        let acknowledged = &*self.acknowledged;
+        if acknowledged.positions.raise(partition, seq) {
+            // With the one of the stream: one of the two sees what the other wrote.
+            fence(Ordering::SeqCst);
+            if acknowledged.idle.load(Ordering::Acquire) {
+                acknowledged.waker.wake();
+            }
         }
     }
 }
@@ -217,6 +230,8 @@ impl Drop for GrpcReceiver {
 
 struct Acknowledged {
     positions: Positions,
+    /// Everything has been told, and the next one has to wake the stream.
+    idle: AtomicBool,
     waker: AtomicWaker,
     ended: AtomicBool,
 }
@@ -228,21 +243,33 @@ impl Acknowledged {
     }
 }
 
-/// What was acknowledged while the message before was written, as one message.
+/// What was acknowledged since the message before, as one message.
 struct Acknowledgements {
     acknowledged: Arc<Acknowledged>,
     /// By partition.
     sent: Vec<u64>,
+    /// Until the next message.
+    pause: Pin<Box<Sleep>>,
 }
 
 impl Stream for Acknowledgements {
     type Item = Result<LinkAcknowledgement, Status>;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        let Self { acknowledged, sent } = &mut *self;
+        let Self {
+            acknowledged,
+            sent,
+            pause,
+        } = &mut *self;
         acknowledged.waker.register(context.waker());
         // Looked at first, so that what was acknowledged before the end goes out before it.
         let ended = acknowledged.ended.load(Ordering::Acquire);
+        if !ended && pause.as_mut().poll(context).is_pending() {
+            return Poll::Pending;
+        }
+        // What is acknowledged from now on wakes the stream.
+        acknowledged.idle.store(true, Ordering::Release);
+        fence(Ordering::SeqCst);
         let mut positions = Vec::new();
         for ((partition, seq), sent) in acknowledged.positions.iter().zip(sent) {
             if seq > *sent {
@@ -254,6 +281,8 @@ impl Stream for Acknowledgements {
             }
         }
         if !positions.is_empty() {
+            acknowledged.idle.store(false, Ordering::Release);
+            pause.as_mut().reset(Instant::now() + TOLD_EVERY);
             return Poll::Ready(Some(Ok(LinkAcknowledgement { positions })));
         }
         if ended { Poll::Ready(None) } else { Poll::Pending }
