@@ -418,6 +418,10 @@ impl Plan for Load {
                 member.position.clear();
             }
         }
+        if group.spec.action == Action::Nothing {
+            self.joined(net, owner);
+            return;
+        }
         let room = room_name(&self.spec.prefix, &group.spec.name, member.room);
         net.send(id, |dialect, out| dialect.join(out, JOIN, &room));
     }

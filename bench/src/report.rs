@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 pub use crate::checks::Faults;
 use crate::{
     checks::judge,
-    procs::Sample,
+    procs::{Sample, Usage},
     run::{Moment, Raw},
 };
 
@@ -60,7 +60,7 @@ impl Report {
             .count();
         let of_acks = name.ends_with("_acks") && has("deliveries");
         !(memory && !matches!(&*self.scenario, "idle" | "mixed")
-            || of_one_process && (processes < 2 || !name.starts_with("cpu_s_per_million"))
+            || of_one_process && (processes < 2 || !name.contains("_per_"))
             || of_acks
             || name.ends_with("_p90")
             || name.contains("_acks.") && has("deliveries")
@@ -226,6 +226,9 @@ pub(crate) fn merge(raws: &[Raw], samples: &[(Moment, Sample)], one_order: bool)
     if let (Some(start), Some(connected)) = (at(Moment::Start), at(Moment::Connected)) {
         let cpu = connected.cpu_seconds() - start.cpu_seconds();
         put("cpu_ms_per_connect", cpu * 1e3 / connects);
+        for (role, cpu) in by_role(start, connected, |usage| usage.cpu_seconds) {
+            put(&format!("cpu_ms_per_connect.{role}"), cpu * 1e3 / connects);
+        }
     }
     if let (Some(start), Some(settled)) = (at(Moment::Start), at(Moment::Settled)) {
         let each = |before: u64, after: u64| (after as f64 - before as f64) / connects;
@@ -233,6 +236,9 @@ pub(crate) fn merge(raws: &[Raw], samples: &[(Moment, Sample)], one_order: bool)
             "resident_bytes_per_client",
             each(start.resident(), settled.resident()),
         );
+        for (role, bytes) in by_role(start, settled, |usage| usage.resident as f64) {
+            put(&format!("resident_bytes_per_client.{role}"), bytes / connects);
+        }
         put(
             "proportional_bytes_per_client",
             each(start.proportional(), settled.proportional()),
@@ -262,6 +268,18 @@ pub(crate) fn merge(raws: &[Raw], samples: &[(Moment, Sample)], one_order: bool)
         figures,
         faults,
     }
+}
+
+/// What grew from one sample to the other, of all processes of a role: `gateway` of `gateway0` and `gateway1`.
+fn by_role(before: &Sample, after: &Sample, of: impl Fn(&Usage) -> f64) -> BTreeMap<String, f64> {
+    let mut roles = BTreeMap::new();
+    for (before, after) in before.processes.iter().zip(&after.processes) {
+        let role = after
+            .name
+            .trim_end_matches(|letter: char| letter.is_ascii_digit());
+        *roles.entry(role.to_owned()).or_default() += of(after) - of(before);
+    }
+    roles
 }
 
 /// Ranks of latencies, in milliseconds.

@@ -19,7 +19,7 @@ pub struct Idle {
     /// How many clients.
     #[arg(long, default_value_t = 10_000)]
     pub clients: u32,
-    /// Members of a room.
+    /// Members of a room; 0 for clients that connect and join none.
     #[arg(long, default_value_t = 100)]
     pub rooms_size: u32,
     /// How many of a hundred clients publish.
@@ -227,7 +227,12 @@ pub(crate) fn spec(bench: &Bench) -> Result<Spec> {
 
 impl Idle {
     fn group(&self) -> Result<GroupSpec> {
-        ensure!(self.rooms_size > 0, "rooms have members");
+        if self.rooms_size == 0 {
+            ensure!(self.active == 0.0, "who is in no room publishes to none");
+            let mut alone = group("idle", 1, self.clients, 0, Pace::Silent);
+            alone.action = Action::Nothing;
+            return Ok(alone);
+        }
         let publishers = (f64::from(self.rooms_size) * self.active / 100.0).ceil() as u32;
         let rooms = self.clients.div_ceil(self.rooms_size);
         let pace = match publishers {

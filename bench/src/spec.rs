@@ -79,6 +79,8 @@ pub(crate) enum Action {
     Message,
     /// Event `ping`, which the server answers.
     Ping,
+    /// None, and no room either: connected is all it is.
+    Nothing,
 }
 
 #[derive(Copy, Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -18,7 +18,9 @@ pub enum Column {
     Rooms,
     /// Acknowledged round trips of 100 clients.
     Echo,
-    /// Clients that do nothing: memory, and what a connect costs.
+    /// Clients that connect to a namespace with what lets them in: what that costs.
+    Connect,
+    /// Clients in rooms of a hundred that do nothing: memory.
     Idle,
     /// A hundred rooms of ten at 10,000 deliveries a second: latency.
     Latency,
@@ -78,7 +80,7 @@ pub const SHOWN: [Shown; 10] = [
         "resident bytes an idle connection",
         true,
     ),
-    shown(Column::Idle, "cpu_ms_per_connect", "CPU-ms a connect", true),
+    shown(Column::Connect, "cpu_ms_per_connect", "CPU-ms a connect", true),
     shown(
         Column::Latency,
         "delivery_ms_p50",
@@ -112,13 +114,14 @@ impl Shown {
 
 impl Column {
     /// All, in the order they are measured.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Sustained,
         Self::One,
         Self::Sixteen,
         Self::Rooms,
         Self::Echo,
         Self::Latency,
+        Self::Connect,
         Self::Idle,
     ];
 
@@ -131,6 +134,7 @@ impl Column {
             Self::Sixteen => "sixteen",
             Self::Rooms => "rooms",
             Self::Echo => "echo",
+            Self::Connect => "connect",
             Self::Idle => "idle",
             Self::Latency => "latency",
         }
@@ -142,15 +146,18 @@ impl Column {
         match self {
             // What its protocol has no acknowledged event for.
             Self::Echo => !row.is_two_nodes() && row != Row::Floor,
-            Self::Idle => !row.is_two_nodes(),
             Self::Latency => row.is_two_nodes(),
             // The cluster is held against the floor here, no other two nodes are.
-            Self::One => !row.is_two_nodes() || matches!(row, Row::Cluster | Row::ClusterVolatile),
+            Self::One | Self::Connect | Self::Idle => {
+                !row.is_two_nodes()
+                    || row == Row::Cluster
+                    || (self == Self::One && row == Row::ClusterVolatile)
+            }
             Self::Sustained | Self::Sixteen | Self::Rooms => true,
         }
     }
 
-    /// How often of `repeat` times; memory and connects vary little, and take long.
+    /// How often of `repeat` times; memory varies little, and takes long.
     #[must_use]
     pub fn rounds(self, repeat: usize) -> usize {
         match self {
@@ -171,8 +178,15 @@ impl Column {
             Self::Latency => vec!["rooms", "--rooms", "100", "--members", "10", "--rate", "10000"],
             // A process may hold 20,000 descriptors.
             Self::Idle => vec!["idle", "--clients", if quick { "4000" } else { "19000" }],
+            Self::Connect => vec![
+                "idle",
+                "--clients",
+                if quick { "4000" } else { "19000" },
+                "--rooms-size",
+                "0",
+            ],
         };
-        if self != Self::Idle {
+        if !matches!(self, Self::Connect | Self::Idle) {
             arguments.extend(["--warm-up", "1", "--seconds", if quick { "2" } else { "4" }]);
         }
         arguments.extend(row.arguments());

@@ -17,7 +17,7 @@ pub struct Goal {
 
 #[derive(Copy, Clone, Debug)]
 enum Bound {
-    /// At most so many times the same figure of another row.
+    /// At most so many times the same figure of another row, of all its processes.
     AtMost(f64, Row),
     /// At least so many times the same figure of another row.
     AtLeast(f64, Row),
@@ -41,7 +41,7 @@ pub struct Verdict {
 }
 
 /// All goals of a comparison.
-pub const GOALS: [Goal; 17] = [
+pub const GOALS: [Goal; 19] = [
     goal(
         "room of 1,000, 20 events/s",
         Column::Sustained,
@@ -148,15 +148,29 @@ pub const GOALS: [Goal; 17] = [
         Bound::Under(1.0),
     ),
     goal(
-        "idle connection, resident bytes",
+        "idle connection, resident bytes of the gateway",
+        Column::Idle,
+        Row::Cluster,
+        "resident_bytes_per_client.gateway",
+        Bound::Under(4096.0),
+    ),
+    goal(
+        "the same, of standalone with all it keeps",
         Column::Idle,
         Row::Fanfare,
         "resident_bytes_per_client",
         Bound::Under(4096.0),
     ),
     goal(
-        "CPU-ms a connect, token checked",
-        Column::Idle,
+        "CPU-ms a connect, token checked, presence told: the gateway",
+        Column::Connect,
+        Row::Cluster,
+        "cpu_ms_per_connect.gateway",
+        Bound::AtMost(1.0, Row::Socketioxide),
+    ),
+    goal(
+        "the same: standalone with all it does",
+        Column::Connect,
         Row::Fanfare,
         "cpu_ms_per_connect",
         Bound::AtMost(1.0, Row::Socketioxide),
@@ -212,7 +226,8 @@ impl Goal {
     }
 
     fn ratio(&self, results: &Results, measured: Option<f64>, row: Row) -> Option<f64> {
-        let other = results.figure(self.column, row, self.figure)?;
+        let of_all = self.figure.split('.').next()?;
+        let other = results.figure(self.column, row, of_all)?;
         measured
             .map(|measured| measured / other)
             .filter(|ratio| ratio.is_finite())
