@@ -95,7 +95,12 @@ fn an_upgrade_and_a_goodbye_in_one_segment() -> Result<()> {
         for goodbye in [frame(TEXT, b"1"), frame(CLOSE, &1000_u16.to_be_bytes())] {
             let polling = Polling::open(server, ENGINE)?;
             let mut socket = polling.websocket()?;
-            let frames = [frame(TEXT, b"2probe"), frame(TEXT, b"5"), frame(TEXT, b"4one"), goodbye];
+            let frames = [
+                frame(TEXT, b"2probe"),
+                frame(TEXT, b"5"),
+                frame(TEXT, b"4one"),
+                goodbye,
+            ];
             socket.write(&frames.concat())?;
             socket.expect("3probe")?;
             socket.expect("4one")?;

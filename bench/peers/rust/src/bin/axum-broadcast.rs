@@ -19,7 +19,10 @@ use parking_lot::Mutex;
 use peers::{CONNECTED, OPEN, Packet, address, event, ok, time};
 use tokio::{
     net::TcpListener,
-    sync::broadcast::{self, error::RecvError},
+    sync::{
+        broadcast::{self, error::RecvError},
+        mpsc,
+    },
 };
 
 const READ_BUFFER: usize = 1024;
@@ -27,7 +30,28 @@ const READ_BUFFER: usize = 1024;
 const BEHIND: usize = 1024;
 const MOST_AT_ONCE: usize = 64;
 
-type Rooms = Arc<Mutex<HashMap<String, broadcast::Sender<Utf8Bytes>>>>;
+type Rooms = Arc<Mutex<HashMap<String, broadcast::Sender<Event>>>>;
+
+/// What a room gets.
+#[derive(Clone)]
+struct Event {
+    text: Utf8Bytes,
+    answer: Arc<Answer>,
+}
+
+/// The publisher is answered when the last member has dropped this, the event written. Answered earlier it would run
+/// ahead of the members until they lose events.
+struct Answer {
+    text: String,
+    publisher: mpsc::UnboundedSender<String>,
+}
+
+impl Drop for Answer {
+    fn drop(&mut self) {
+        // The publisher may have gone.
+        let _ = self.publisher.send(std::mem::take(&mut self.text));
+    }
+}
 
 #[tokio::main]
 async fn main() -> Result<()> {
@@ -57,6 +81,7 @@ async fn connection(mut socket: WebSocket, rooms: Rooms) -> Result<()> {
     // Until it joins one, the connection listens to a room that is its own.
     let mut room = broadcast::channel(1).0;
     let mut events = room.subscribe();
+    let (publisher, mut answers) = mpsc::unbounded_channel();
     socket.send(Message::text(OPEN)).await?;
     loop {
         tokio::select! {
@@ -72,14 +97,21 @@ async fn connection(mut socket: WebSocket, rooms: Rooms) -> Result<()> {
                     }
                     Packet::Message { id, event: name_and_argument, .. } => {
                         // Without members nobody hears it.
-                        let _ = room.send(event(name_and_argument).into());
-                        ok(id)
+                        let _ = room.send(Event {
+                            text: event(name_and_argument).into(),
+                            answer: Arc::new(Answer {
+                                text: ok(id),
+                                publisher: publisher.clone(),
+                            }),
+                        });
+                        continue;
                     }
                     Packet::Other { id } => time(id),
                     Packet::Silent => continue,
                 };
                 socket.send(Message::text(reply)).await?;
             }
+            Some(answer) = answers.recv() => socket.send(Message::text(answer)).await?,
             event = events.recv() => {
                 let mut next = match event {
                     Ok(event) => Some(event),
@@ -87,13 +119,11 @@ async fn connection(mut socket: WebSocket, rooms: Rooms) -> Result<()> {
                     Err(RecvError::Lagged(_)) => None,
                     Err(RecvError::Closed) => return Ok(()),
                 };
-                for _ in 0..MOST_AT_ONCE {
-                    let Some(event) = next else { break };
-                    socket.feed(Message::Text(event)).await?;
-                    next = events.try_recv().ok();
-                }
-                if let Some(event) = next {
-                    socket.feed(Message::Text(event)).await?;
+                let mut written = Vec::new();
+                while let Some(event) = next {
+                    socket.feed(Message::Text(event.text)).await?;
+                    written.push(event.answer);
+                    next = if written.len() < MOST_AT_ONCE { events.try_recv().ok() } else { None };
                 }
                 socket.flush().await?;
             }
