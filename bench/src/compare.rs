@@ -34,13 +34,14 @@ pub struct Compare {
     /// Short runs.
     #[arg(long)]
     pub quick: bool,
-    /// Measures only this COLUMN, COLUMN/ROW or /ROW; may be given again. Nothing is written then, but with --out.
+    /// Measures only this COLUMN, COLUMN/ROW or /ROW; may be given again. Nothing is written then, but with --out or
+    /// --from.
     #[arg(long, value_name = "COLUMN/ROW")]
     pub only: Vec<String>,
     /// Where RESULTS.md, plots/ and results/ are written; by default the directory of the load generator.
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
-    /// Measures nothing, and writes everything again from what this file holds.
+    /// Measures nothing, and writes everything again from what this file holds; with --only, measures that anew.
     #[arg(long, value_name = "FILE")]
     pub from: Option<PathBuf>,
 }
@@ -56,7 +57,11 @@ pub(crate) fn run(compare: &Compare, common: &Common) -> Result<bool> {
     let results = match &compare.from {
         Some(file) => {
             let text = fs::read_to_string(file).with_context(|| format!("reading {}", file.display()))?;
-            serde_json::from_str(&text)?
+            let mut results: Results = serde_json::from_str(&text)?;
+            if !compare.only.is_empty() {
+                results.replace(measure_all(compare, common)?);
+            }
+            results
         }
         None => measure_all(compare, common)?,
     };
@@ -67,7 +72,8 @@ pub(crate) fn run(compare: &Compare, common: &Common) -> Result<bool> {
     );
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
     let out = compare.out.as_deref();
-    if let Some(out) = out.or(compare.only.is_empty().then_some(here)) {
+    let complete = compare.only.is_empty() || compare.from.is_some();
+    if let Some(out) = out.or(complete.then_some(here)) {
         write(&results, out)?;
         eprintln!("written to {}", out.display());
     }

@@ -26,7 +26,7 @@ io.of("/chat").on("connection", (socket) => {
         io.of("/chat").to(message.roomId).emit("message", message);
         ack({ status: "ok" });
     });
-    socket.on("ping", (_payload, ack) => ack({ time: Date.now() }));
+    socket.on("ping", (...args) => args.at(-1)({ time: Date.now() }));
 });
 
 console.log(`listening on 127.0.0.1:${await listen(Number(options.port))}`);

@@ -38,6 +38,20 @@ impl Results {
             .find(|cell| cell.column == column && cell.row == row)
     }
 
+    /// What was measured anew takes the place of what there was, and what was not there is put behind it.
+    pub(super) fn replace(&mut self, anew: Self) {
+        for cell in anew.cells {
+            let known = self
+                .cells
+                .iter_mut()
+                .find(|known| (known.column, known.row) == (cell.column, cell.row));
+            match known {
+                Some(known) => *known = cell,
+                None => self.cells.push(cell),
+            }
+        }
+    }
+
     /// The median of a figure over the runs that count; `None` when there are none.
     #[must_use]
     pub fn figure(&self, column: Column, row: Row, figure: &str) -> Option<f64> {
@@ -70,8 +84,14 @@ impl Cell {
             "resident_bytes_per_client",
             "wall_s",
         ];
-        run.figures
-            .retain(|name, _| KEPT.contains(&name.as_str()) || name.starts_with("cpu_s_per_million_"));
+        const BY_ROLE: [&str; 3] = [
+            "cpu_ms_per_connect.",
+            "cpu_s_per_million_",
+            "resident_bytes_per_client.",
+        ];
+        run.figures.retain(|name, _| {
+            KEPT.contains(&name.as_str()) || BY_ROLE.iter().any(|kept| name.starts_with(kept))
+        });
         self.runs.push(run);
     }
 }
@@ -81,6 +101,23 @@ pub(super) mod tests {
     /// Two columns, with a run that does not count and a row that failed.
     pub(in crate::compare) fn fixture() -> super::Results {
         serde_json::from_str(include_str!("fixture.json")).unwrap()
+    }
+
+    #[test]
+    fn what_is_measured_anew_takes_its_place() {
+        use crate::compare::{columns::Column, rows::Row};
+        let mut results = fixture();
+        let mut anew = fixture();
+        anew.cells
+            .retain(|cell| (cell.column, cell.row) == (Column::One, Row::Floor));
+        for run in &mut anew.cells[0].runs {
+            run.figures.insert("cpu_s_per_million_deliveries".to_owned(), 3.0);
+        }
+        let cells = results.cells.len();
+        results.replace(anew);
+        let figure = |row| results.figure(Column::One, row, "cpu_s_per_million_deliveries");
+        assert_eq!((figure(Row::Floor), figure(Row::Fanfare)), (Some(3.0), Some(5.0)));
+        assert_eq!(results.cells.len(), cells);
     }
 
     #[test]
