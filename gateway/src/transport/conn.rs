@@ -6,11 +6,11 @@ use std::{
     time::Instant,
 };
 
+use bytes::Bytes;
 use parking_lot::Mutex;
 use sio::{
     engine::{CloseReason, Session, Timer, Timing},
     packet::{Encoded, encode},
-    ws,
 };
 use tokio::{net::TcpStream, sync::Notify};
 
@@ -65,10 +65,8 @@ pub(super) struct Engine {
 #[derive(Default)]
 pub(super) struct Handover {
     pub(super) inbox: Vec<Message>,
-    /// Of the WebSocket that took over.
-    pub(super) decoder: Option<ws::Decoder>,
-    /// The client said behind all that is in the inbox that it goes.
-    pub(super) left: bool,
+    /// A WebSocket has taken over: what was read of it already.
+    pub(super) websocket: Option<Bytes>,
 }
 
 impl Handover {

@@ -148,12 +148,11 @@ impl Driver {
     /// `early` is what was read of the stream behind the handshake.
     // No `async fn`: each of the many futures of this would keep room for its arguments twice.
     pub(super) fn websocket(mut self, early: Bytes) -> impl Future<Output = ()> + Send {
-        let mut decoder = ws::Decoder::new();
-        let fed = self.feed(&mut decoder, &early);
+        let decoder = self.begin_websocket(&early);
         drop(early);
         async move {
-            let reason = match fed {
-                Ok(()) => self.drive_websocket(decoder).await,
+            let reason = match decoder {
+                Ok(decoder) => self.drive_websocket(decoder).await,
                 Err(reason) => reason,
             };
             Box::pin(self.finish(reason)).await;
@@ -162,15 +161,23 @@ impl Driver {
 
     /// Runs a session that began with long-polling.
     pub(super) async fn polling(mut self) {
-        let reason = match self.drive_polling().await {
+        let taken_over = self.drive_polling().await;
+        let reason = match taken_over.and_then(|early| self.begin_websocket(&early)) {
             Ok(decoder) => self.drive_websocket(decoder).await,
             Err(reason) => reason,
         };
         Box::pin(self.finish(reason)).await;
     }
 
-    /// `Ok` when a WebSocket has taken over.
-    async fn drive_polling(&mut self) -> Result<ws::Decoder, CloseReason> {
+    /// Takes what was read of a WebSocket before it was the driver's.
+    fn begin_websocket(&mut self, early: &[u8]) -> Result<ws::Decoder, CloseReason> {
+        let mut decoder = ws::Decoder::new();
+        self.feed(&mut decoder, early)?;
+        Ok(decoder)
+    }
+
+    /// `Ok` when a WebSocket has taken over, with what was read of it.
+    async fn drive_polling(&mut self) -> Result<Bytes, CloseReason> {
         let mut sleep = pin!(sleep_until(Self::wake_at(&self.conn)));
         poll_fn(|context| self.poll_polling(context, sleep.as_mut())).await
     }
@@ -179,15 +186,14 @@ impl Driver {
         &mut self,
         context: &mut Context<'_>,
         mut sleep: Pin<&mut Sleep>,
-    ) -> Poll<Result<ws::Decoder, CloseReason>> {
+    ) -> Poll<Result<Bytes, CloseReason>> {
         loop {
             let mut again = self.conn.wake.poll_told(context).is_ready();
             let taken_over = {
                 let mut engine = self.conn.engine.lock();
                 let taken_over = engine.handover.as_mut().and_then(|handover| {
                     self.work.backlog.extend(handover.inbox.drain(..));
-                    let decoder = handover.decoder.take()?;
-                    Some((decoder, handover.left))
+                    handover.websocket.take()
                 });
                 if taken_over.is_some() {
                     engine.handover = None;
@@ -195,10 +201,8 @@ impl Driver {
                 taken_over
             };
             self.process()?;
-            match taken_over {
-                Some((_, true)) => return Poll::Ready(Err(CloseReason::TransportClose)),
-                Some((decoder, false)) => return Poll::Ready(Ok(decoder)),
-                None => {}
+            if let Some(early) = taken_over {
+                return Poll::Ready(Ok(early));
             }
             again |= self.poll_common(context, sleep.as_mut())?;
             if !again {

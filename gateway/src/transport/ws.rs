@@ -15,7 +15,7 @@ use sio::{
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
-use super::{Conn, EngineServer, Handshake, driver::Message, reply, tunnel};
+use super::{Conn, EngineServer, Handshake, reply, tunnel};
 
 /// Refuses what is no WebSocket handshake of version 13.
 pub(super) fn check(request: &Request<Incoming>) -> Result<(), HandshakeError> {
@@ -160,52 +160,40 @@ async fn probe(server: &EngineServer, conn: &Arc<Conn>, stream: TcpStream, early
         server,
         conn,
         decoder: Decoder::new(),
-        messages: Vec::new(),
-        upgraded: false,
-        left: false,
     };
     let run = async {
-        if !probe.feed(&stream, early)? {
-            loop {
-                // The driver wakes polls when the session ends, and then there is nothing to upgrade.
-                let ended = conn.poll_wake.notified();
-                tokio::pin!(ended);
-                ended.as_mut().enable();
-                if conn.closing().is_some() {
-                    return Err(());
-                }
-                tokio::select! {
-                    ready = stream.readable() => ready.map_err(drop)?,
-                    () = ended => continue,
-                }
-                if probe.read(&stream)? {
-                    break;
-                }
+        let mut upgraded = probe.feed(&stream, early)?;
+        loop {
+            if let Some(behind) = upgraded {
+                return Ok::<Bytes, ()>(behind);
             }
+            // The driver wakes polls when the session ends, and then there is nothing to upgrade.
+            let ended = conn.poll_wake.notified();
+            tokio::pin!(ended);
+            ended.as_mut().enable();
+            if conn.closing().is_some() {
+                return Err(());
+            }
+            tokio::select! {
+                ready = stream.readable() => ready.map_err(drop)?,
+                () = ended => continue,
+            }
+            upgraded = probe.read(&stream)?;
         }
-        Ok::<(), ()>(())
     };
     let in_time = tokio::time::timeout(server.options().timing.upgrade_timeout, run).await;
-    if !matches!(in_time, Ok(Ok(()))) {
+    let Ok(Ok(behind)) = in_time else {
         let _ = stream.try_write(&ws::frame::close(1000, ""));
         conn.engine.lock().session.end_upgrade();
         conn.out.lock().release_poll = false;
         return;
-    }
-    let Probe {
-        decoder,
-        messages,
-        left,
-        ..
-    } = probe;
+    };
     let taken = {
         let mut engine = conn.engine.lock();
         let first = conn.stream.set(stream).is_ok();
         match &mut engine.handover {
             Some(handover) if first => {
-                handover.inbox.extend(messages);
-                handover.decoder = Some(decoder);
-                handover.left = left;
+                handover.websocket = Some(behind);
                 true
             }
             _ => false,
@@ -224,28 +212,23 @@ struct Probe<'a> {
     server: &'a EngineServer,
     conn: &'a Arc<Conn>,
     decoder: Decoder,
-    /// What came behind the `5` in the same read.
-    messages: Vec<Message>,
-    upgraded: bool,
-    /// The client said behind them that it goes.
-    left: bool,
 }
 
 impl Probe<'_> {
-    /// `Ok(true)` once upgraded.
-    fn read(&mut self, stream: &TcpStream) -> Result<bool, ()> {
+    /// Once upgraded, what came behind the `5` in the same read: that is the driver's.
+    fn read(&mut self, stream: &TcpStream) -> Result<Option<Bytes>, ()> {
         thread_local! {
             static BUFFER: RefCell<[u8; 4096]> = const { RefCell::new([0; 4096]) };
         }
         BUFFER.with_borrow_mut(|buffer| match stream.try_read(buffer) {
             Ok(0) => Err(()),
             Ok(read) => self.feed(stream, &buffer[..read]),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
             Err(_) => Err(()),
         })
     }
 
-    fn feed(&mut self, stream: &TcpStream, mut input: &[u8]) -> Result<bool, ()> {
+    fn feed(&mut self, stream: &TcpStream, mut input: &[u8]) -> Result<Option<Bytes>, ()> {
         while let Some(frame) = self
             .decoder
             .next(&mut input, self.server.options().max_payload)
@@ -261,10 +244,6 @@ impl Probe<'_> {
                     continue;
                 }
                 ws::Message::Pong(_) => continue,
-                ws::Message::Close(_) if self.upgraded => {
-                    self.left = true;
-                    return Ok(true);
-                }
                 ws::Message::Close(_) => return Err(()),
             };
             let received = {
@@ -283,13 +262,7 @@ impl Probe<'_> {
                     self.conn.out.lock().release_poll = true;
                     self.conn.poll_wake.notify_waiters();
                 }
-                Ok(Received::Upgraded) => self.upgraded = true,
-                Ok(Received::Text(text)) if self.upgraded => self.messages.push(Message::Text(text)),
-                Ok(Received::Binary(bytes)) if self.upgraded => self.messages.push(Message::Binary(bytes)),
-                Ok(Received::ClientClose) if self.upgraded => {
-                    self.left = true;
-                    return Ok(true);
-                }
+                Ok(Received::Upgraded) => return Ok(Some(Bytes::copy_from_slice(input))),
                 Ok(Received::Nothing) => {}
                 Ok(_) => return Err(()),
                 Err(reason) => {
@@ -298,6 +271,6 @@ impl Probe<'_> {
                 }
             }
         }
-        Ok(self.upgraded)
+        Ok(None)
     }
 }
