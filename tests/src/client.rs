@@ -18,10 +18,10 @@ use tokio::{
     task::AbortHandle,
 };
 
+use crate::wire::{MessageBody, Publication, RETRY, acknowledgement};
+
 /// A client waits so long for an answer.
 const WITHIN: Duration = Duration::from_secs(30);
-/// A publisher waits so long before it tries again what was `UNAVAILABLE`.
-const RETRY: Duration = Duration::from_millis(100);
 /// Events that a failed test shows.
 const SHOWN_EVENTS: usize = 12;
 
@@ -38,15 +38,6 @@ pub struct Message {
     pub content: String,
     /// When it came.
     pub at: Instant,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct MessageBody {
-    id: String,
-    offset: String,
-    room_id: String,
-    content: String,
 }
 
 /// What became of a message that was published until it was acknowledged.
@@ -177,24 +168,12 @@ impl Client {
     /// # Errors
     /// When it is refused, or the connection ends; both for good, so nobody knows whether it is stored.
     pub async fn publish(&self, room: &str, content: &str, client_id: &str) -> Result<Published> {
-        let payload = json!({ "roomId": room, "content": content, "clientId": client_id });
-        let began = Instant::now();
-        let mut unavailable = 0;
+        let mut publication = Publication::new(room, content, client_id);
         loop {
-            let answer = self.ask("message", &payload).await?;
-            if answer["status"] == "ok" {
-                let text = |key: &str| answer[key].as_str().map(str::to_owned);
-                return Ok(Published {
-                    id: text("id").context("an ack without id")?,
-                    offset: offset(&text("offset").context("an ack without offset")?)?,
-                    unavailable,
-                    took: began.elapsed(),
-                });
+            let answer = self.ask("message", &publication.payload).await?;
+            if let Some(published) = publication.answered(&answer)? {
+                return Ok(published);
             }
-            if answer["code"] != "UNAVAILABLE" {
-                bail!("message {payload}: {answer}");
-            }
-            unavailable += 1;
             tokio::time::sleep(RETRY).await;
         }
     }
@@ -324,24 +303,16 @@ impl Shared {
             let args = args.strip_prefix(',').unwrap_or_default();
             if name == "message" {
                 let body: MessageBody = first(args).context("a message that cannot be read")?;
-                self.state.lock().messages.push(Message {
-                    offset: offset(&body.offset)?,
-                    room: body.room_id,
-                    id: body.id,
-                    content: body.content,
-                    at,
-                });
+                self.state.lock().messages.push(body.came(at)?);
             } else {
                 self.state.lock().events.push((name.to_owned(), args.to_owned()));
             }
         } else if let Some(ack) = text.strip_prefix("43/chat,") {
-            let digits = ack.find('[').context("an ack without arguments")?;
-            let number: u64 = ack[..digits].parse()?;
-            let args: Vec<Value> = serde_json::from_str(&ack[digits..])?;
+            let (number, argument) = acknowledgement(ack)?;
             let answer = self.state.lock().acks.remove(&number);
             let answer = answer.with_context(|| format!("a second ack for {number}"))?;
             // Whoever asked may have given up.
-            let _ = answer.send(args.into_iter().next().unwrap_or_default());
+            let _ = answer.send(argument);
         } else {
             bail!("an unexpected packet");
         }

@@ -11,6 +11,7 @@ mod round_robin;
 mod server;
 mod stock_members;
 mod traffic;
+mod wire;
 
 pub use client::{Answer, Client, Message, Published, offset};
 pub use clients::{Counts, Mode, artillery, chromium, node, python, python_program, scenario};

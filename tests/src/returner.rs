@@ -19,7 +19,10 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use crate::{Message, Published, offset};
+use crate::{
+    Message, Published,
+    wire::{MessageBody, Publication, RETRY, acknowledgement},
+};
 
 /// An answer, or a connection, must come within this time.
 const WITHIN: Duration = Duration::from_secs(60);
@@ -29,8 +32,6 @@ const CONNECT: Duration = Duration::from_secs(20);
 /// stock clients do. Theirs begin at 1 s.
 const BACKOFF: Duration = Duration::from_millis(100);
 const MAX_BACKOFF: Duration = Duration::from_secs(2);
-/// A publisher waits so long before it tries again what was `UNAVAILABLE`.
-const RETRY: Duration = Duration::from_millis(100);
 
 /// Where the gateways are now; shared by all clients of a test.
 pub type Gateways = Arc<Mutex<Vec<SocketAddr>>>;
@@ -75,15 +76,6 @@ pub struct Seen {
     pub longest_away: Duration,
     /// Tries that came to no connection.
     pub refused: usize,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct MessageBody {
-    id: String,
-    offset: String,
-    room_id: String,
-    content: String,
 }
 
 #[derive(Deserialize)]
@@ -183,24 +175,12 @@ impl Returner {
     /// # Errors
     /// As [`Returner::ask`], or when it is refused for good.
     pub async fn publish(&self, room: &str, content: &str, client_id: &str) -> Result<Published> {
-        let payload = json!({ "roomId": room, "content": content, "clientId": client_id });
-        let began = Instant::now();
-        let mut unavailable = 0;
+        let mut publication = Publication::new(room, content, client_id);
         loop {
-            let answer = self.ask("message", &payload).await?;
-            if answer["status"] == "ok" {
-                let text = |key: &str| answer[key].as_str().map(str::to_owned);
-                return Ok(Published {
-                    id: text("id").context("an ack without id")?,
-                    offset: offset(&text("offset").context("an ack without offset")?)?,
-                    unavailable,
-                    took: began.elapsed(),
-                });
+            let answer = self.ask("message", &publication.payload).await?;
+            if let Some(published) = publication.answered(&answer)? {
+                return Ok(published);
             }
-            if answer["code"] != "UNAVAILABLE" {
-                bail!("message {payload}: {answer}");
-            }
-            unavailable += 1;
             sleep(RETRY).await;
         }
     }
@@ -345,13 +325,7 @@ impl Shared {
             let message = match (name, args.get(1)) {
                 ("message", Some(body)) => {
                     let body: MessageBody = serde_json::from_str(body.get())?;
-                    Some(Message {
-                        offset: offset(&body.offset)?,
-                        room: body.room_id,
-                        id: body.id,
-                        content: body.content,
-                        at,
-                    })
+                    Some(body.came(at)?)
                 }
                 _ => None,
             };
@@ -362,12 +336,10 @@ impl Shared {
             }
             state.messages.extend(message);
         } else if let Some(ack) = text.strip_prefix("43/chat,") {
-            let digits = ack.find('[').context("an ack without arguments")?;
-            let number: u64 = ack[..digits].parse()?;
-            let args: Vec<Value> = serde_json::from_str(&ack[digits..])?;
+            let (number, argument) = acknowledgement(ack)?;
             if let Some(answer) = self.state.lock().acks.remove(&number) {
                 // Whoever asked may have given up.
-                let _ = answer.send(args.into_iter().next().unwrap_or_default());
+                let _ = answer.send(argument);
             }
         } else {
             bail!("an unexpected packet");
