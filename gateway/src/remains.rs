@@ -36,7 +36,7 @@ impl Remains {
         // So that a gateway has a trail before its first client goes.
         let mut news = true;
         loop {
-            if news && let Err(error) = self.store.keep_trail(&marks.trail(), false).await {
+            if news && let Err(error) = self.store.trails.keep(&marks.trail(), false).await {
                 tracing::debug!(%error, "the store does not take how far clients have got");
                 tokio::time::sleep(trail::INTERVAL).await;
                 continue;
@@ -90,7 +90,7 @@ impl Remains {
                 .collect();
             (trail::exact(end, &lane.steps()), own)
         };
-        if let Err(error) = self.store.keep_trail(&trail, true).await {
+        if let Err(error) = self.store.trails.keep(&trail, true).await {
             tracing::warn!(%error, "clients that come back may get again what they have");
             return (pids.len(), pids.len());
         }

@@ -66,7 +66,7 @@ impl Core {
         let away = i64::try_from(self.sessions.left_behind()).unwrap_or(i64::MAX);
         self.metrics.left_behind.set(away);
         if let Some(store) = &self.store {
-            store.sweep();
+            store.trails.sweep();
         }
     }
 
@@ -303,7 +303,7 @@ impl Core {
         who: &Who<'_>,
     ) -> Result<Result<Left, String>, Because> {
         let store = self.store.as_ref().ok_or("unknown")?;
-        let trail = store.trail(owner).await?;
+        let trail = store.trails.of(owner).await?;
         let taken = store
             .take(owner, pid, |session| who.had(session, namespace))
             .await?;

@@ -5,6 +5,8 @@
 //! Sessions that end at once cost nothing; changes that come while one is being written go
 //! out together.
 
+mod trails;
+
 use std::{
     collections::{HashMap, VecDeque},
     sync::Arc,
@@ -17,17 +19,18 @@ use lifecycle::Tasks;
 use model::{GatewayId, RoomName};
 use parking_lot::Mutex;
 use prost::Message;
-use proto::v1::{self, KeptRoom, KeptSession, StoredSession, stored_session::State};
+use proto::v1::{KeptRoom, KeptSession, StoredSession, stored_session::State};
 use tokio::sync::{Semaphore, oneshot};
 use uuid::Uuid;
 
-use crate::trail::Trail;
+use self::trails::Trails;
 
 /// Bucket of sessions and trails.
 pub const BUCKET: &str = "FANFARE_SESSIONS";
 /// What the bucket holds is written anew so often while it is true.
 const REFRESH: Duration = Duration::from_secs(15 * 60);
-/// Documents of the bucket may vanish so long after a session's window: several times the 15 minutes after which they are written anew.
+/// Documents of the bucket may vanish so long after a session's window: several times the 15 minutes after which they
+/// are written anew.
 pub const SPARE_AGE: Duration = Duration::from_secs(3600);
 /// A new session that joins no room is written after this.
 const YOUNG: Duration = Duration::from_millis(100);
@@ -39,8 +42,6 @@ const WRITES: usize = 64;
 const REFRESHED: usize = 50;
 /// So often a document is tried again when somebody else wrote it meanwhile.
 const RACES: usize = 4;
-/// Another gateway's trail is not read again within this time.
-const TRAIL: Duration = Duration::from_secs(5);
 
 /// The sessions of this gateway as the store has them, or soon will.
 pub(crate) struct SessionStore {
@@ -53,8 +54,7 @@ pub(crate) struct SessionStore {
     young: Mutex<VecDeque<(Instant, Arc<str>)>>,
     again: Mutex<VecDeque<(Instant, Arc<str>)>>,
     refresh: Mutex<VecDeque<(Instant, Arc<str>)>>,
-    own_trail: tokio::sync::Mutex<OwnTrail>,
-    trails: Mutex<HashMap<Box<str>, Arc<SharedTrail>>>,
+    pub(crate) trails: Trails,
 }
 
 struct Kept {
@@ -80,14 +80,6 @@ enum End {
     Leave,
 }
 
-#[derive(Default)]
-struct OwnTrail {
-    revision: Option<u64>,
-    finished: bool,
-}
-
-type SharedTrail = tokio::sync::Mutex<Option<(Instant, Arc<Trail>)>>;
-
 /// What the store says of a session of another gateway.
 pub(crate) enum Taken {
     /// It was there, and is this gateway's now.
@@ -106,6 +98,7 @@ pub(crate) type Because = &'static str;
 impl SessionStore {
     pub(crate) fn new(documents: Arc<dyn Documents>, gateway: GatewayId, tasks: Tasks) -> Arc<Self> {
         Arc::new(Self {
+            trails: Trails::new(Arc::clone(&documents), gateway.clone()),
             documents,
             gateway,
             tasks,
@@ -114,8 +107,6 @@ impl SessionStore {
             young: Mutex::default(),
             again: Mutex::default(),
             refresh: Mutex::default(),
-            own_trail: tokio::sync::Mutex::default(),
-            trails: Mutex::default(),
         })
     }
 
@@ -402,13 +393,6 @@ impl SessionStore {
         }
     }
 
-    /// Forgets other gateways' trails.
-    pub(crate) fn sweep(&self) {
-        self.trails.lock().retain(|_, trail| {
-            Arc::strong_count(trail) > 1 || trail.try_lock().is_ok_and(|known| is_fresh(&known))
-        });
-    }
-
     /// Takes a session of a gateway that is gone, if `fits`: nobody else gets it after that.
     pub(crate) async fn take(
         &self,
@@ -447,54 +431,6 @@ impl SessionStore {
             tracing::warn!(%error, "a session that could not be recovered is lost");
         }
     }
-
-    /// Leaves the gateway's own trail; the `last` one stays.
-    pub(crate) async fn keep_trail(&self, trail: &v1::Trail, last: bool) -> Result<(), DocumentsError> {
-        let key = trail_key(self.gateway.as_str());
-        let mut own = self.own_trail.lock().await;
-        if own.finished {
-            return Ok(());
-        }
-        own.finished = last;
-        for _ in 0..RACES {
-            let value = trail.encode_to_vec().into();
-            match self.documents.put(BUCKET, &key, value, own.revision).await {
-                Ok(revision) => {
-                    own.revision = Some(revision);
-                    return Ok(());
-                }
-                Err(DocumentsError::Conflict(_)) => {
-                    // Nobody else writes it: an own write whose answer was lost.
-                    let known = self.documents.get(BUCKET, &key).await?;
-                    own.revision = known.map(|document| document.revision);
-                }
-                Err(error) => return Err(error),
-            }
-        }
-        Err(DocumentsError::Conflict(key))
-    }
-
-    /// The trail of another gateway; read once for all who ask within some seconds.
-    pub(crate) async fn trail(&self, gateway: &str) -> Result<Arc<Trail>, Because> {
-        let shared = Arc::clone(self.trails.lock().entry(gateway.into()).or_default());
-        let mut shared = shared.lock().await;
-        if let Some((_, trail)) = shared.as_ref().filter(|_| is_fresh(&shared)) {
-            return Ok(Arc::clone(trail));
-        }
-        let document = self
-            .documents
-            .get(BUCKET, &trail_key(gateway))
-            .await
-            .map_err(unavailable)?;
-        let trail = v1::Trail::decode(document.ok_or("unknown")?.value).map_err(unavailable)?;
-        let trail = Arc::new(Trail::decode(trail));
-        *shared = Some((Instant::now(), Arc::clone(&trail)));
-        Ok(trail)
-    }
-}
-
-fn is_fresh(known: &Option<(Instant, Arc<Trail>)>) -> bool {
-    known.as_ref().is_some_and(|(at, _)| at.elapsed() < TRAIL)
 }
 
 fn unavailable(error: impl std::fmt::Display) -> Because {
@@ -506,10 +442,6 @@ fn unavailable(error: impl std::fmt::Display) -> Because {
 fn key(gateway: &str, pid: &str) -> String {
     let hash = Uuid::new_v5(&Uuid::NAMESPACE_OID, pid.as_bytes());
     format!("{gateway}.{}", hash.simple())
-}
-
-fn trail_key(gateway: &str) -> String {
-    format!("{gateway}.trail")
 }
 
 fn encode(state: State) -> Box<[u8]> {
