@@ -28,6 +28,7 @@ pub(crate) use self::{
     typing::Typing,
 };
 use crate::{
+    interest::InterestError,
     journal::Journal,
     metrics::Metrics,
     presence_feed::PresenceFeed,
@@ -240,27 +241,34 @@ impl Core {
         let (Some(store), Some(pid)) = (&self.store, socket.shared_pid()) else {
             return Ok(());
         };
-        let mut rooms = Vec::with_capacity(joins.len());
-        for join in joins {
-            rooms.push(KeptRoom {
-                seq: join.confirmed().await.map_err(|_| Refusal::Unavailable)?,
-                name: join.room().name().to_string(),
-                ..KeptRoom::default()
-            });
-        }
-        let session = KeptSession {
-            namespace: socket.namespace().to_string(),
-            socket_id: socket.id().to_owned(),
-            user_id: socket.user().id.to_string(),
-            username: socket.user().username.to_string(),
-            anonymous: is_anonymous(socket.user()),
-            connected_at_ms: socket.connected_at_ms(),
-            rooms,
-            ..KeptSession::default()
-        };
+        let session = kept_session(socket, joins)
+            .await
+            .map_err(|_| Refusal::Unavailable)?;
         store.begin(pid, session);
         Ok(())
     }
+}
+
+/// A socket as the store keeps it, once its joins are sure.
+async fn kept_session(socket: &Socket, joins: &mut [Joining]) -> Result<KeptSession, InterestError> {
+    let mut rooms = Vec::with_capacity(joins.len());
+    for join in joins {
+        rooms.push(KeptRoom {
+            seq: join.confirmed().await?,
+            name: join.room().name().to_string(),
+            ..KeptRoom::default()
+        });
+    }
+    Ok(KeptSession {
+        namespace: socket.namespace().to_string(),
+        socket_id: socket.id().to_owned(),
+        user_id: socket.user().id.to_string(),
+        username: socket.user().username.to_string(),
+        anonymous: is_anonymous(socket.user()),
+        connected_at_ms: socket.connected_at_ms(),
+        rooms,
+        ..KeptSession::default()
+    })
 }
 
 impl Call {

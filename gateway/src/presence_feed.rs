@@ -192,13 +192,13 @@ impl PresenceFeed {
                     }
                 }
             }
-            _ => self.is_untold(batch.deltas),
+            _ => self.note_untold(batch.deltas),
         }
         reply
     }
 
     /// These joins may not have been applied.
-    fn is_untold(&self, deltas: Vec<PresenceDelta>) {
+    fn note_untold(&self, deltas: Vec<PresenceDelta>) {
         let joins = deltas.into_iter().filter_map(|delta| match delta.kind {
             Some(Kind::Joined(joined)) => Some((joined.socket_id, joined.room)),
             _ => None,

@@ -5,18 +5,18 @@ use std::{collections::HashSet, sync::Arc, time::Duration};
 use model::{Offset, RoomName, RoomToken};
 use prost::Message;
 use proto::v1::{
-    Except, FetchMissed, KeptArrival, KeptRoom, KeptSession, MissedEvent, MissedReply, OwnEvent, Publish,
-    RoomPosition, session_request::Step,
+    Except, FetchMissed, KeptArrival, MissedEvent, MissedReply, OwnEvent, Publish, RoomPosition,
+    session_request::Step,
 };
 use sio::{engine::CloseReason, packet::Encoded};
 
-use super::{Core, recovery::Because};
+use super::{Core, kept_session, recovery::Because};
 use crate::{
     journal::{Receivers, Returning},
     presence_feed::is_told,
     replay::ReplayError,
     rooms::Joining,
-    session::{Arrived, Away, Left, Moved, Returns, Socket, Source, Who, is_anonymous},
+    session::{Arrived, Away, Left, Moved, Returns, Socket, Source, Who},
 };
 
 /// Another gateway gets so long to have everything that a client missed.
@@ -120,23 +120,8 @@ impl Core {
                 return Err(because);
             }
         };
-        let mut kept = KeptSession {
-            namespace: socket.namespace().to_string(),
-            socket_id: socket.id().to_owned(),
-            user_id: socket.user().id.to_string(),
-            username: socket.user().username.to_string(),
-            anonymous: is_anonymous(socket.user()),
-            connected_at_ms: socket.connected_at_ms(),
-            ..KeptSession::default()
-        };
-        for join in &mut joins {
-            let seq = join.confirmed().await.map_err(|_| "unavailable")?;
-            kept.rooms.push(KeptRoom {
-                name: join.room().name().to_string(),
-                seq,
-                ..KeptRoom::default()
-            });
-        }
+        let kept = kept_session(socket, &mut joins).await;
+        let mut kept = kept.map_err(|_| "unavailable")?;
         {
             let mut lane = self.journal.lane();
             kept.arrived = Some(KeptArrival {
@@ -274,7 +259,8 @@ impl Core {
                 seq: event.seq,
             })
         };
-        let known: HashSet<Offset> = places(true).collect();
+        // What the client has, and what was found: an event may come both to the socket alone and to a room.
+        let mut known: HashSet<Offset> = places(true).collect();
         let names: HashSet<String> = joins.iter().map(|join| join.room().name().to_string()).collect();
         let mut found: Vec<(Offset, Publish)> = Vec::new();
         for offset in places(false) {
@@ -282,6 +268,7 @@ impl Core {
             let entry = entry.map_err(|error| failed(error.into()))?.ok_or("too late")?;
             let publish = Publish::decode(entry.payload).map_err(|_| "too late")?;
             if names.contains(&publish.room) {
+                known.insert(offset);
                 found.push((offset, publish));
             }
         }
@@ -310,8 +297,8 @@ impl Core {
                 let publish = Publish::decode(entry.payload).map_err(|_| "too late")?;
                 let is_of_room =
                     publish.room == room.name().as_str() && publish.namespace == room.namespace().as_str();
-                let is_new = found.iter().all(|(known, _)| *known != offset) && !known.contains(&offset);
-                if is_of_room && is_new && !is_excepted(publish.except.as_ref(), socket, &names) {
+                let is_wanted = is_of_room && !is_excepted(publish.except.as_ref(), socket, &names);
+                if is_wanted && known.insert(offset) {
                     found.push((offset, publish));
                 }
             }
