@@ -8,7 +8,7 @@ mod settings;
 
 use std::{sync::Arc, time::Duration};
 
-use async_nats::jetstream;
+use async_nats::{Client, jetstream};
 use bus::{
     EventLog, LogSubject, NewEntry, PageQuery,
     conformance::{LogUnderTest, event_log},
@@ -31,14 +31,17 @@ fn config() -> NatsLogConfig {
     }
 }
 
-async fn log_at(url: &str, config: NatsLogConfig) -> Result<NatsLog, OpenError> {
+async fn client_at(url: &str) -> Client {
     let nats = NatsConfig {
         servers: url.to_owned(),
         name: "test".to_owned(),
         ..NatsConfig::default()
     };
-    let client = connect(&nats, &NatsHealth::new()).await.unwrap();
-    NatsLog::open(client, config).await
+    connect(&nats, &NatsHealth::new()).await.unwrap()
+}
+
+async fn log_at(url: &str, config: NatsLogConfig) -> Result<NatsLog, OpenError> {
+    NatsLog::open(client_at(url).await, config).await
 }
 
 fn entry(room: u8, text: &str) -> NewEntry {

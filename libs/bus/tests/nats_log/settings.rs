@@ -2,15 +2,15 @@
 
 use std::time::Duration;
 
-use async_nats::jetstream::stream;
+use async_nats::{Client, jetstream::stream};
 use bus::{
     EventLog,
-    event_log::nats::{NatsLogConfig, OpenError},
+    event_log::nats::{NatsLog, NatsLogConfig, OpenError},
 };
 use futures_util::future::join_all;
 use servers::{Nats, NatsVersion};
 
-use crate::{config, entry, jetstream_at, log_at};
+use crate::{client_at, config, entry, jetstream_at, log_at};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn settings_are_reconciled_or_refused_clearly() {
@@ -81,6 +81,26 @@ async fn settings_are_reconciled_or_refused_clearly() {
         };
         let refused = log_at(&url, large).await.err().unwrap().to_string();
         assert!(refused.contains("max_payload: 50331648"), "{refused}");
+    }
+}
+
+/// Roles start at the same time, all of them on a server that has no streams yet.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn those_who_start_at_once_share_the_streams() {
+    for version in NatsVersion::ALL {
+        let nats = Nats::start(version).unwrap();
+        let (url, context) = (nats.url(), jetstream_at(&nats.url()).await);
+        let clients = join_all((0..8).map(|_| client_at(&url))).await;
+        for _ in 0..100 {
+            let open = |client: &Client| tokio::spawn(NatsLog::open(client.clone(), config()));
+            for opened in join_all(clients.iter().map(open)).await {
+                opened.unwrap().unwrap();
+            }
+            for partition in 0..config().partitions {
+                let stream = format!("FANFARE_{partition}");
+                context.delete_stream(stream).await.unwrap();
+            }
+        }
     }
 }
 

@@ -3,7 +3,7 @@ use std::time::Duration;
 use async_nats::{
     Client,
     jetstream::{
-        Context,
+        self, Context, ErrorCode,
         context::{CreateStreamErrorKind, GetStreamErrorKind},
         stream::{Config, DiscardPolicy, Info, RetentionPolicy, StorageType},
     },
@@ -14,13 +14,6 @@ use crate::subjects;
 
 /// How long a deduplication key is remembered; the port asks for two minutes at least.
 const DEDUP: Duration = Duration::from_secs(120);
-/// JetStream's code for "stream not found".
-const NOT_FOUND: u64 = 10059;
-/// JetStream's code for "JetStream not enabled for account".
-const NOT_ENABLED_FOR_ACCOUNT: u64 = 10039;
-/// JetStream's code for "stream name already in use": somebody else was faster.
-const IN_USE: u64 = 10058;
-
 /// Why the log cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum OpenError {
@@ -120,11 +113,10 @@ pub(super) async fn streams(
         let wanted = wanted(partition, config);
         let there = match there {
             Some(there) => there,
-            None => match create(context, &wanted).await? {
-                Some(made) => made,
-                None => find(partition).await?.ok_or_else(|| {
-                    OpenError::Unavailable(format!("stream {} comes and goes", wanted.name))
-                })?,
+            None => match create(context, &wanted).await {
+                // Somebody else may have been faster. A server of 2.9 then also says that subjects overlap.
+                Err(error) => find(partition).await?.ok_or(error)?,
+                Ok(made) => made,
             },
         };
         reconcile(context, there, wanted).await?;
@@ -158,10 +150,12 @@ async fn find(client: &Client, context: &Context, partition: u16) -> Result<Opti
         Err(error) => error,
     };
     match error.kind() {
-        GetStreamErrorKind::JetStream(error) if error.error_code().0 == NOT_FOUND => Ok(None),
+        GetStreamErrorKind::JetStream(error) if error.error_code() == ErrorCode::STREAM_NOT_FOUND => Ok(None),
         // The account has none; a server that has none does not answer at all. One that starts does not either, but
         // says that it will have.
-        GetStreamErrorKind::JetStream(error) if error.error_code().0 == NOT_ENABLED_FOR_ACCOUNT => {
+        GetStreamErrorKind::JetStream(error)
+            if error.error_code() == ErrorCode::JETSTREAM_NOT_ENABLED_FOR_ACCOUNT =>
+        {
             Err(OpenError::NoJetStream)
         }
         GetStreamErrorKind::Request if !client.server_info().jetstream => Err(OpenError::NoJetStream),
@@ -169,20 +163,22 @@ async fn find(client: &Client, context: &Context, partition: u16) -> Result<Opti
     }
 }
 
-/// Makes a stream; `None` when somebody else was faster.
-async fn create(context: &Context, wanted: &Config) -> Result<Option<Info>, OpenError> {
-    let error = match context.create_stream(wanted.clone()).await {
-        Ok(stream) => return Ok(Some(stream.cached_info().clone())),
-        Err(error) => error,
-    };
-    match error.kind() {
-        CreateStreamErrorKind::JetStream(error) if error.error_code().0 == IN_USE => Ok(None),
-        CreateStreamErrorKind::JetStream(error) if error.code() != 503 => Err(OpenError::Refused {
-            stream: wanted.name.clone(),
-            reason: error.to_string(),
+async fn create(context: &Context, wanted: &Config) -> Result<Info, OpenError> {
+    match context.create_stream(wanted.clone()).await {
+        Ok(stream) => Ok(stream.cached_info().clone()),
+        Err(error) => Err(match error.kind() {
+            CreateStreamErrorKind::JetStream(error) if is_final(&error) => OpenError::Refused {
+                stream: wanted.name.clone(),
+                reason: error.to_string(),
+            },
+            _ => OpenError::Unavailable(error.to_string()),
         }),
-        _ => Err(OpenError::Unavailable(error.to_string())),
     }
+}
+
+/// Whether trying again would not help. A stream that is there, and could not be found, comes and goes.
+fn is_final(error: &jetstream::Error) -> bool {
+    error.code() != 503 && error.error_code() != ErrorCode::STREAM_NAME_EXIST
 }
 
 /// A setting that differs: its name, what it is, what it should be.
@@ -233,7 +229,7 @@ async fn reconcile(context: &Context, found: Info, mut wanted: Config) -> Result
         Ok(updated) => updated,
         Err(error) => {
             return Err(match error.kind() {
-                CreateStreamErrorKind::JetStream(error) if error.code() != 503 => OpenError::Refused {
+                CreateStreamErrorKind::JetStream(error) if is_final(&error) => OpenError::Refused {
                     stream,
                     reason: format!("changing {told}: {error}"),
                 },
