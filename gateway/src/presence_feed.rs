@@ -9,7 +9,10 @@ mod held;
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -50,6 +53,8 @@ pub(crate) struct PresenceFeed {
     signals: Arc<dyn Signals>,
     pending: Mutex<Pending>,
     wake: Notify,
+    /// Told in the log, once.
+    unanswered: AtomicBool,
 }
 
 /// What is to be told.
@@ -87,6 +92,7 @@ impl PresenceFeed {
             signals,
             pending: Mutex::default(),
             wake: Notify::new(),
+            unanswered: AtomicBool::new(false),
         });
         let runs = Arc::clone(&feed);
         tasks.background("presence feed", async move { runs.run(truth).await });
@@ -288,13 +294,20 @@ impl PresenceFeed {
             .request(to, batch.encode_to_vec().into(), timeout)
             .await;
         match answer.map(PresenceReply::decode) {
-            Ok(Ok(reply)) => Some(reply),
+            Ok(Ok(reply)) => {
+                if self.unanswered.swap(false, Ordering::Relaxed) {
+                    tracing::info!("the presence service answers again");
+                }
+                Some(reply)
+            }
             Ok(Err(error)) => {
                 tracing::error!(%error, "the presence service's answer cannot be read");
                 None
             }
             Err(error) => {
-                tracing::warn!(%error, "the presence service does not answer");
+                if !self.unanswered.swap(true, Ordering::Relaxed) {
+                    tracing::warn!(%error, "the presence service does not answer; asked again until it does");
+                }
                 None
             }
         }

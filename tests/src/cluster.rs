@@ -137,15 +137,18 @@ impl Instance {
         let mut last = String::new();
         let until = Instant::now() + START;
         while Instant::now() < until {
-            if let Ok(answer) = self.readiness() {
-                if fits(&answer) {
-                    return Ok(());
-                }
-                last = answer;
+            match self.readiness() {
+                Ok(answer) if fits(&answer) => return Ok(()),
+                Ok(answer) => last = answer,
+                Err(error) => last = error.to_string(),
             }
             pause();
         }
-        bail!("{:?}: /readyz, {what}: {last}", self.role)
+        bail!(
+            "{:?}: /readyz, {what}: {last}; it wrote:\n{}",
+            self.role,
+            self.output()
+        )
     }
 
     /// The sum of a metric's values over the lines that have all of `labels`, comma-separated, e.g.
