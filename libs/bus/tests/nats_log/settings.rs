@@ -86,6 +86,7 @@ async fn settings_are_reconciled_or_refused_clearly() {
 
 /// Roles start at the same time, all of them on a server that has no streams yet.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[expect(clippy::disallowed_methods, reason = "the test waits for what it spawns")]
 async fn those_who_start_at_once_share_the_streams() {
     for version in NatsVersion::ALL {
         let nats = Nats::start(version).unwrap();
