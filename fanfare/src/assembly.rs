@@ -23,7 +23,10 @@ use registry::{
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::{demo, presence::serve_api};
+use crate::{
+    demo,
+    presence::{serve_api, settings},
+};
 
 /// Records are larger than the payloads they carry by the names and ids around them.
 const RECORD_OVERHEAD: usize = 64 * 1024;
@@ -74,12 +77,7 @@ impl Assembly {
             metrics,
             clock: presence::system_clock(),
         };
-        let settings = presence::Settings {
-            partitions: config.bus.partitions,
-            grace: config.presence.grace,
-            ..presence::Settings::default()
-        };
-        let presence = presence::Service::build(deps, settings).await?;
+        let presence = presence::Service::build(deps, settings(config)).await?;
         let stop = behind.clone();
         tasks.spawn("presence", async move {
             if let Err(error) = presence.run(stop).await {

@@ -10,7 +10,7 @@ use anyhow::Context;
 use bus::Signals;
 use config::Config;
 use lifecycle::Tasks;
-use presence::{Metrics, Service, api};
+use presence::{Metrics, Service, Settings, api};
 use prometheus::Registry;
 use registry::presence_store::{PresenceStore, redis::RedisPresence};
 use tokio_util::sync::CancellationToken;
@@ -62,12 +62,17 @@ async fn start(process: &Process) -> anyhow::Result<Service> {
         metrics,
         clock: presence::system_clock(),
     };
-    let settings = presence::Settings {
+    Ok(Service::build(deps, settings(config)).await?)
+}
+
+/// The service as configured.
+pub(crate) fn settings(config: &Config) -> Settings {
+    Settings {
         partitions: config.bus.partitions,
         grace: config.presence.grace,
-        ..presence::Settings::default()
-    };
-    Ok(Service::build(deps, settings).await?)
+        crowd: config.presence.crowd_size,
+        ..Settings::default()
+    }
 }
 
 /// Serves the presence API until `stop`; without a key on loopback only (CONTRACT section 3).

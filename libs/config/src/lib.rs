@@ -85,7 +85,7 @@ sections! {
     /// Section `fanout`.
     Fanout { grpc_listen: SocketAddr, http_listen: SocketAddr, }
     /// Section `presence`.
-    Presence { grpc_listen: SocketAddr, grace: Duration, }
+    Presence { grpc_listen: SocketAddr, grace: Duration, crowd_size: u32, }
     /// Section `admin`.
     Admin { listen: SocketAddr, }
     /// Section `bus`.

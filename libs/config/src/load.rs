@@ -278,6 +278,7 @@ impl Reader {
             presence: Presence {
                 grpc_listen: self.address("presence.grpc_listen"),
                 grace: self.seconds("presence.grace_seconds", 0, 600),
+                crowd_size: self.number("presence.crowd_size", 1, 1_000_000),
             },
             admin: Admin {
                 listen: self.address("admin.listen"),

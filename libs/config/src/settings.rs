@@ -179,6 +179,11 @@ pub const SETTINGS: &[Setting] = &[
         "5",
         "Grace before a lost user is announced as left, in seconds, 0 to 600",
     ),
+    setting(
+        "presence.crowd_size",
+        "200",
+        "A room with more users hears of them once a second, as a count, 1 to 1000000",
+    ),
     Setting {
         standalone: Some("0.0.0.0:9090"),
         ..setting(

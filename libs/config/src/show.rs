@@ -78,6 +78,7 @@ impl Config {
             "fanout.http_listen" => fanout.http_listen.to_string().into(),
             "presence.grpc_listen" => presence.grpc_listen.to_string().into(),
             "presence.grace_seconds" => number(presence.grace.as_secs()),
+            "presence.crowd_size" => number(presence.crowd_size),
             "admin.listen" => self.admin.listen.to_string().into(),
             "bus.partitions" => number(bus.partitions),
             "bus.replicas" => number(bus.replicas),
