@@ -105,9 +105,6 @@ pub const FAULTS: &[Fault] = &[
         size: Size { presence: 2, ..SIZE },
         ..fault("presence kill -9", presence_killed)
     },
-    of_clients("connections cut every 2 s", |_, traffic| {
-        connections_cut(traffic, 6)
-    }),
     of_clients("gateway POST /drain, replaced", gateway_told_to_drain),
     of_clients("gateway shed 50 %", gateway_shed),
     Fault {
@@ -404,9 +401,9 @@ fn presence_killed(cluster: &mut Cluster, traffic: &Traffic) -> Result<()> {
     cluster.until_ready()
 }
 
-fn connections_cut(traffic: &Traffic, rounds: usize) -> Result<()> {
-    let mut dice = Dice(17);
-    for _ in 0..rounds {
+fn connections_cut(traffic: &Traffic, time: Duration) -> Result<()> {
+    let (mut dice, end) = (Dice(17), Instant::now() + time);
+    while Instant::now() < end {
         traffic.cut(|_| dice.throw(3) == 0);
         sleep(CUT);
     }
@@ -445,23 +442,29 @@ impl Dice {
     }
 }
 
-/// Faults one after the other, at random, for so long.
+/// A third of the connections is cut every 2 s, for so long.
+#[must_use]
+pub fn cuts(time: Duration) -> Row {
+    let cut = |_: &mut Cluster, traffic: &Traffic| connections_cut(traffic, time);
+    let clean = |report: &Report| report.ensure_clean("cuts", true, false);
+    Row {
+        name: format!("connections cut every 2 s for {time:?}"),
+        outcome: under_load(SIZE, &[], Load::default(), cut, clean),
+    }
+}
+
+/// Faults one after the other, at random, for so long: all that need no cluster of their own.
+#[must_use]
 pub fn at_random(seed: u64, time: Duration) -> Row {
     eprintln!("faults at random: seed {seed}");
-    let kinds: &[Fault] = &[
-        fault("worker killed", worker_killed),
-        fault("worker frozen", worker_frozen),
-        fault("gateway drained", gateway_drained),
-        fault("gateway gone", gateway_gone_before_clients_return),
-        fault("gateway killed", gateway_killed),
-        fault("gateway frozen", gateway_frozen),
-        fault("NATS restarted", |cluster, _| nats_restarted(cluster, OUTAGE)),
-        fault("Redis restarted", redis_restarted),
-        fault("Redis flushed", redis_flushed),
-        fault("presence killed", presence_killed),
-        fault("connections cut", |_, traffic| connections_cut(traffic, 2)),
-    ];
-    let many = move |cluster: &mut Cluster, traffic: &Traffic| {
+    let some_cuts = fault("connections cut", |_, traffic| connections_cut(traffic, 2 * CUT));
+    let anywhere = |fault: &&Fault| fault.settings.is_empty() && fault.size.nats == SIZE.nats;
+    let kinds: Vec<_> = FAULTS
+        .iter()
+        .filter(anywhere)
+        .chain(std::iter::once(&some_cuts))
+        .collect();
+    let many = |cluster: &mut Cluster, traffic: &Traffic| {
         let (mut dice, end) = (Dice(seed), Instant::now() + time);
         while Instant::now() < end {
             let fault = kinds.get(dice.throw(kinds.len())).context("there is one")?;

@@ -28,10 +28,10 @@ use crate::{
 const WITHIN: Duration = Duration::from_secs(60);
 /// One connection may take so long to be made.
 const CONNECT: Duration = Duration::from_secs(20);
-/// Wait before the first try to come back, which doubles up to the second; each is spread by half of it, as the
-/// stock clients do. Theirs begin at 1 s.
-const BACKOFF: Duration = Duration::from_millis(100);
-const MAX_BACKOFF: Duration = Duration::from_secs(2);
+/// Wait before the first try to come back, which doubles up to the second; each is spread by half of it, as in the stock
+/// clients (`reconnectionDelay`, `reconnectionDelayMax`, `randomizationFactor`).
+const BACKOFF: Duration = Duration::from_secs(1);
+const MAX_BACKOFF: Duration = Duration::from_secs(5);
 
 /// Where the gateways are now; shared by all clients of a test.
 pub type Gateways = Arc<Mutex<Vec<SocketAddr>>>;

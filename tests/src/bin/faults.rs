@@ -3,7 +3,7 @@
 use std::{process::ExitCode, time::Duration};
 
 use anyhow::{Context, Result, bail};
-use tests::faults::{FAULTS, Row, at_random, storm, table};
+use tests::faults::{FAULTS, Row, at_random, cuts, storm, table};
 
 const USAGE: &str = "faults [NAME…] [--minutes N] [--seed N] [--storm CLIENTS]";
 
@@ -31,7 +31,8 @@ fn main() -> Result<ExitCode> {
         .filter(|fault| names.iter().any(|name| fault.name.contains(name.as_str())));
     let mut rows: Vec<Row> = if names.is_empty() && minutes.is_none() && clients.is_none() {
         minutes = Some(5);
-        FAULTS.iter().map(tests::faults::Fault::happen).collect()
+        let each = FAULTS.iter().map(tests::faults::Fault::happen);
+        each.chain([cuts(Duration::from_secs(60))]).collect()
     } else {
         chosen.map(tests::faults::Fault::happen).collect()
     };

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use tests::faults::{FAULTS, Fault, at_random, storm};
+use tests::faults::{FAULTS, Fault, at_random, cuts, storm};
 
 fn happens(name: &str) -> Result<()> {
     Fault::named(name)?.happen().ensure_clean()
@@ -80,9 +80,10 @@ fn presence_is_killed() -> Result<()> {
     happens("presence kill -9")
 }
 
+/// For a minute: `make faults`.
 #[test]
 fn connections_are_cut_again_and_again() -> Result<()> {
-    happens("connections cut every 2 s")
+    cuts(Duration::from_secs(12)).ensure_clean()
 }
 
 #[test]
