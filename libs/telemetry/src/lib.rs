@@ -1,8 +1,12 @@
 //! Logs and metrics set-up.
 
-use std::io::IsTerminal;
+use std::{io::IsTerminal, time::Instant};
 
-use prometheus::{Encoder, Registry, TextEncoder};
+use prometheus::{
+    Encoder, Gauge, Registry, TextEncoder,
+    core::{Collector, Desc},
+    proto::MetricFamily,
+};
 use tracing_subscriber::{EnvFilter, filter::ParseError, fmt};
 
 /// Why telemetry could not be set up.
@@ -43,13 +47,44 @@ pub fn logs(filter: &str, json: bool) -> Result<(), TelemetryError> {
     done.map_err(|_| TelemetryError::Twice)
 }
 
-/// A registry whose metrics all carry the label `environment`.
+/// A registry whose metrics all carry the label `environment`; tells how long ago it was made.
 ///
 /// # Errors
 /// When the label is refused.
 pub fn registry(environment: &str) -> Result<Registry, TelemetryError> {
     let labels = [("environment".to_owned(), environment.to_owned())].into();
-    Ok(Registry::new_custom(None, Some(labels))?)
+    let registry = Registry::new_custom(None, Some(labels))?;
+    registry.register(Box::new(Uptime::new()?))?;
+    Ok(registry)
+}
+
+/// Read when it is asked for.
+struct Uptime {
+    since: Instant,
+    seconds: Gauge,
+}
+
+impl Uptime {
+    fn new() -> Result<Self, prometheus::Error> {
+        Ok(Self {
+            since: Instant::now(),
+            seconds: Gauge::new(
+                "socket_server_uptime_seconds",
+                "Seconds since this process started",
+            )?,
+        })
+    }
+}
+
+impl Collector for Uptime {
+    fn desc(&self) -> Vec<&Desc> {
+        self.seconds.desc()
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        self.seconds.set(self.since.elapsed().as_secs_f64());
+        self.seconds.collect()
+    }
 }
 
 /// All metrics in Prometheus' text format.
@@ -73,6 +108,11 @@ mod tests {
         let counter = prometheus::IntCounter::new("things_total", "Things").unwrap();
         registry.register(Box::new(counter.clone())).unwrap();
         counter.inc();
-        assert!(render(&registry).contains("things_total{environment=\"staging\"} 1"));
+        let text = render(&registry);
+        assert!(text.contains("things_total{environment=\"staging\"} 1"), "{text}");
+        assert!(
+            text.contains("socket_server_uptime_seconds{environment=\"staging\"} "),
+            "{text}"
+        );
     }
 }
