@@ -88,7 +88,7 @@ pub const FAULTS: &[Fault] = &[
             nats: NatsVersion::Debian,
             ..SIZE
         },
-        ..fault("NATS restart (2.10)", |cluster, _| {
+        ..fault("NATS restart (2.9)", |cluster, _| {
             nats_restarted(cluster, OUTAGE)
         })
     },

@@ -52,7 +52,7 @@ fn current_nats_is_killed_and_started_again() -> Result<()> {
 
 #[test]
 fn debians_nats_is_killed_and_started_again() -> Result<()> {
-    happens("NATS restart (2.10)")
+    happens("NATS restart (2.9)")
 }
 
 #[test]
