@@ -32,6 +32,8 @@ use crate::process::Process;
 pub(crate) const RECORD_OVERHEAD: usize = 64 * 1024;
 /// Pause before the log is asked for again.
 const RETRY: Duration = Duration::from_secs(1);
+/// How often certificates are looked at again.
+const RENEWAL: Duration = Duration::from_secs(60);
 /// Where the fencing epochs are counted.
 const EPOCHS: &str = "FANFARE_EPOCHS";
 
@@ -167,22 +169,32 @@ impl Epochs for DocumentEpochs {
     }
 }
 
-/// Certificates for what the roles say to each other, if there are any.
+/// Certificates for what the roles say to each other, if there are any; renewed ones are taken up as long as the
+/// process runs.
 ///
 /// # Errors
 /// When a file cannot be used.
-pub(crate) fn internal_tls(config: &Config) -> anyhow::Result<Option<InternalTls>> {
-    let files = &config.grpc;
-    match (&files.tls_cert, &files.tls_key, &files.tls_ca) {
-        (Some(cert), Some(key), Some(ca)) => {
-            let tls = InternalTls::load(cert, key, ca)?;
-            Ok(Some(match &files.tls_server_name {
-                Some(name) => tls.with_server_name(name)?,
-                None => tls,
-            }))
-        }
-        _ => Ok(None),
+pub(crate) fn internal_tls(process: &Process) -> anyhow::Result<Option<InternalTls>> {
+    let files = &process.config.grpc;
+    let (Some(cert), Some(key), Some(ca)) = (&files.tls_cert, &files.tls_key, &files.tls_ca) else {
+        return Ok(None);
+    };
+    let mut tls = InternalTls::load(cert, key, ca)?;
+    if let Some(name) = &files.tls_server_name {
+        tls = tls.with_server_name(name)?;
     }
+    let renewed = tls.clone();
+    process.tasks.background("certificates", async move {
+        loop {
+            tokio::time::sleep(RENEWAL).await;
+            match renewed.reload() {
+                Ok(true) => tracing::info!("the renewed certificate is shown from now on"),
+                Ok(false) => {}
+                Err(error) => tracing::error!(%error, "the certificate cannot be read again; the one before is shown on"),
+            }
+        }
+    });
+    Ok(Some(tls))
 }
 
 /// Where other roles reach this one's `listener`: what the configuration says, else the address it

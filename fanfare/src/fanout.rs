@@ -47,7 +47,7 @@ pub(crate) async fn run(process: Process) -> anyhow::Result<()> {
 async fn start(process: &Process) -> anyhow::Result<Worker> {
     let config = &process.config;
     let id = format!("worker-{}", Uuid::new_v4().simple());
-    let tls = internal_tls(config)?;
+    let tls = internal_tls(process)?;
     let metrics = Arc::new(Metrics::new(&process.registry)?);
     let bus = cluster::bus(process, &id).await?;
     let redis = cluster::redis(process).await?;

@@ -89,7 +89,7 @@ async fn start(
     stop: CancellationToken,
 ) -> anyhow::Result<Arc<Gateway>> {
     let config = &process.config;
-    let tls = internal_tls(config)?;
+    let tls = internal_tls(process)?;
     let id = new_id();
     let bus = cluster::bus(process, &format!("gateway-{id}")).await?;
     let address = advertised(config, internal.local_addr()?)?;

@@ -88,9 +88,7 @@ pub const FAULTS: &[Fault] = &[
             nats: NatsVersion::Debian,
             ..SIZE
         },
-        ..fault("NATS restart (2.9)", |cluster, _| {
-            nats_restarted(cluster, OUTAGE)
-        })
+        ..fault("NATS restart (2.9)", |cluster, _| nats_restarted(cluster, OUTAGE))
     },
     fault("NATS down for 12 s", |cluster, _| {
         nats_restarted(cluster, Duration::from_secs(12))

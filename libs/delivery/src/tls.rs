@@ -4,7 +4,7 @@
 //! certificate is used as server and as client, so an extended key usage, where there is one, must name
 //! both. A server's certificate must carry the host of the address it is reached at as a subject
 //! alternative name (DNS or IP), or the one [server name](InternalTls::with_server_name) that all carry.
-//! The files are read once: after a renewal the process is restarted.
+//! A renewed certificate is taken up by [`InternalTls::reload`]; another authority needs a restart.
 
 use std::{
     fmt, io,
@@ -12,18 +12,21 @@ use std::{
     sync::Arc,
 };
 
+use parking_lot::RwLock;
 use tokio::net::TcpStream;
 use tokio_rustls::{
     TlsAcceptor, TlsConnector,
     client::TlsStream,
     rustls::{
-        self, ClientConfig, RootCertStore, ServerConfig,
+        self, ClientConfig, RootCertStore, ServerConfig, SignatureScheme,
+        client::ResolvesClientCert,
         crypto::ring,
         pki_types::{
             CertificateDer, PrivateKeyDer, ServerName,
             pem::{self, PemObject},
         },
-        server::{VerifierBuilderError, WebPkiClientVerifier},
+        server::{ClientHello, ResolvesServerCert, VerifierBuilderError, WebPkiClientVerifier},
+        sign::CertifiedKey,
     },
 };
 
@@ -37,6 +40,46 @@ pub struct InternalTls {
     client: Arc<ClientConfig>,
     http2: TlsConnector,
     name: Option<ServerName<'static>>,
+    identity: Arc<Identity>,
+}
+
+/// What this role shows, as server and as client.
+#[derive(Debug)]
+struct Identity {
+    cert: PathBuf,
+    key: PathBuf,
+    current: RwLock<Arc<CertifiedKey>>,
+}
+
+impl Identity {
+    fn load(cert: &Path, key: &Path) -> Result<Self, TlsError> {
+        let current = RwLock::new(Arc::new(certified_key(cert, key)?));
+        Ok(Self {
+            cert: cert.to_owned(),
+            key: key.to_owned(),
+            current,
+        })
+    }
+
+    fn current(&self) -> Arc<CertifiedKey> {
+        Arc::clone(&self.current.read())
+    }
+}
+
+impl ResolvesServerCert for Identity {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.current())
+    }
+}
+
+impl ResolvesClientCert for Identity {
+    fn resolve(&self, _: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        Some(self.current())
+    }
+
+    fn has_certs(&self) -> bool {
+        true
+    }
 }
 
 /// Why the files cannot be used. Says which one.
@@ -101,8 +144,7 @@ impl InternalTls {
     /// # Errors
     /// Names the file and what is wrong with it.
     pub fn load(cert: &Path, key: &Path, ca: &Path) -> Result<Self, TlsError> {
-        let chain = certificates(cert)?;
-        let secret = private_key(key)?;
+        let identity = Arc::new(Identity::load(cert, key)?);
         let mut roots = RootCertStore::empty();
         for authority in certificates(ca)? {
             roots.add(authority).map_err(|source| TlsError::Unusable {
@@ -112,20 +154,9 @@ impl InternalTls {
         }
         let roots = Arc::new(roots);
         let provider = Arc::new(ring::default_provider());
-        let unusable = |source| match source {
-            rustls::Error::InconsistentKeys(_) => TlsError::Mismatch {
-                key: key.to_owned(),
-                cert: cert.to_owned(),
-            },
-            // Of the two it is the key that comes in many kinds.
-            rustls::Error::General(_) => TlsError::Unusable {
-                path: key.to_owned(),
-                source,
-            },
-            source => TlsError::Unusable {
-                path: cert.to_owned(),
-                source,
-            },
+        let unusable = |source| TlsError::Unusable {
+            path: cert.to_owned(),
+            source,
         };
         let verifier = WebPkiClientVerifier::builder_with_provider(Arc::clone(&roots), Arc::clone(&provider))
             .build()
@@ -137,15 +168,13 @@ impl InternalTls {
             .with_safe_default_protocol_versions()
             .map_err(unusable)?
             .with_client_cert_verifier(verifier)
-            .with_single_cert(chain.clone(), secret.clone_key())
-            .map_err(unusable)?;
+            .with_cert_resolver(Arc::<Identity>::clone(&identity));
         server.alpn_protocols = vec![HTTP2.to_vec(), HTTP1.to_vec()];
         let client = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .map_err(unusable)?
             .with_root_certificates(roots)
-            .with_client_auth_cert(chain, secret)
-            .map_err(unusable)?;
+            .with_client_cert_resolver(Arc::<Identity>::clone(&identity));
         let mut http2 = client.clone();
         http2.alpn_protocols = vec![HTTP2.to_vec()];
         Ok(Self {
@@ -153,7 +182,24 @@ impl InternalTls {
             client: Arc::new(client),
             http2: TlsConnector::from(Arc::new(http2)),
             name: None,
+            identity,
         })
+    }
+
+    /// Reads certificate and key again; handshakes from now on show them, on every clone. `true` when the certificate
+    /// is another one.
+    ///
+    /// # Errors
+    /// As [`InternalTls::load`]; what was there is shown on.
+    pub fn reload(&self) -> Result<bool, TlsError> {
+        let identity = &self.identity;
+        let read = certified_key(&identity.cert, &identity.key)?;
+        let mut current = identity.current.write();
+        let renewed = current.cert != read.cert;
+        if renewed {
+            *current = Arc::new(read);
+        }
+        Ok(renewed)
     }
 
     /// Expects this name in every server's certificate instead of the host of its address: for roles that
@@ -217,6 +263,25 @@ impl fmt::Debug for InternalTls {
         let mut shown = f.debug_struct("InternalTls");
         shown.field("name", &self.name).finish_non_exhaustive()
     }
+}
+
+fn certified_key(cert: &Path, key: &Path) -> Result<CertifiedKey, TlsError> {
+    let (chain, secret) = (certificates(cert)?, private_key(key)?);
+    CertifiedKey::from_der(chain, secret, &ring::default_provider()).map_err(|source| match source {
+        rustls::Error::InconsistentKeys(_) => TlsError::Mismatch {
+            key: key.to_owned(),
+            cert: cert.to_owned(),
+        },
+        // Of the two it is the key that comes in many kinds.
+        rustls::Error::General(_) => TlsError::Unusable {
+            path: key.to_owned(),
+            source,
+        },
+        source => TlsError::Unusable {
+            path: cert.to_owned(),
+            source,
+        },
+    })
 }
 
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {

@@ -15,8 +15,8 @@ use futures_util::{StreamExt, stream};
 use proto::v1::{LinkFrame, LinkHello, gateway_link_client::GatewayLinkClient};
 use servers::Proxy;
 use support::{Certificates, Listener, batch, closed, soon, through};
-use tokio::time::sleep;
-use tonic::Code;
+use tokio::{net::TcpStream, time::sleep};
+use tonic::{Code, service::Routes};
 
 const LIMITS: LinkLimits = LinkLimits {
     batches: 16,
@@ -392,19 +392,44 @@ async fn certificates_of_another_authority_are_refused_by_either_side() {
     let (listener, _links) = gateway(Some(&ours)).await;
     let address = listener.address();
     assert!(worker(LIMITS, Some(&ours)).connect("g", &address).await.is_ok());
-    for stranger in [
-        worker(LIMITS, Some(&others)),
-        // It trusts the gateway, and shows what the gateway does not trust.
-        worker(LIMITS, Some(&others.trusting(&ours))),
-        worker(LIMITS, None),
-    ] {
+    let stranger = worker(LIMITS, Some(&others));
+    // It trusts the gateway, and shows what the gateway does not trust.
+    others.trust(&ours);
+    let trusting = worker(LIMITS, Some(&others));
+    for stranger in [stranger, trusting, worker(LIMITS, None)] {
         let refused = soon(stranger.connect("g", &address)).await;
         assert_eq!(refused.err(), Some(LinkError::Closed));
     }
     // Shown what it does not trust, though the gateway would take it.
-    let doubter = worker(LIMITS, Some(&ours.trusting(&others)));
+    ours.trust(&Certificates::new(&["127.0.0.1"]));
+    let doubter = worker(LIMITS, Some(&ours));
     let refused = soon(doubter.connect("g", &address)).await;
     assert_eq!(refused.err(), Some(LinkError::Closed));
+}
+
+#[tokio::test]
+async fn a_renewed_certificate_is_shown_without_a_restart() {
+    let certificates = Certificates::new(&["127.0.0.1"]);
+    let tls = certificates.load();
+    let listener = Listener::start(Routes::default(), Some(tls.clone())).await;
+    let address = listener.address();
+    let shown = async || {
+        let stream = TcpStream::connect(&address).await.unwrap();
+        let connection = tls.connect_http2(&address, stream).await.unwrap();
+        connection.get_ref().1.peer_certificates().unwrap().to_vec()
+    };
+    let first = shown().await;
+    assert!(!tls.reload().unwrap());
+    certificates.renew();
+    assert_eq!(shown().await, first);
+    assert!(tls.reload().unwrap());
+    let second = shown().await;
+    assert_ne!(second, first);
+
+    std::fs::write(certificates.path("key.pem"), "").unwrap();
+    let error = tls.reload().unwrap_err().to_string();
+    assert!(error.contains("there is no private key"), "{error}");
+    assert_eq!(shown().await, second);
 }
 
 #[tokio::test]

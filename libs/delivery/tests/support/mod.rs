@@ -88,6 +88,8 @@ async fn serve(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, rou
 
 /// An authority, and one certificate of it that all roles share, as files.
 pub(crate) struct Certificates {
+    issuer: Issuer<'static, KeyPair>,
+    names: Vec<String>,
     files: TempDir,
 }
 
@@ -98,27 +100,31 @@ impl Certificates {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let authority = params.self_signed(&key).unwrap();
-        let issuer = Issuer::new(params, key);
-        let key = KeyPair::generate().unwrap();
-        let names: Vec<_> = names.iter().map(|&name| name.to_owned()).collect();
-        let certificate = CertificateParams::new(names)
-            .unwrap()
-            .signed_by(&key, &issuer)
-            .unwrap();
         let files = TempDir::new().unwrap();
         std::fs::write(files.path().join("ca.pem"), authority.pem()).unwrap();
-        std::fs::write(files.path().join("cert.pem"), certificate.pem()).unwrap();
-        std::fs::write(files.path().join("key.pem"), key.serialize_pem()).unwrap();
-        Self { files }
+        let certificates = Self {
+            issuer: Issuer::new(params, key),
+            names: names.iter().map(|&name| name.to_owned()).collect(),
+            files,
+        };
+        certificates.renew();
+        certificates
     }
 
-    /// The same certificate, with the other's authority.
-    pub(crate) fn trusting(&self, other: &Self) -> Self {
-        let files = TempDir::new().unwrap();
-        for (from, name) in [(self, "cert.pem"), (self, "key.pem"), (other, "ca.pem")] {
-            std::fs::copy(from.path(name), files.path().join(name)).unwrap();
-        }
-        Self { files }
+    /// Another certificate of the same authority, with a key of its own.
+    pub(crate) fn renew(&self) {
+        let key = KeyPair::generate().unwrap();
+        let certificate = CertificateParams::new(self.names.clone())
+            .unwrap()
+            .signed_by(&key, &self.issuer)
+            .unwrap();
+        std::fs::write(self.path("cert.pem"), certificate.pem()).unwrap();
+        std::fs::write(self.path("key.pem"), key.serialize_pem()).unwrap();
+    }
+
+    /// From now on the other's authority lies beside the certificate.
+    pub(crate) fn trust(&self, other: &Self) {
+        std::fs::copy(other.path("ca.pem"), self.path("ca.pem")).unwrap();
     }
 
     pub(crate) fn path(&self, name: &str) -> std::path::PathBuf {
