@@ -106,10 +106,16 @@ impl Application for Vocabulary {
             let user = user?;
             let recovers = request.conn.handshake().recovers;
             let claim = Claim::from_auth(request.auth.as_deref());
-            if claim.pid.is_some()
-                && let Some(admission) = claim_apart(&core, claim, request.namespace, &user).await
-            {
-                return Ok(admission);
+            if claim.pid.is_some() {
+                match claim_apart(&core, claim, request.namespace, &user).await {
+                    Ok(Some(admission)) => return Ok(admission),
+                    Ok(None) => {}
+                    // As a new one it would have lost its session. It comes back with it in a moment.
+                    Err(refusal) => {
+                        request.conn.close(CloseReason::TransportError);
+                        return Err(refusal);
+                    }
+                }
             }
             Ok(Admission {
                 user,
@@ -218,21 +224,22 @@ async fn claim_apart(
     claim: Claim,
     namespace: Namespace,
     user: &Arc<User>,
-) -> Option<Admission> {
+) -> Result<Option<Admission>, Refusal> {
     let (sender, receiver) = oneshot::channel();
     let (claims, user) = (Arc::clone(core), Arc::clone(user));
     core.tasks.spawn("claim", async move {
         let admission = claims.claim(claim, &namespace, &user).await;
-        if let Err(Some(Admission {
+        if let Err(Ok(Some(Admission {
             pid: Some(pid),
             returns: Some(returns),
             ..
-        })) = sender.send(admission)
+        }))) = sender.send(admission)
         {
             claims.decline(&pid, returns);
         }
     });
-    receiver.await.ok().flatten()
+    // A claim that panicked claims nothing.
+    receiver.await.unwrap_or(Ok(None))
 }
 
 impl Core {

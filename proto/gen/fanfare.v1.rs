@@ -2120,7 +2120,7 @@ pub struct ClaimSession {
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ClaimReply {
-    #[prost(oneof = "claim_reply::Outcome", tags = "1, 2, 3, 4")]
+    #[prost(oneof = "claim_reply::Outcome", tags = "1, 2, 3, 4, 5")]
     pub outcome: ::core::option::Option<claim_reply::Outcome>,
 }
 /// Nested message and enum types in `ClaimReply`.
@@ -2137,6 +2137,9 @@ pub mod claim_reply {
         TooLate(bool),
         #[prost(bool, tag = "4")]
         Unknown(bool),
+        /// It is on its way back into the store: ask again in a moment.
+        #[prost(bool, tag = "5")]
+        Later(bool),
     }
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

@@ -93,6 +93,7 @@ pub const FAULTS: &[Fault] = &[
     fault("NATS down for 12 s", |cluster, _| {
         nats_restarted(cluster, Duration::from_secs(12))
     }),
+    of_clients("NATS down while clients come back", nats_down_for_returns),
     Fault {
         size: Size { gateways: 2, ..SIZE },
         ..fault("NATS cut off from one gateway", nats_cut_off)
@@ -245,7 +246,9 @@ fn worker_killed(cluster: &mut Cluster, _: &Traffic) -> Result<()> {
 fn worker_stopped(cluster: &mut Cluster, _: &Traffic) -> Result<()> {
     let worker = busiest(cluster)?;
     cluster.workers.remove(worker).stop()?;
-    cluster.until_owned()
+    cluster.until_owned()?;
+    cluster.add(Role::Worker)?;
+    cluster.until_ready()
 }
 
 fn worker_frozen(cluster: &mut Cluster, traffic: &Traffic) -> Result<()> {
@@ -313,7 +316,11 @@ fn gateway_gone_before_clients_return(cluster: &mut Cluster, traffic: &Traffic) 
     drained.signal(Signal::TERM)?;
     drained.ended()?;
     traffic.set_gateways(cluster.addresses()?);
-    traffic.flow(SOME)
+    traffic.flow(SOME)?;
+    cluster.add(Role::Gateway)?;
+    cluster.until_ready()?;
+    traffic.set_gateways(cluster.addresses()?);
+    Ok(())
 }
 
 fn gateway_killed(cluster: &mut Cluster, traffic: &Traffic) -> Result<()> {
@@ -337,6 +344,14 @@ fn gateway_frozen(cluster: &mut Cluster, traffic: &Traffic) -> Result<()> {
 fn nats_restarted(cluster: &mut Cluster, down: Duration) -> Result<()> {
     cluster.nats.kill();
     sleep(down);
+    cluster.nats.start_again()
+}
+
+/// Nobody can say where their sessions are: they are not to be taken for new ones.
+fn nats_down_for_returns(cluster: &mut Cluster, traffic: &Traffic) -> Result<()> {
+    cluster.nats.kill();
+    traffic.cut(|_| true);
+    sleep(FROZEN);
     cluster.nats.start_again()
 }
 

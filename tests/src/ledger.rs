@@ -8,8 +8,8 @@ use anyhow::{Result, ensure};
 
 use crate::{Message, Published};
 
-/// Mistakes that are told one by one.
-const EXAMPLES: usize = 10;
+/// Mistakes of a kind that are told one by one.
+const EXAMPLES: usize = 5;
 
 /// What was acknowledged, and what each member got: the books of a test.
 ///
@@ -43,7 +43,7 @@ pub struct Verdict {
     pub doubled: usize,
     /// Got by a member behind a later one of the room, or of the sender, or at another place than by others.
     pub reordered: usize,
-    /// The first of all mistakes, in words.
+    /// The first mistakes of each kind, in words.
     pub examples: Vec<String>,
 }
 
@@ -96,7 +96,7 @@ impl Ledger {
             for entry in received {
                 if !seen.insert(&entry.id) {
                     verdict.doubled += 1;
-                    verdict.example(member, room, "doubled", entry);
+                    verdict.example(verdict.doubled, member, room, "doubled", entry);
                     continue;
                 }
                 let behind = last.is_some_and(|last| last.offset >= entry.offset);
@@ -113,13 +113,13 @@ impl Ledger {
                     let why = format!(
                         "reordered (behind {behind}, elsewhere {elsewhere}, sender {unordered}; before it {last:?})"
                     );
-                    verdict.example(member, room, &why, entry);
+                    verdict.example(verdict.reordered, member, room, &why, entry);
                 }
                 last = Some(entry);
             }
             for entry in acknowledged.values().filter(|entry| !seen.contains(&entry.id)) {
                 verdict.lost += 1;
-                verdict.example(member, room, "lost", entry);
+                verdict.example(verdict.lost, member, room, "lost", entry);
             }
         }
         verdict
@@ -127,8 +127,9 @@ impl Ledger {
 }
 
 impl Verdict {
-    fn example(&mut self, member: &str, room: &str, what: &str, entry: &Entry) {
-        if self.examples.len() < EXAMPLES {
+    /// One of so many mistakes of a kind.
+    fn example(&mut self, count: usize, member: &str, room: &str, what: &str, entry: &Entry) {
+        if count <= EXAMPLES {
             self.examples
                 .push(format!("{member} in {room}: {what}: {entry:?}"));
         }

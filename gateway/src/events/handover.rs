@@ -152,6 +152,7 @@ impl Handover {
                 outcome(Outcome::Claimed(claimed))
             }
             Err("too late") => outcome(Outcome::TooLate(true)),
+            Err(_) if self.core.is_going_back(&claim.pid) => outcome(Outcome::Later(true)),
             // It may have been here more than once.
             Err(_) => outcome(match self.core.moved.of(&claim.pid) {
                 Some(gateway) => Outcome::MovedTo(gateway),

@@ -16,7 +16,8 @@ use super::Core;
 use crate::{
     journal::{Journaled, Position, Returning},
     session::{
-        Admission, Away, Claim, Left, Moved, Returns, Socket, Source, Taken, Who, is_recoverable, named_guest,
+        Admission, Away, Claim, Left, Moved, Refusal, Returns, Socket, Source, Taken, Who, is_recoverable,
+        named_guest,
     },
 };
 
@@ -100,28 +101,29 @@ impl Core {
 
     /// Puts back into the store what nothing came of.
     pub(super) fn give_back(&self, pid: &str, left: Left) {
-        if let Some(store) = self.store.clone() {
-            let pid = pid.to_owned();
-            self.tasks.spawn("give session back", async move {
-                let Left {
-                    owner,
-                    session,
-                    revision,
-                    ..
-                } = left;
-                store.give_back(&owner, &pid, session, revision).await;
-            });
+        if let Some(store) = &self.store {
+            store.give_back(&left.owner, pid, left.session);
         }
     }
 
+    /// Whether a session of a gone gateway could not be recovered here, and will soon be in the store again.
+    pub(super) fn is_going_back(&self, pid: &str) -> bool {
+        self.store.as_ref().is_some_and(|store| store.is_going_back(pid))
+    }
+
     /// The session of a client that comes back, if all it missed can be had. Nothing is recovered in part.
+    ///
+    /// # Errors
+    /// [`Refusal::Unavailable`] when nobody can tell now: the session may be there in a moment.
     pub(super) async fn claim(
         &self,
         claim: Claim,
         namespace: &Namespace,
         user: &Arc<User>,
-    ) -> Option<Admission> {
-        let pid = claim.pid?;
+    ) -> Result<Option<Admission>, Refusal> {
+        let Some(pid) = claim.pid else {
+            return Ok(None);
+        };
         let position = claim.offset.map(|offset| offset.parse::<Position>()).transpose();
         let result = match position {
             Ok(position) => self.find(&pid, position, namespace, user).await,
@@ -132,15 +134,18 @@ impl Core {
                 if matches!(returns, Returns::There(_)) {
                     self.sessions.coming(&pid);
                 }
-                Some(Admission {
+                Ok(Some(Admission {
                     user,
                     pid: Some(pid.into()),
                     returns: Some(returns),
-                })
+                }))
             }
             Err(because) => {
                 self.metrics.recovered(because);
-                None
+                match because {
+                    "unavailable" => Err(Refusal::Unavailable),
+                    _ => Ok(None),
+                }
             }
         }
     }
@@ -266,6 +271,7 @@ impl Core {
                     }
                     Some(Outcome::MovedTo(gateway)) => gateway,
                     Some(Outcome::TooLate(_)) => return Err("too late"),
+                    Some(Outcome::Later(_)) => return Err("unavailable"),
                     Some(Outcome::Unknown(_)) | None => return Err("unknown"),
                 },
                 Err(_) => match self
@@ -286,7 +292,11 @@ impl Core {
                 },
             };
             if moved_to == self.journal.gateway().as_str() {
-                return Err("unknown");
+                return Err(if self.is_going_back(pid) {
+                    "unavailable"
+                } else {
+                    "unknown"
+                });
             }
             owner = moved_to;
         }
@@ -309,12 +319,11 @@ impl Core {
             .await?;
         Ok(match taken {
             Taken::MovedTo(gateway) => Err(gateway),
-            Taken::Session { session, revision } => {
+            Taken::Session(session) => {
                 let number = Left::number(&session, position, owner).ok_or("too late")?;
                 Ok(Left {
                     owner: owner.to_owned(),
                     session,
-                    revision,
                     number,
                     trail,
                 })

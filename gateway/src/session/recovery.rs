@@ -72,8 +72,6 @@ pub(crate) enum Source {
 pub(crate) struct Left {
     pub(crate) owner: String,
     pub(crate) session: KeptSession,
-    /// Of the mark in the store that it is taken.
-    pub(crate) revision: u64,
     /// The client has everything up to this place in the owner's journal.
     pub(crate) number: u64,
     pub(crate) trail: Arc<Trail>,

@@ -8,7 +8,7 @@
 mod trails;
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -42,6 +42,8 @@ const WRITES: usize = 64;
 const REFRESHED: usize = 50;
 /// So often a document is tried again when somebody else wrote it meanwhile.
 const RACES: usize = 4;
+/// A session that nothing came of is given back for so long.
+const GIVEN_BACK: Duration = Duration::from_secs(120);
 
 /// The sessions of this gateway as the store has them, or soon will.
 pub(crate) struct SessionStore {
@@ -54,6 +56,8 @@ pub(crate) struct SessionStore {
     young: Mutex<VecDeque<(Instant, Arc<str>)>>,
     again: Mutex<VecDeque<(Instant, Arc<str>)>>,
     refresh: Mutex<VecDeque<(Instant, Arc<str>)>>,
+    /// Sessions of gone gateways that are on their way back into the store.
+    going_back: Mutex<HashSet<String>>,
     pub(crate) trails: Trails,
 }
 
@@ -83,11 +87,7 @@ enum End {
 /// What the store says of a session of another gateway.
 pub(crate) enum Taken {
     /// It was there, and is this gateway's now.
-    Session {
-        session: KeptSession,
-        /// Of the mark that it is taken.
-        revision: u64,
-    },
+    Session(KeptSession),
     /// That gateway took it over.
     MovedTo(String),
 }
@@ -107,6 +107,7 @@ impl SessionStore {
             young: Mutex::default(),
             again: Mutex::default(),
             refresh: Mutex::default(),
+            going_back: Mutex::default(),
         })
     }
 
@@ -393,9 +394,10 @@ impl SessionStore {
         }
     }
 
-    /// Takes a session of a gateway that is gone, if `fits`: nobody else gets it after that.
+    /// Takes a session of a gateway that is gone, if `fits`: nobody else gets it after that. When it is not known whether
+    /// the store took note, it is given back.
     pub(crate) async fn take(
-        &self,
+        self: &Arc<Self>,
         owner: &str,
         pid: &str,
         fits: impl Fn(&KeptSession) -> bool,
@@ -415,21 +417,55 @@ impl SessionStore {
                 .put(BUCKET, &key, taken.into(), Some(document.revision))
                 .await
             {
-                Ok(revision) => return Ok(Taken::Session { session, revision }),
+                Ok(_) => return Ok(Taken::Session(session)),
                 Err(DocumentsError::Conflict(_)) => {}
-                Err(error) => return Err(unavailable(error)),
+                Err(error) => {
+                    self.give_back(owner, pid, session);
+                    return Err(unavailable(error));
+                }
             }
         }
         Err("unavailable")
     }
 
-    /// Gives a session back that was [taken](SessionStore::take), as nothing came of it.
-    pub(crate) async fn give_back(&self, owner: &str, pid: &str, session: KeptSession, revision: u64) {
-        let (key, value) = (key(owner, pid), encode(State::Kept(session)));
-        let back = self.documents.put(BUCKET, &key, value.into(), Some(revision));
-        if let Err(error) = back.await {
-            tracing::warn!(%error, "a session that could not be recovered is lost");
+    /// Gives a session back that was [taken](SessionStore::take), or may have been, as nothing came of it; tries until
+    /// the store takes it.
+    pub(crate) fn give_back(self: &Arc<Self>, owner: &str, pid: &str, session: KeptSession) {
+        let (this, pid, key) = (Arc::clone(self), pid.to_owned(), key(owner, pid));
+        self.going_back.lock().insert(pid.clone());
+        self.tasks.spawn("give session back", async move {
+            let value = Bytes::from(encode(State::Kept(session)));
+            let until = Instant::now() + GIVEN_BACK;
+            while let Err(error) = this.put_back(&key, &value).await {
+                if Instant::now() >= until {
+                    tracing::warn!(%error, "a session that could not be recovered is lost");
+                    break;
+                }
+                tokio::time::sleep(AGAIN).await;
+            }
+            this.going_back.lock().remove(&pid);
+        });
+    }
+
+    /// Whether a session is on its way back into the store.
+    pub(crate) fn is_going_back(&self, pid: &str) -> bool {
+        self.going_back.lock().contains(pid)
+    }
+
+    async fn put_back(&self, key: &str, value: &Bytes) -> Result<(), DocumentsError> {
+        let Some(document) = self.documents.get(BUCKET, key).await? else {
+            return Ok(());
+        };
+        match decode(&document.value) {
+            // Written anew also when it was not taken: the note that it is may still be on its way.
+            Some(State::Kept(_)) => {}
+            Some(State::MovedTo(gateway)) if gateway == self.gateway.as_str() => {}
+            _ => return Ok(()),
         }
+        let back = self
+            .documents
+            .put(BUCKET, key, value.clone(), Some(document.revision));
+        back.await.map(drop)
     }
 }
 
@@ -455,7 +491,7 @@ fn decode(value: &[u8]) -> Option<State> {
 
 #[cfg(test)]
 mod tests {
-    use bus::documents::memory::MemoryDocuments;
+    use bus::{Document, documents::memory::MemoryDocuments};
 
     use super::*;
 
@@ -476,11 +512,9 @@ mod tests {
         }
     }
 
-    async fn rooms_taken(by: &SessionStore, from: &str) -> Result<Vec<String>, String> {
+    async fn rooms_taken(by: &Arc<SessionStore>, from: &str) -> Result<Vec<String>, String> {
         match by.take(from, "pid", |session| session.user_id == "ada").await {
-            Ok(Taken::Session { session, .. }) => {
-                Ok(session.rooms.into_iter().map(|room| room.name).collect())
-            }
+            Ok(Taken::Session(session)) => Ok(session.rooms.into_iter().map(|room| room.name).collect()),
             Ok(Taken::MovedTo(gateway)) => Err(gateway),
             Err(because) => Err(because.to_owned()),
         }
@@ -526,6 +560,61 @@ mod tests {
         first.begin(&"pid".into(), session(&[]));
         first.joined("pid", &room, 7).unwrap().await.unwrap();
         assert_eq!(rooms_taken(&second, "first-").await, Ok(vec!["room".to_owned()]));
+    }
+
+    /// The next `put`s are done without an answer (`true`), or not done; then all goes well.
+    struct Unreliable(MemoryDocuments, Mutex<VecDeque<bool>>);
+
+    #[async_trait::async_trait]
+    impl Documents for Unreliable {
+        async fn get(&self, bucket: &str, key: &str) -> Result<Option<Document>, DocumentsError> {
+            self.0.get(bucket, key).await
+        }
+
+        async fn put(
+            &self,
+            bucket: &str,
+            key: &str,
+            value: Bytes,
+            expected: Option<u64>,
+        ) -> Result<u64, DocumentsError> {
+            let fault = self.1.lock().pop_front();
+            if fault != Some(false) {
+                let done = self.0.put(bucket, key, value, expected).await;
+                if fault.is_none() {
+                    return done;
+                }
+            }
+            Err(DocumentsError::Unavailable("no answer".to_owned()))
+        }
+
+        async fn delete(&self, bucket: &str, key: &str) -> Result<(), DocumentsError> {
+            self.0.delete(bucket, key).await
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_session_that_may_have_been_taken_is_given_back() {
+        let documents = MemoryDocuments::new();
+        let (first, third) = (store(&documents, "first-"), store(&documents, "third-"));
+        let faults = Mutex::new(VecDeque::from([true, false, true]));
+        let second = SessionStore::new(
+            Arc::new(Unreliable(documents, faults)),
+            GatewayId::new("second").unwrap(),
+            Tasks::new(),
+        );
+        first.begin(&"pid".into(), session(&[]));
+        let room = RoomName::new("room").unwrap();
+        first.joined("pid", &room, 7).unwrap().await.unwrap();
+        assert_eq!(
+            rooms_taken(&second, "first-").await,
+            Err("unavailable".to_owned())
+        );
+        assert!(second.is_going_back("pid"));
+        assert_eq!(rooms_taken(&third, "first-").await, Err("second".to_owned()));
+        second.tasks.shutdown(GIVEN_BACK).await;
+        assert!(!second.is_going_back("pid"));
+        assert_eq!(rooms_taken(&third, "first-").await, Ok(vec!["room".to_owned()]));
     }
 
     #[tokio::test]

@@ -61,6 +61,11 @@ fn nats_is_down_for_longer_than_publishes_wait() -> Result<()> {
 }
 
 #[test]
+fn nats_is_down_while_clients_come_back() -> Result<()> {
+    happens("NATS down while clients come back")
+}
+
+#[test]
 fn nats_is_cut_off_from_one_gateway() -> Result<()> {
     happens("NATS cut off from one gateway")
 }
