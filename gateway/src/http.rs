@@ -13,7 +13,10 @@ use axum::{Router, body::Body};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use lifecycle::Tasks;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpListener, TcpStream},
+};
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
@@ -100,8 +103,9 @@ pub fn health(environment: &str, port: u16, stop: CancellationToken) -> Router {
     Router::new().route("/health", axum::routing::get(answer))
 }
 
-async fn connection(
-    stream: TcpStream,
+/// Answers the requests of one connection until it ends; from `stop` on no further one.
+pub(crate) async fn connection(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     ip: IpAddr,
     mounts: Arc<[Mount]>,
     options: HttpOptions,

@@ -21,6 +21,7 @@ mod trail;
 pub mod transport;
 
 use std::{
+    net::IpAddr,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -42,7 +43,10 @@ use sio::{
     engine::{CloseReason, Timing},
     packet::Limits,
 };
-use tokio::net::TcpListener;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpListener,
+};
 use tokio_rustls::rustls::{ClientConfig, ServerConfig};
 use tokio_util::sync::CancellationToken;
 
@@ -392,6 +396,18 @@ impl Gateway {
             stop,
         )
         .await;
+    }
+
+    /// Serves one client at `ip` over `stream`, which need not come from the network, until that ends. Long-polling
+    /// only: a WebSocket is written to by its socket. Dropped, the connection is cut.
+    pub async fn serve_stream(
+        &self,
+        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        ip: IpAddr,
+        stop: CancellationToken,
+    ) {
+        let mounts = vec![self.mount()].into();
+        http::connection(stream, ip, mounts, self.http.clone(), Router::new(), stop).await;
     }
 
     /// Accepts other gateways and the workers until `stop`, then returns; what is under way goes on. To be
