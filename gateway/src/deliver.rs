@@ -4,6 +4,7 @@
 use std::{
     collections::{HashSet, VecDeque},
     sync::Arc,
+    time::{Duration, Instant},
 };
 
 use bus::{EventLog, LogError, LogSubject};
@@ -31,6 +32,10 @@ const TURN: usize = 64;
 /// So many events of a room at most go out in one piece; python-engineio refuses a polling answer with more
 /// messages.
 const RUN: usize = 16;
+/// What others have delivered must have come here within this time.
+const PATIENCE: Duration = Duration::from_secs(3);
+/// How often that is looked at.
+const PAUSE: Duration = Duration::from_millis(5);
 
 pub(crate) struct Deliverer {
     rooms: Arc<Rooms>,
@@ -89,7 +94,7 @@ impl Deliverer {
 
     /// Sees to it that everything of the partition up to `seq` is delivered, reading from the log what no
     /// worker has sent yet.
-    pub(crate) fn reach(self: &Arc<Self>, partition: u16, seq: u64) {
+    fn reach(self: &Arc<Self>, partition: u16, seq: u64) {
         let known = self.partitions.get(usize::from(partition));
         let Some(epoch) = known.map(|partition| partition.lock().epoch) else {
             return;
@@ -102,6 +107,23 @@ impl Deliverer {
             deliveries: Vec::new(),
         };
         self.batch(nothing, &mut Cork::new(false));
+    }
+
+    /// Waits until everything up to each of these places has been delivered; `false` when that takes too long. No
+    /// worker tells of what concerns others only but now and then, so what is missing is read from the log.
+    pub(crate) async fn reached(self: &Arc<Self>, places: &[Offset]) -> bool {
+        let is_behind = |place: &Offset| self.through(place.partition) < place.seq;
+        for place in places.iter().filter(|place| is_behind(place)) {
+            self.reach(place.partition, place.seq);
+        }
+        let until = Instant::now() + PATIENCE;
+        while places.iter().any(is_behind) {
+            if Instant::now() >= until {
+                return false;
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+        true
     }
 
     /// Takes what has arrived, and tells the positions to acknowledge.
@@ -208,7 +230,7 @@ impl Deliverer {
             };
             if let Err(error) = self.read_gap(number, from, to).await {
                 tracing::warn!(%error, partition = number, "cannot catch up yet");
-                tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+                tokio::time::sleep(Duration::from_millis(200)).await;
             }
         }
     }

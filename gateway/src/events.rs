@@ -28,6 +28,7 @@ pub(crate) use self::{
     typing::Typing,
 };
 use crate::{
+    deliver::Deliverer,
     interest::InterestError,
     journal::Journal,
     metrics::Metrics,
@@ -46,6 +47,7 @@ use crate::{
 pub(crate) struct Core {
     pub(crate) rooms: Arc<Rooms>,
     pub(crate) journal: Arc<Journal>,
+    pub(crate) deliverer: Arc<Deliverer>,
     pub(crate) sessions: Arc<Sessions>,
     pub(crate) moved: Arc<MovedSessions>,
     /// Bytes that may be replayed to one client: more would make it a slow one.

@@ -203,6 +203,7 @@ impl Gateway {
         let core = Arc::new(Core {
             rooms: Arc::clone(&rooms),
             journal: Arc::clone(&journal),
+            deliverer: Arc::clone(&deliverer),
             sessions: Arc::clone(&sessions),
             moved: Arc::default(),
             max_replay: config.gateway.send_queue,
@@ -217,7 +218,7 @@ impl Gateway {
             replay,
             tasks: tasks.clone(),
         });
-        let handover = Handover::new(Arc::clone(&core), Arc::clone(&deliverer), tasks.clone());
+        let handover = Handover::new(Arc::clone(&core), tasks.clone());
         tasks.background("session hand-over", async move { handover.answer(claims).await });
         let remains = store.map(|store| {
             Arc::new(Remains {

@@ -138,6 +138,11 @@ impl Room {
         &self.name
     }
 
+    /// Everything of the room up to here has been delivered, or lies before its interest.
+    pub(crate) fn position(&self) -> u64 {
+        self.inner.lock().position
+    }
+
     /// Distinct users among its members here.
     #[must_use]
     pub(crate) fn local_users(&self) -> usize {

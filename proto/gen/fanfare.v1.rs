@@ -2161,6 +2161,7 @@ pub struct Claimed {
 pub struct FetchMissed {
     #[prost(string, tag = "1")]
     pub pid: ::prost::alloc::string::String,
+    /// The asking gateway gets everything of each room behind this sequence by itself.
     #[prost(message, repeated, tag = "2")]
     pub rooms: ::prost::alloc::vec::Vec<RoomPosition>,
     /// The asking gateway.
@@ -2171,7 +2172,6 @@ pub struct FetchMissed {
 pub struct RoomPosition {
     #[prost(string, tag = "1")]
     pub room: ::prost::alloc::string::String,
-    /// The asking gateway gets everything of the room behind this sequence.
     #[prost(uint64, tag = "2")]
     pub seq: u64,
 }
@@ -2182,6 +2182,10 @@ pub struct MissedReply {
     pub complete: bool,
     #[prost(message, repeated, tag = "2")]
     pub events: ::prost::alloc::vec::Vec<MissedEvent>,
+    /// With these events the client has everything of each room up to this sequence. It may lie behind where the asking
+    /// gateway begins by itself: that one has not got so far yet.
+    #[prost(message, repeated, tag = "3")]
+    pub reached: ::prost::alloc::vec::Vec<RoomPosition>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct MissedEvent {

@@ -9,7 +9,7 @@ use std::{
 use bus::{Signal, Subscription};
 use bytes::Bytes;
 use lifecycle::Tasks;
-use model::{Namespace, RoomName, RoomToken};
+use model::{Namespace, Offset, RoomName, RoomToken};
 use parking_lot::Mutex;
 use prost::Message;
 use proto::v1::{
@@ -19,16 +19,12 @@ use proto::v1::{
 
 use super::Core;
 use crate::{
-    deliver::Deliverer,
     journal::Position,
     session::{Away, Who},
 };
 
 /// Who claims a session comes back within this time for what its client missed.
 const CLAIMED: Duration = Duration::from_secs(10);
-/// What the other gateway gets by itself must have come here within this time.
-const PATIENCE: Duration = Duration::from_secs(3);
-const PAUSE: Duration = Duration::from_millis(5);
 
 /// Where sessions that were here have gone, by `pid`.
 #[derive(Default)]
@@ -55,16 +51,14 @@ impl MovedSessions {
 /// Hands sessions over to gateways that ask for them.
 pub(crate) struct Handover {
     core: Arc<Core>,
-    deliverer: Arc<Deliverer>,
     tasks: Tasks,
     claimed: Mutex<HashMap<Box<str>, (Away, u64, Instant)>>,
 }
 
 impl Handover {
-    pub(crate) fn new(core: Arc<Core>, deliverer: Arc<Deliverer>, tasks: Tasks) -> Arc<Self> {
+    pub(crate) fn new(core: Arc<Core>, tasks: Tasks) -> Arc<Self> {
         Arc::new(Self {
             core,
-            deliverer,
             tasks,
             claimed: Mutex::default(),
         })
@@ -166,15 +160,28 @@ impl Handover {
         let Some((away, after, _)) = claimed else {
             return MissedReply::default();
         };
-        let bounds: HashMap<RoomToken, u64> = fetch
+        let token = |room: &str| RoomToken::new(away.namespace(), &RoomName::stored(room));
+        let places: Vec<Offset> = fetch
             .rooms
             .iter()
-            .map(|room| {
-                let name = RoomName::stored(&room.room);
-                (RoomToken::new(away.namespace(), &name), room.seq)
+            .map(|room| Offset {
+                partition: self.core.rooms.partition(token(&room.room)),
+                seq: room.seq,
             })
             .collect();
-        let complete = self.reach(&bounds).await;
+        // What the other gateway gets by itself begins there.
+        let complete = self.core.deliverer.reached(&places).await;
+        // This gateway may be further, and the client with it. Looked up before what it missed.
+        let mut reached = fetch.rooms;
+        for (position, place) in reached.iter_mut().zip(&places) {
+            let token = token(&position.room);
+            let room = away.places.iter().find(|place| place.room.token() == token);
+            let here = room.map_or(0, |place| place.room.position());
+            let through = self.core.deliverer.through(place.partition);
+            position.seq = position.seq.max(through).max(here);
+        }
+        let bounds: HashMap<RoomToken, u64> =
+            reached.iter().map(|room| (token(&room.room), room.seq)).collect();
         let missed = self.core.missed(&away, after).filter(|_| complete);
         let reply = match missed {
             Some(missed) => MissedReply {
@@ -182,8 +189,8 @@ impl Handover {
                 events: missed
                     .into_iter()
                     .filter(|event| {
-                        let room = RoomToken::new(away.namespace(), &RoomName::stored(&event.publish.room));
-                        bounds.get(&room).is_some_and(|bound| event.offset.seq <= *bound)
+                        let room = bounds.get(&token(&event.publish.room));
+                        room.is_some_and(|bound| event.offset.seq <= *bound)
                     })
                     .map(|event| MissedEvent {
                         partition: event.offset.partition.into(),
@@ -191,6 +198,7 @@ impl Handover {
                         publish: Some(Arc::unwrap_or_clone(event.publish)),
                     })
                     .collect(),
+                reached,
             },
             None => MissedReply::default(),
         };
@@ -204,29 +212,5 @@ impl Handover {
             self.core.end(&fetch.pid);
         }
         reply
-    }
-
-    /// Waits until this gateway has everything up to where the other one gets it by itself.
-    async fn reach(&self, bounds: &HashMap<RoomToken, u64>) -> bool {
-        let until = Instant::now() + PATIENCE;
-        let bounds: Vec<(u16, u64)> = bounds
-            .iter()
-            .map(|(room, seq)| (self.core.rooms.partition(*room), *seq))
-            .collect();
-        // A worker tells of what concerns others only now and then.
-        for (partition, seq) in &bounds {
-            if self.deliverer.through(*partition) < *seq {
-                self.deliverer.reach(*partition, *seq);
-            }
-        }
-        loop {
-            let reached = bounds
-                .iter()
-                .all(|(partition, seq)| self.deliverer.through(*partition) >= *seq);
-            if reached || Instant::now() >= until {
-                return reached;
-            }
-            tokio::time::sleep(PAUSE).await;
-        }
     }
 }

@@ -25,6 +25,9 @@ const FETCH: Duration = Duration::from_secs(5);
 /// Events that were missed, each with its place in the log.
 type Missed = Vec<(Offset, Publish)>;
 
+/// What was missed; and of each room, in the order of the joins, up to where the client has everything with it.
+type Found = (Missed, Vec<u64>);
+
 impl Core {
     /// Ends with the socket in its rooms and its client told, or with its connection closed. Not to be cancelled: the
     /// session is nowhere else.
@@ -111,8 +114,8 @@ impl Core {
             .map(|room| self.rooms.join(socket, room))
             .collect();
         let found = self.fetch(socket, source, position.as_ref(), &mut joins).await;
-        let missed = match found {
-            Ok(missed) => missed,
+        let (missed, reached) = match found {
+            Ok(found) => found,
             Err((because, left)) => {
                 if let (Some(pid), Some(left)) = (socket.pid(), left) {
                     self.give_back(pid, *left);
@@ -120,6 +123,7 @@ impl Core {
                 return Err(because);
             }
         };
+        self.catch_up(&mut joins, reached).await?;
         let kept = kept_session(socket, &mut joins).await;
         let mut kept = kept.map_err(|_| "unavailable")?;
         {
@@ -157,6 +161,22 @@ impl Core {
         Ok(())
     }
 
+    /// The client may be ahead of this gateway. What it has must not come again, so this gateway gets as far first.
+    async fn catch_up(&self, joins: &mut [Joining], reached: Vec<u64>) -> Result<(), Because> {
+        let mut places = Vec::with_capacity(joins.len());
+        for (join, reached) in joins.iter_mut().zip(reached) {
+            if reached > join.confirmed().await.map_err(|_| "unavailable")? {
+                join.has(reached);
+                places.push(Offset {
+                    partition: join.room().partition(),
+                    seq: reached,
+                });
+            }
+        }
+        let caught_up = self.deliverer.reached(&places).await;
+        caught_up.then_some(()).ok_or("unavailable")
+    }
+
     /// What was missed. With an error comes back what was taken from the store.
     async fn fetch(
         &self,
@@ -164,13 +184,13 @@ impl Core {
         source: Source,
         position: Option<&crate::journal::Position>,
         joins: &mut [Joining],
-    ) -> Result<Missed, (Because, Option<Box<Left>>)> {
+    ) -> Result<Found, (Because, Option<Box<Left>>)> {
         let owner = match source {
             Source::Store(left) => return self.fetch_left(socket, left, joins).await,
             Source::Gateway(owner) => owner,
         };
         let because = match self.fetch_there(socket, &owner, joins).await {
-            Ok(missed) => return Ok(missed),
+            Ok(found) => return Ok(found),
             Err(because) => because,
         };
         if because == "too late" {
@@ -193,7 +213,7 @@ impl Core {
         socket: &Arc<Socket>,
         owner: &str,
         joins: &mut [Joining],
-    ) -> Result<Missed, Because> {
+    ) -> Result<Found, Because> {
         let mut rooms = Vec::with_capacity(joins.len());
         for join in joins {
             rooms.push(RoomPosition {
@@ -222,7 +242,8 @@ impl Core {
                 (Offset { partition, seq }, publish.unwrap_or_default())
             },
         );
-        Ok(missed.collect())
+        let reached = reply.reached.into_iter().map(|room| room.seq);
+        Ok((missed.collect(), reached.collect()))
     }
 
     /// From the log, for a gateway that is gone.
@@ -231,9 +252,9 @@ impl Core {
         socket: &Arc<Socket>,
         left: Box<Left>,
         joins: &mut [Joining],
-    ) -> Result<Missed, (Because, Option<Box<Left>>)> {
+    ) -> Result<Found, (Because, Option<Box<Left>>)> {
         match self.replay(socket, &left, joins).await {
-            Ok(missed) => Ok(missed),
+            Ok(found) => Ok(found),
             Err("too late") => Err(("too late", None)),
             Err(because) => Err((because, Some(left))),
         }
@@ -244,7 +265,7 @@ impl Core {
         socket: &Arc<Socket>,
         left: &Left,
         joins: &mut [Joining],
-    ) -> Result<Missed, Because> {
+    ) -> Result<Found, Because> {
         let failed = |error: ReplayError| match error {
             ReplayError::Gone => "too late",
             ReplayError::Log(error) => {
@@ -272,6 +293,7 @@ impl Core {
                 found.push((offset, publish));
             }
         }
+        let mut reached = Vec::with_capacity(joins.len());
         for join in joins {
             let through = join.confirmed().await.map_err(|_| "unavailable")?;
             let room = join.room();
@@ -281,9 +303,10 @@ impl Core {
                 .iter()
                 .find(|kept| kept.name == room.name().as_str());
             // The rooms are those of the session.
-            let Some(kept) = kept else { continue };
+            let kept = kept.ok_or("unknown")?;
             let partition = room.partition();
             let after = left.begin(kept, partition).ok_or("too late")?;
+            reached.push(after.max(through));
             let entries = self
                 .replay
                 .room(partition, room.token(), after, through)
@@ -308,7 +331,7 @@ impl Core {
         if bytes > self.max_replay {
             return Err("too late");
         }
-        Ok(found)
+        Ok((found, reached))
     }
 }
 

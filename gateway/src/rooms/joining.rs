@@ -59,6 +59,12 @@ impl Joining {
         Ok(position)
     }
 
+    /// The member has everything up to `seq`, so it gets what stands behind that. To be called once everything up to
+    /// there has been delivered here.
+    pub(crate) fn has(&mut self, seq: u64) {
+        self.confirmed = Ok(seq);
+    }
+
     /// Sends the answer, which is told the position of events, then what was held, then lets the member go.
     pub(crate) fn release(mut self, answer: impl FnOnce(Option<&str>) -> Vec<Encoded>) {
         self.finish(answer);
@@ -91,7 +97,12 @@ impl Joining {
             return;
         }
         let conn = self.socket.conn();
+        let before = *self.confirmed.as_ref().unwrap_or(&0);
         for Waiting { publish, offset } in std::mem::take(&mut held.events) {
+            // The answer tells where the member begins.
+            if offset.is_some_and(|offset| offset.seq <= before) {
+                continue;
+            }
             let position = match offset {
                 // It comes later than to the others, so it has a position of its own.
                 Some(offset) => lane.next(offset, publish.time_ms),
