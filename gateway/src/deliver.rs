@@ -32,8 +32,6 @@ const TURN: usize = 64;
 /// So many events of a room at most go out in one piece; python-engineio refuses a polling answer with more
 /// messages.
 const RUN: usize = 16;
-/// What others have delivered must have come here within this time.
-const PATIENCE: Duration = Duration::from_secs(3);
 /// How often that is looked at.
 const PAUSE: Duration = Duration::from_millis(5);
 
@@ -109,14 +107,14 @@ impl Deliverer {
         self.batch(nothing, &mut Cork::new(false));
     }
 
-    /// Waits until everything up to each of these places has been delivered; `false` when that takes too long. No
+    /// Waits until everything up to each of these places has been delivered; `false` when that takes longer. No
     /// worker tells of what concerns others only but now and then, so what is missing is read from the log.
-    pub(crate) async fn reached(self: &Arc<Self>, places: &[Offset]) -> bool {
+    pub(crate) async fn reached(self: &Arc<Self>, places: &[Offset], within: Duration) -> bool {
         let is_behind = |place: &Offset| self.through(place.partition) < place.seq;
         for place in places.iter().filter(|place| is_behind(place)) {
             self.reach(place.partition, place.seq);
         }
-        let until = Instant::now() + PATIENCE;
+        let until = Instant::now() + within;
         while places.iter().any(is_behind) {
             if Instant::now() >= until {
                 return false;

@@ -2186,6 +2186,9 @@ pub struct MissedReply {
     /// gateway begins by itself: that one has not got so far yet.
     #[prost(message, repeated, tag = "3")]
     pub reached: ::prost::alloc::vec::Vec<RoomPosition>,
+    /// Not all of it has come yet: the session can be claimed again.
+    #[prost(bool, tag = "4")]
+    pub later: bool,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct MissedEvent {

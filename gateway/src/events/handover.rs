@@ -25,6 +25,8 @@ use crate::{
 
 /// Who claims a session comes back within this time for what its client missed.
 const CLAIMED: Duration = Duration::from_secs(10);
+/// What the other gateway gets by itself must have come here within this time.
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// Where sessions that were here have gone, by `pid`.
 #[derive(Default)]
@@ -170,7 +172,14 @@ impl Handover {
             })
             .collect();
         // What the other gateway gets by itself begins there.
-        let complete = self.core.deliverer.reached(&places).await;
+        let is_here = self.core.deliverer.reached(&places, PATIENCE).await;
+        if !is_here {
+            self.core.sessions.put(&fetch.pid, away);
+            return MissedReply {
+                later: true,
+                ..MissedReply::default()
+            };
+        }
         // This gateway may be further, and the client with it. Looked up before what it missed.
         let mut reached = fetch.rooms;
         for (position, place) in reached.iter_mut().zip(&places) {
@@ -182,8 +191,7 @@ impl Handover {
         }
         let bounds: HashMap<RoomToken, u64> =
             reached.iter().map(|room| (token(&room.room), room.seq)).collect();
-        let missed = self.core.missed(&away, after).filter(|_| complete);
-        let reply = match missed {
+        let reply = match self.core.missed(&away, after) {
             Some(missed) => MissedReply {
                 complete: true,
                 events: missed
@@ -199,6 +207,7 @@ impl Handover {
                     })
                     .collect(),
                 reached,
+                later: false,
             },
             None => MissedReply::default(),
         };

@@ -274,6 +274,7 @@ impl Core {
                     Some(Outcome::Later(_)) => return Err("unavailable"),
                     Some(Outcome::Unknown(_)) | None => return Err("unknown"),
                 },
+                Err("unavailable") => return Err("unavailable"),
                 Err(_) => match self
                     .claim_left(&owner, pid, position.as_ref(), namespace, &who)
                     .await?
@@ -372,8 +373,13 @@ impl Core {
             .await;
         answer.map_err(|error| match error {
             SignalsError::NoResponders(_) => "unknown",
-            SignalsError::Timeout(_) | SignalsError::Unavailable(_) => {
+            // It stands still: as good as gone.
+            SignalsError::Timeout(_) => {
                 tracing::warn!(%error, gateway, "a session cannot be taken over");
+                "unknown"
+            }
+            SignalsError::Unavailable(_) => {
+                tracing::warn!(%error, gateway, "a session cannot be taken over yet");
                 "unavailable"
             }
         })

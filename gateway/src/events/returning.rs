@@ -21,6 +21,8 @@ use crate::{
 
 /// Another gateway gets so long to have everything that a client missed.
 const FETCH: Duration = Duration::from_secs(5);
+/// This gateway gets so long to be as far as the client is: the session is nowhere else by then, so NATS may start again.
+const CATCH_UP: Duration = Duration::from_secs(60);
 
 /// Events that were missed, each with its place in the log.
 type Missed = Vec<(Offset, Publish)>;
@@ -173,7 +175,7 @@ impl Core {
                 });
             }
         }
-        let caught_up = self.deliverer.reached(&places).await;
+        let caught_up = self.deliverer.reached(&places, CATCH_UP).await;
         caught_up.then_some(()).ok_or("unavailable")
     }
 
@@ -193,7 +195,7 @@ impl Core {
             Ok(found) => return Ok(found),
             Err(because) => because,
         };
-        if because == "too late" {
+        if because != "unknown" {
             return Err((because, None));
         }
         // It is gone in this very moment.
@@ -229,7 +231,7 @@ impl Core {
         let reply = self.ask(owner, Step::Fetch(fetch), FETCH).await?;
         let reply = MissedReply::decode(reply).map_err(|_| "unavailable")?;
         if !reply.complete {
-            return Err("too late");
+            return Err(if reply.later { "unavailable" } else { "too late" });
         }
         let events = reply.events.into_iter();
         let missed = events.map(

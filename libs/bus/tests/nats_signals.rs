@@ -2,7 +2,11 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test reports by panicking")]
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use bus::{
     Signals, SignalsError, Subscription,
@@ -109,6 +113,29 @@ async fn subscriptions_outlive_the_server() {
             heard(&bus, "q", &mut *worker, "work").await;
         }
     }
+}
+
+/// Whoever is asked may take longer to get back to a server than who asks.
+#[tokio::test]
+async fn after_a_restart_nobody_is_taken_for_gone() {
+    let mut nats = Nats::start(NatsVersion::Current).unwrap();
+    let proxy = Proxy::start([SocketAddr::from((Ipv4Addr::LOCALHOST, nats.port()))]).unwrap();
+    let (asking, health) = on(nats.port()).await;
+    let (answering, _) = on(proxy.port()).await;
+    let mut asked = answering.subscribe("q", None).await.unwrap();
+    proxy.cut();
+    nats.kill();
+    soon(health.disconnected()).await;
+    nats.start_again().unwrap();
+    soon(health.connected()).await;
+    let answer = async {
+        proxy.open();
+        let reply = soon(asked.next()).await.unwrap().reply.unwrap();
+        answering.publish(&reply, Bytes::from("here")).unwrap();
+    };
+    let hour = Duration::from_secs(3600);
+    let (answered, ()) = tokio::join!(soon(asking.request("q", Bytes::new(), hour)), answer);
+    assert_eq!(answered.unwrap(), "here");
 }
 
 /// A subscription that is asked for while the server is away is there once it is back, or the caller is told.

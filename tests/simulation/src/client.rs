@@ -63,10 +63,22 @@ struct Asked {
 /// What a client may ask.
 #[derive(Clone, Debug)]
 pub(crate) enum Question {
-    Join { room: String, history: usize },
-    Leave { room: String },
-    Message { room: String, content: String },
-    Page { room: String, after: Offset, limit: usize },
+    Join {
+        room: String,
+        history: usize,
+    },
+    Leave {
+        room: String,
+    },
+    Message {
+        room: String,
+        content: String,
+    },
+    Page {
+        room: String,
+        after: Offset,
+        limit: usize,
+    },
 }
 
 /// What comes from the gateway while a connection is being made.
@@ -217,7 +229,11 @@ impl Client {
             if *self.connection.borrow() % 2 == 1 {
                 self.connection.send_modify(|number| *number += 1);
             }
-            tries = if *self.connection.borrow() == before { tries + 1 } else { 0 };
+            tries = if *self.connection.borrow() == before {
+                tries + 1
+            } else {
+                0
+            };
             {
                 let mut state = self.state.lock();
                 state.acks.clear();
@@ -250,7 +266,14 @@ impl Client {
             .await
             .unwrap_or(Err(Gone("no handshake")))?;
         let claim = self.claim(&line.host);
-        self.note("", format!("at {}: {}", line.host.node.name, if claim["pid"].is_null() { "new" } else { "back" }));
+        self.note(
+            "",
+            format!(
+                "at {}: {}",
+                line.host.node.name,
+                if claim["pid"].is_null() { "new" } else { "back" }
+            ),
+        );
         line.post(&sid, format!("40{NAMESPACE},{claim}")).await?;
         let mut early = Early(Vec::new());
         let mut asked = claim["pid"].as_str().map(str::to_owned);
@@ -416,7 +439,9 @@ impl Client {
         let Some(Asked { what, answer: sender }) = state.acks.remove(&number) else {
             return;
         };
-        let offset = answer["offset"].as_str().and_then(|offset| offset.parse::<Offset>().ok());
+        let offset = answer["offset"]
+            .as_str()
+            .and_then(|offset| offset.parse::<Offset>().ok());
         let shown = offset.map(|offset| offset.to_string()).unwrap_or_default();
         self.note(
             what.room(),

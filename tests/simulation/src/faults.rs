@@ -15,19 +15,56 @@ use crate::{
 /// One thing that goes wrong. Numbers are of those that are there at that time, counted round.
 #[derive(Clone, Debug)]
 enum Kind {
-    KillWorker { which: usize, back: Duration },
-    StopWorker { which: usize, back: Duration },
-    FreezeWorker { which: usize, lasts: Duration },
-    KillGateway { which: usize, back: Duration },
-    DrainGateway { which: usize, window: Duration, back: Duration },
-    FreezeGateway { which: usize, lasts: Duration },
-    Shed { which: usize, percent: u8, over: Duration },
+    KillWorker {
+        which: usize,
+        back: Duration,
+    },
+    StopWorker {
+        which: usize,
+        back: Duration,
+    },
+    FreezeWorker {
+        which: usize,
+        lasts: Duration,
+    },
+    KillGateway {
+        which: usize,
+        back: Duration,
+    },
+    DrainGateway {
+        which: usize,
+        window: Duration,
+        back: Duration,
+    },
+    FreezeGateway {
+        which: usize,
+        lasts: Duration,
+    },
+    Shed {
+        which: usize,
+        percent: u8,
+        over: Duration,
+    },
     /// Of a gateway or worker, counted together.
-    Weather { which: usize, server: Server, weather: Weather, lasts: Duration },
+    Weather {
+        which: usize,
+        server: Server,
+        weather: Weather,
+        lasts: Duration,
+    },
     FlushRedis,
-    CutLink { worker: usize, gateway: usize, lasts: Duration },
-    CutClient { which: usize, silent: bool },
-    CutAll { silent: bool },
+    CutLink {
+        worker: usize,
+        gateway: usize,
+        lasts: Duration,
+    },
+    CutClient {
+        which: usize,
+        silent: bool,
+    },
+    CutAll {
+        silent: bool,
+    },
 }
 
 /// Something that goes wrong, since the beginning of the run.
@@ -81,7 +118,11 @@ impl Kind {
             },
             12..=14 => Self::Weather {
                 which,
-                server: if dice.percent(70) { Server::Nats } else { Server::Redis },
+                server: if dice.percent(70) {
+                    Server::Nats
+                } else {
+                    Server::Redis
+                },
                 weather: Weather {
                     delay: dice.time(1..1500),
                     refused: dice.number(0..40),
@@ -231,7 +272,10 @@ fn one(world: &Arc<World>, clients: &[Arc<Client>], kind: &Kind) -> Option<Lasti
             lasts,
         } => {
             let (worker, gateway) = (hand(worker)?, host(gateway)?);
-            note(&worker.node.name, format!("loses {} for {lasts:?}", gateway.node.name));
+            note(
+                &worker.node.name,
+                format!("loses {} for {lasts:?}", gateway.node.name),
+            );
             world.cables.cut(&worker.node.name, &gateway.node.name);
             Some(Box::pin(async move {
                 sleep(lasts).await;

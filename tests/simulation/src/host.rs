@@ -119,7 +119,9 @@ impl Host {
     pub(crate) fn accept(self: &Arc<Self>, stream: DuplexStream) {
         let host = Arc::clone(self);
         self.tasks.spawn("http connection", async move {
-            host.gateway.serve_stream(stream, CLIENT, host.refuse.clone()).await;
+            host.gateway
+                .serve_stream(stream, CLIENT, host.refuse.clone())
+                .await;
         });
     }
 

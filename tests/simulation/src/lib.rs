@@ -93,7 +93,10 @@ pub fn run(seed: u64) -> Outcome {
     let simulated = thread::spawn(move || {
         system::enter(seed);
         // No I/O: nothing but timers wakes anybody, so time goes on when all wait.
-        let runtime = Builder::new_current_thread().enable_time().start_paused(true).build();
+        let runtime = Builder::new_current_thread()
+            .enable_time()
+            .start_paused(true)
+            .build();
         match runtime {
             Ok(runtime) => runtime.block_on(simulate(seed)),
             Err(error) => nothing(seed, &error.to_string()),
@@ -191,7 +194,13 @@ fn doubled(world: &World) {
         for stored in world.truth.behind(&room, 0) {
             if !contents.insert(stored.content.clone()) {
                 let what = format!("{stored:?} is stored twice");
-                world.broken("world", &Broken { room: room.clone(), what });
+                world.broken(
+                    "world",
+                    &Broken {
+                        room: room.clone(),
+                        what,
+                    },
+                );
             }
         }
     }

@@ -8,12 +8,7 @@ use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
-use tokio::{
-    io::duplex,
-    sync::oneshot,
-    task::AbortHandle,
-    time::sleep,
-};
+use tokio::{io::duplex, sync::oneshot, task::AbortHandle, time::sleep};
 
 use crate::{dice::Dice, host::Host, node::spawn};
 
@@ -73,7 +68,9 @@ impl Line {
     }
 
     pub(crate) async fn post(&self, sid: &str, body: String) -> Result<(), Gone> {
-        self.exchange(&self.posts, Method::POST, sid, body).await.map(drop)
+        self.exchange(&self.posts, Method::POST, sid, body)
+            .await
+            .map(drop)
     }
 
     async fn exchange(
@@ -112,7 +109,11 @@ impl Line {
 }
 
 fn request(method: Method, sid: &str, body: String) -> http::Result<Request<Full<Bytes>>> {
-    let sid = if sid.is_empty() { String::new() } else { format!("&sid={sid}") };
+    let sid = if sid.is_empty() {
+        String::new()
+    } else {
+        format!("&sid={sid}")
+    };
     Request::builder()
         .method(method)
         .uri(format!("/socket.io/?EIO=4&transport=polling{sid}"))
@@ -136,7 +137,9 @@ async fn ask(
             }
             let (here, there) = duplex(WINDOW);
             host.accept(there);
-            let (sender, connection) = handshake(TokioIo::new(here)).await.map_err(|_| Gone("no connection"))?;
+            let (sender, connection) = handshake(TokioIo::new(here))
+                .await
+                .map_err(|_| Gone("no connection"))?;
             let connection = spawn(async move {
                 // Its requests fail with it.
                 let _ = connection.await;

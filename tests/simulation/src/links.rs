@@ -60,7 +60,10 @@ struct Open {
 impl Open {
     /// Each end notices at a time of its own.
     fn end(&self) {
-        for (token, node) in [(&self.ended_here, &self.worker), (&self.ended_there, &self.gateway)] {
+        for (token, node) in [
+            (&self.ended_here, &self.worker),
+            (&self.ended_there, &self.gateway),
+        ] {
             let token = token.clone();
             let delay = node.dice.time(0..2500);
             spawn(async move {
@@ -84,7 +87,10 @@ impl Cables {
     pub(crate) fn plug_in(&self, id: &str, node: &Arc<Node>) -> NodeLinks {
         let (sender, receiver) = mpsc::channel(BACKLOG);
         let node = Arc::clone(node);
-        self.state.lock().gateways.insert(id.to_owned(), Port { node, sender });
+        self.state
+            .lock()
+            .gateways
+            .insert(id.to_owned(), Port { node, sender });
         NodeLinks(receiver)
     }
 

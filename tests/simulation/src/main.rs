@@ -82,7 +82,11 @@ fn main() -> ExitCode {
          after crashes; {recovered} recovered, {fresh} fresh",
         begun.elapsed()
     );
-    if failed > 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+    if failed > 0 {
+        ExitCode::FAILURE
+    } else {
+        ExitCode::SUCCESS
+    }
 }
 
 fn told(broken: Option<&str>) -> ExitCode {

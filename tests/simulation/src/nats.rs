@@ -1,15 +1,11 @@
 //! What a process sees of NATS: the log, signals and documents, in memory, behind the weather.
 
-use std::{
-    collections::HashMap,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bus::{
-    Append, Appended, Document, Documents, DocumentsError, Entry, EventLog, LogError, NewEntry, Page, PageQuery,
-    Signal, Signals, SignalsError, Subscription, Tail, documents::memory::MemoryDocuments,
+    Append, Appended, Document, Documents, DocumentsError, Entry, EventLog, LogError, NewEntry, Page,
+    PageQuery, Signal, Signals, SignalsError, Subscription, Tail, documents::memory::MemoryDocuments,
     signals::memory::MemorySignals,
 };
 use bytes::Bytes;
@@ -254,7 +250,11 @@ impl Signals for NodeSignals {
     ) -> Result<Box<dyn Subscription>, SignalsError> {
         let (inner, subject, queue) = (self.inner.clone(), subject.to_owned(), queue.map(str::to_owned));
         let work = async move { inner.subscribe(&subject, queue.as_deref()).await };
-        let mut inner = self.node.call(Server::Nats, work).await.map_err(|_| signals_lost())??;
+        let mut inner = self
+            .node
+            .call(Server::Nats, work)
+            .await
+            .map_err(|_| signals_lost())??;
         let (sender, receiver) = mpsc::channel(ON_THE_WAY);
         let node = Arc::clone(&self.node);
         // Ends with the process, so that nobody listens any more.

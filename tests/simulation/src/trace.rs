@@ -54,7 +54,11 @@ impl Trace {
         let concerns = |one: &&Happened| {
             (one.who == who || !one.who.starts_with("client")) && (one.room.is_empty() || one.room == room)
         };
-        happened.iter().filter(concerns).map(ToString::to_string).collect()
+        happened
+            .iter()
+            .filter(concerns)
+            .map(ToString::to_string)
+            .collect()
     }
 
     pub(crate) fn all(&self) -> Vec<String> {

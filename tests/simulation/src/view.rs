@@ -133,7 +133,10 @@ impl View {
             Place::Unsure { .. } => offset,
             Place::In { through, .. } => through,
         };
-        let missing = self.truth.next(room, known).filter(|next| next.offset.seq <= offset);
+        let missing = self
+            .truth
+            .next(room, known)
+            .filter(|next| next.offset.seq <= offset);
         if let Some(missing) = missing.filter(|_| self.is_in(room)) {
             return broken(format!("joined again at {offset} and never got {missing:?}"));
         }
@@ -181,7 +184,9 @@ impl View {
                 let in_order = seq > *repeated;
                 *repeated = seq;
                 if replay != Some(true) {
-                    return broken(format!("got {message:?} again; it had everything up to {through}"));
+                    return broken(format!(
+                        "got {message:?} again; it had everything up to {through}"
+                    ));
                 }
                 if !in_order {
                     return broken(format!("got {message:?} again and again"));

@@ -112,7 +112,12 @@ impl Workload {
     }
 
     async fn join(&mut self, room: &str) {
-        let history = self.client.dice.one_of(&[0, 0, 3, 200]).copied().unwrap_or_default();
+        let history = self
+            .client
+            .dice
+            .one_of(&[0, 0, 3, 200])
+            .copied()
+            .unwrap_or_default();
         let question = Question::Join {
             room: room.to_owned(),
             history,
@@ -149,13 +154,18 @@ impl Workload {
         let mut before: Option<Offset> = None;
         for (question, answer) in questions.into_iter().zip(sent) {
             let answered = timeout(PATIENCE, answer).await;
-            let answer = answered.ok().and_then(Result::ok).filter(|answer| answer["status"] == "ok");
+            let answer = answered
+                .ok()
+                .and_then(Result::ok)
+                .filter(|answer| answer["status"] == "ok");
             let Some(answer) = answer else {
                 // What comes behind one that failed may stand before it.
                 self.ask(question).await;
                 continue;
             };
-            let offset = answer["offset"].as_str().and_then(|offset| offset.parse::<Offset>().ok());
+            let offset = answer["offset"]
+                .as_str()
+                .and_then(|offset| offset.parse::<Offset>().ok());
             if before >= offset {
                 let broken = Broken {
                     room: room.clone(),
@@ -187,7 +197,8 @@ impl Workload {
             wanted.truncate(came.len());
             let enough = if more { PAGE } else { known.len().min(PAGE) };
             if wanted != came || came.len() < enough {
-                let what = format!("the page behind {after} is {came:?}, more {more}, and there was {known:?}");
+                let what =
+                    format!("the page behind {after} is {came:?}, more {more}, and there was {known:?}");
                 let room = room.to_owned();
                 self.world.broken(&self.client.name, &Broken { room, what });
             }

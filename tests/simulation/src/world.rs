@@ -168,7 +168,8 @@ impl World {
 
     /// A promise was not kept.
     pub(crate) fn broken(&self, who: &str, broken: &Broken) {
-        self.trace.note(who, &broken.room, format!("BROKEN: {}", broken.what));
+        self.trace
+            .note(who, &broken.room, format!("BROKEN: {}", broken.what));
         self.broken.lock().push((who.to_owned(), broken.clone()));
     }
 

@@ -3,9 +3,9 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use async_nats::{
@@ -14,6 +14,7 @@ use async_nats::{
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::{FutureExt, StreamExt};
+use parking_lot::Mutex;
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, mpsc},
     task::{AbortHandle, coop},
@@ -32,19 +33,30 @@ const BUFFER_BYTES: usize = 64 << 20;
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How long one question to the server may take.
 const ROUND_TRIP: Duration = Duration::from_secs(1);
-/// How often it is looked whether there is a connection again.
+/// How often it is looked whether there is a connection again, or an answer where nobody listened.
 const PAUSE: Duration = Duration::from_millis(50);
+/// So long after this connection was made again others may not be back: longer than the pause between their attempts.
+const OTHERS_RETURN: Duration = Duration::from_secs(3);
 
 /// Volatile messages on a connection to NATS. Cheap to clone.
 ///
 /// While NATS is known not to be connected, nothing is taken. What was taken before the loss was noticed
 /// (see [`crate::nats::NatsHealth::is_connected`]) is sent after reconnection or lost; it is bounded by 65,536
 /// messages and 64 MiB, and beyond that nothing more is taken. Subscriptions outlive lost connections, and miss
-/// what is sent meanwhile.
+/// what is sent meanwhile. For 3 s after a lost connection was made again, a request that nobody listens to is asked
+/// again: its listener may have lost the same server.
 #[derive(Clone)]
 pub struct NatsSignals {
     client: Client,
     outgoing: Arc<Semaphore>,
+    connection: Arc<Connection>,
+}
+
+/// Which of the client's connections was last seen.
+struct Connection {
+    number: AtomicU64,
+    /// When it was first seen, if it is not the first.
+    since: Mutex<Option<Instant>>,
 }
 
 impl NatsSignals {
@@ -52,8 +64,12 @@ impl NatsSignals {
     #[must_use]
     pub fn new(client: Client) -> Self {
         Self {
-            client,
             outgoing: Arc::new(Semaphore::new(OUTGOING_BYTES)),
+            connection: Arc::new(Connection {
+                number: AtomicU64::new(client.statistics().connects.load(Ordering::Relaxed)),
+                since: Mutex::default(),
+            }),
+            client,
         }
     }
 
@@ -66,9 +82,22 @@ impl NatsSignals {
 
     fn check_connected(&self) -> Result<(), SignalsError> {
         match self.client.connection_state() {
-            State::Connected => Ok(()),
+            State::Connected => {
+                let number = self.client.statistics().connects.load(Ordering::Relaxed);
+                if self.connection.number.load(Ordering::Relaxed) != number {
+                    self.connection.number.store(number, Ordering::Relaxed);
+                    *self.connection.since.lock() = Some(Instant::now());
+                }
+                Ok(())
+            }
             State::Pending | State::Disconnected => Err(unavailable("NATS is not connected")),
         }
+    }
+
+    /// Whether those who lost the same server may not be back yet.
+    fn others_return(&self) -> bool {
+        let since = *self.connection.since.lock();
+        since.is_some_and(|since| since.elapsed() < OTHERS_RETURN)
     }
 
     /// The payload with its share of the bytes that may wait; given back once it is written.
@@ -145,12 +174,20 @@ impl Signals for NatsSignals {
     async fn request(&self, subject: &str, payload: Bytes, timeout: Duration) -> Result<Bytes, SignalsError> {
         let name = Self::subject(subject)?;
         self.check_connected()?;
-        let request = Request::new().payload(payload).timeout(None);
+        let ask = async {
+            loop {
+                let request = Request::new().payload(payload.clone()).timeout(None);
+                match self.client.send_request(name.clone(), request).await {
+                    Ok(answer) => return Ok(answer.payload),
+                    Err(error) if error.kind() == RequestErrorKind::NoResponders && self.others_return() => {
+                        tokio::time::sleep(PAUSE).await;
+                    }
+                    Err(error) => return Err(refused(subject, &error)),
+                }
+            }
+        };
         tokio::select! {
-            answer = self.client.send_request(name, request) => match answer {
-                Ok(answer) => Ok(answer.payload),
-                Err(error) => Err(refused(subject, &error)),
-            },
+            answer = ask => answer,
             () = lost(&self.client) => Err(unavailable("the connection to NATS was lost")),
             () = tokio::time::sleep(timeout) => Err(SignalsError::Timeout(subject.to_owned())),
         }
