@@ -37,7 +37,7 @@ impl Core {
             }
             Err(error) => {
                 self.metrics.batches_failed.inc();
-                tracing::error!(%error, "a presence batch was not applied");
+                tracing::warn!(%error, "a presence batch was not applied; its gateway tells all anew");
             }
         }
     }
