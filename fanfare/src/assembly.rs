@@ -133,6 +133,11 @@ impl Assembly {
         })
     }
 
+    /// Its gateway.
+    pub(crate) fn gateway(&self) -> Arc<Gateway> {
+        Arc::clone(&self.gateway)
+    }
+
     /// Accepts clients on `listener` until `stop`.
     pub(crate) fn open(
         &self,

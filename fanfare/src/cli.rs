@@ -3,7 +3,8 @@
 use std::{fmt::Write, path::PathBuf, process::ExitCode};
 
 use clap::{Args, Parser, Subcommand, ValueEnum, builder::NonEmptyStringValueParser};
-use config::{Loaded, Role, settings::SETTINGS};
+use config::{Errors, Loaded, Role, settings::SETTINGS};
+use jsonwebtoken::Algorithm;
 
 /// A realtime edge that speaks the Socket.IO protocol.
 #[derive(Parser)]
@@ -15,7 +16,7 @@ pub(crate) struct Cli {
     pub(crate) command: Option<Command>,
 }
 
-#[derive(Args)]
+#[derive(Args, Clone)]
 pub(crate) struct Settings {
     /// TOML file with settings.
     #[arg(long, global = true, value_name = "FILE")]
@@ -106,9 +107,30 @@ pub(crate) struct Token {
     /// How long it holds, e.g. 30m, 1h, 7d.
     #[arg(long, default_value = "1h")]
     pub(crate) ttl: humantime::Duration,
-    /// Signs it (HS256).
+    /// Before that it does not hold yet: so long from now.
+    #[arg(long, value_name = "DURATION")]
+    pub(crate) not_before: Option<humantime::Duration>,
+    /// Who issues it (iss).
+    #[arg(long)]
+    pub(crate) issuer: Option<String>,
+    /// Whom it is for (aud).
+    #[arg(long)]
+    pub(crate) audience: Option<String>,
+    /// Another claim, the value JSON or else text; may be given again.
+    #[arg(long = "claim", value_name = "NAME=VALUE", value_parser = pair)]
+    pub(crate) claims: Vec<(String, String)>,
+    /// HS256, HS384, HS512, RS256 to RS512, PS256 to PS512, ES256, ES384 or EdDSA; what the key is for, without.
+    #[arg(long)]
+    pub(crate) alg: Option<Algorithm>,
+    /// Names the key (kid).
+    #[arg(long)]
+    pub(crate) kid: Option<String>,
+    /// File (PEM) with a private key that signs it in place of the secret; PKCS#8, for RSA PKCS#1 too.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) key: Option<PathBuf>,
+    /// Signs it (HMAC).
     #[arg(long, env = "JWT_SECRET", hide_env_values = true, value_parser = NonEmptyStringValueParser::new())]
-    pub(crate) secret: String,
+    pub(crate) secret: Option<String>,
 }
 
 #[derive(Copy, Clone, ValueEnum)]
@@ -139,6 +161,14 @@ impl Settings {
     /// The configuration of a role; every mistake is printed, and the exit code is 2 then.
     #[expect(clippy::print_stderr, reason = "a command line speaks to people")]
     pub(crate) fn load(&self, role: Role) -> Result<Loaded, ExitCode> {
+        self.read(role).map_err(|errors| {
+            eprintln!("{errors}");
+            ExitCode::from(2)
+        })
+    }
+
+    /// The configuration of a role, or every mistake in it.
+    pub(crate) fn read(&self, role: Role) -> Result<Loaded, Errors> {
         let listen = self
             .listen
             .iter()
@@ -147,10 +177,7 @@ impl Settings {
             .port
             .map(|port| ("gateway.port".to_owned(), port.to_string()));
         let overrides = self.set.iter().cloned().chain(listen).chain(port).collect();
-        Loaded::from_process(role, self.config.as_deref(), overrides).map_err(|errors| {
-            eprintln!("{errors}");
-            ExitCode::from(2)
-        })
+        Loaded::from_process(role, self.config.as_deref(), overrides)
     }
 }
 
@@ -181,6 +208,11 @@ pub(crate) fn settings_help() -> String {
             setting.key, setting.doc
         );
     }
-    help.push_str("\n  [[namespaces]] in the file: pattern, connect_roles, emit_roles\n");
+    help.push_str(
+        "\n  [[namespaces]] in the file: pattern, connect_roles, emit_roles, emit_listed_only, public_rooms, join_rooms, volatile\n",
+    );
+    help.push_str(
+        "  [[issuers]] in the file: issuer, audience, secret, previous_secret, public_keys, jwks_file, jwks_url\n",
+    );
     help
 }

@@ -15,6 +15,12 @@ pub(crate) fn check(settings: &Settings, role: RoleArg) -> ExitCode {
             for warning in loaded.warnings {
                 eprintln!("warning: {warning}");
             }
+            // Who has no clients has no business with their keys.
+            let has_clients = matches!(role, RoleArg::Standalone | RoleArg::Gateway);
+            if has_clients && let Err(error) = auth::check_files(&loaded.config) {
+                eprintln!("{error}");
+                return ExitCode::from(2);
+            }
             println!("the configuration holds");
             ExitCode::SUCCESS
         }

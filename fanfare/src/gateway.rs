@@ -45,6 +45,10 @@ pub(crate) async fn run(process: Process) -> anyhow::Result<()> {
         serves.serve(listener, others, accepting).await;
     });
     process.commands.add("shed", shed(&process, &gateway));
+    let reloads = Arc::clone(&gateway);
+    process
+        .reloads
+        .add(move |config| reloads.reload(config).map_err(|error| error.to_string()));
     open.met();
     println!("fanfare listening on http://{public}");
 
@@ -111,7 +115,9 @@ async fn start(
         };
         match Gateway::build(config, id.clone(), deps).await {
             Ok(gateway) => break (Arc::new(gateway), routes),
-            Err(error @ BuildError::Metrics(_)) => return Err(error).context("the gateway cannot start"),
+            Err(error @ (BuildError::Metrics(_) | BuildError::Auth(_))) => {
+                return Err(error).context("the gateway cannot start");
+            }
             Err(error) => {
                 tracing::warn!(%error, "the gateway waits");
                 tokio::time::sleep(RETRY).await;

@@ -9,6 +9,7 @@ mod fanout;
 mod gateway;
 mod presence;
 mod process;
+mod reload;
 mod shed;
 mod standalone;
 mod token;
@@ -65,7 +66,10 @@ fn run(
     process: impl AsyncFnOnce(Process) -> anyhow::Result<()>,
 ) -> ExitCode {
     match settings.load(role) {
-        Ok(loaded) => process::main(loaded, process),
+        Ok(loaded) => {
+            let settings = settings.clone();
+            process::main(loaded, Box::new(move || settings.read(role)), process)
+        }
         Err(code) => code,
     }
 }

@@ -13,6 +13,8 @@ use prometheus::Registry;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use crate::reload::{self, Load, Reloads};
+
 const ADMIN_BUDGET: Duration = Duration::from_secs(1);
 
 /// A role's surroundings.
@@ -25,14 +27,19 @@ pub(crate) struct Process {
     pub(crate) stop: CancellationToken,
     /// What may be asked for at the admin port.
     pub(crate) commands: Commands,
+    pub(crate) reloads: Reloads,
 }
 
 /// Runs a role until it has ended by itself or was asked to; `role` ends soon after [`Process::stop`].
 #[expect(clippy::print_stderr, reason = "a command line speaks to people")]
-pub(crate) fn main(loaded: Loaded, role: impl AsyncFnOnce(Process) -> anyhow::Result<()>) -> ExitCode {
+pub(crate) fn main(
+    loaded: Loaded,
+    load: Load,
+    role: impl AsyncFnOnce(Process) -> anyhow::Result<()>,
+) -> ExitCode {
     let run = || {
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-        let result = runtime.block_on(run(loaded, role));
+        let result = runtime.block_on(run(loaded, load, role));
         // Whoever is late ends with the process.
         runtime.shutdown_background();
         result
@@ -52,6 +59,7 @@ pub(crate) fn main(loaded: Loaded, role: impl AsyncFnOnce(Process) -> anyhow::Re
 )]
 async fn run(
     Loaded { config, warnings }: Loaded,
+    load: Load,
     role: impl AsyncFnOnce(Process) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     telemetry::logs(&config.log.filter, config.log.format == LogFormat::Json)?;
@@ -63,6 +71,8 @@ async fn run(
     let address = listener.local_addr()?;
     let tasks = Tasks::new();
     let stop = stop_signal(&tasks)?;
+    let reloads = Reloads::default();
+    reload::on_hangup(&tasks, load, reloads.clone())?;
     let readiness = Readiness::new();
 
     // Not among the tasks: the admin server outlives them.
@@ -100,6 +110,7 @@ async fn run(
         registry,
         stop,
         commands,
+        reloads,
     };
     let result = role(process).await;
     admin_stop.cancel();

@@ -19,12 +19,15 @@ pub(crate) async fn run(process: Process) -> anyhow::Result<()> {
         registry,
         stop,
         commands: _,
+        reloads,
     } = process;
     let open = readiness.condition("accepting clients");
     let listener = bind(config.gateway.listen, "the public address").await?;
     let public = listener.local_addr()?;
     let assembly = Assembly::start(&config, &tasks, &registry).await?;
     assembly.open(&config, listener, stop.clone())?;
+    let gateway = assembly.gateway();
+    reloads.add(move |config| gateway.reload(config).map_err(|error| error.to_string()));
     open.met();
     println!("fanfare listening on http://{public}");
     say_what_holds(&config);
@@ -37,7 +40,13 @@ pub(crate) async fn run(process: Process) -> anyhow::Result<()> {
 
 fn say_what_holds(config: &Config) {
     tracing::info!("standalone: everything is kept in memory and gone when the process ends");
-    if config.auth.jwt_secret.is_none() {
+    let auth = &config.auth;
+    let has_keys = auth.jwt_secret.is_some()
+        || auth.public_keys.is_some()
+        || auth.jwks_file.is_some()
+        || auth.jwks_url.is_some()
+        || !config.issuers.is_empty();
+    if !has_keys && auth.session_url.is_none() {
         tracing::info!("no JWT_SECRET: guests only, tokens are refused");
     }
 }

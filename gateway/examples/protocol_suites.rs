@@ -56,6 +56,7 @@ impl Application for Suite {
                 role,
                 permissions: Vec::new(),
                 rooms: Vec::new(),
+                claims: Vec::new(),
                 expires_at: None,
             })
         });

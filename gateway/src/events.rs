@@ -6,6 +6,7 @@ mod input;
 mod messages;
 mod online;
 mod recovery;
+mod refresh;
 mod returning;
 mod rooms;
 mod typing;
@@ -14,8 +15,9 @@ use std::sync::Arc;
 
 use bus::{Documents, Signals};
 use futures_util::future::BoxFuture;
+use http::HeaderMap;
 use lifecycle::Tasks;
-use model::{ClientError, ErrorCode, Namespace, RoomName, User};
+use model::{ClientError, ErrorCode, Namespace, RoomName, RoomToken, User};
 use proto::v1::{KeptRoom, KeptSession};
 use serde_json::json;
 use sio::{engine::CloseReason, packet::Encoded};
@@ -37,8 +39,8 @@ use crate::{
     replay::Replay,
     rooms::{Joining, Rooms},
     session::{
-        Admission, Application, Authenticator, Claim, Connect, EventPacket, Refusal, Returns, SessionStore,
-        Sessions, Socket, Success, is_anonymous, json as to_json,
+        Admission, Application, Authenticator, Claim, Connect, EventPacket, Expiries, Refusal, Returns,
+        SessionStore, Sessions, Shown, Socket, Success, is_anonymous, json as to_json,
     },
     transport::Step,
 };
@@ -56,6 +58,8 @@ pub(crate) struct Core {
     pub(crate) presence: Arc<PresenceFeed>,
     pub(crate) documents: Arc<dyn Documents>,
     pub(crate) signals: Arc<dyn Signals>,
+    pub(crate) authenticator: Authenticator,
+    pub(crate) expiries: Expiries,
     pub(crate) access: Access,
     pub(crate) typing: Typing,
     pub(crate) metrics: Arc<Metrics>,
@@ -68,7 +72,6 @@ pub(crate) struct Core {
 /// The built-in vocabulary as an application of the Socket.IO layer.
 pub(crate) struct Vocabulary {
     core: Arc<Core>,
-    authenticator: Authenticator,
 }
 
 /// One event being handled.
@@ -80,32 +83,20 @@ struct Call {
 }
 
 impl Vocabulary {
-    pub(crate) fn new(core: Arc<Core>, authenticator: Authenticator) -> Self {
-        Self { core, authenticator }
+    pub(crate) fn new(core: Arc<Core>) -> Self {
+        Self { core }
     }
 }
 
 impl Application for Vocabulary {
+    fn shown(&self, headers: &HeaderMap, query: Option<&str>) -> Shown {
+        self.core.authenticator.shown(headers, query)
+    }
+
     fn connect(&self, request: Connect) -> BoxFuture<'static, Result<Admission, Refusal>> {
-        let user = match self.core.access.policy(&request.namespace) {
-            None => Err(Refusal::InvalidNamespace),
-            Some(policy) => self
-                .authenticator
-                .authenticate(
-                    request.auth.as_deref(),
-                    request.conn.handshake().bearer.as_deref(),
-                )
-                .and_then(|user| {
-                    if policy.admits(user.role) {
-                        Ok(user)
-                    } else {
-                        Err(Refusal::Forbidden)
-                    }
-                }),
-        };
         let core = Arc::clone(&self.core);
         Box::pin(async move {
-            let user = user?;
+            let user = core.identify(&request).await?;
             let recovers = request.conn.handshake().recovers;
             let claim = Claim::from_auth(request.auth.as_deref());
             if claim.pid.is_some() {
@@ -153,6 +144,7 @@ impl Application for Vocabulary {
             for join in joins {
                 join.release(|_| Vec::new());
             }
+            core.watch_expiry(&socket);
             Ok(())
         })
     }
@@ -167,18 +159,19 @@ impl Application for Vocabulary {
             socket: Arc::clone(socket),
             ack: event.ack,
         };
-        let may_emit = self
-            .core
-            .access
-            .policy(socket.namespace())
-            .is_some_and(|policy| policy.may_emit(name, socket.user().role));
-        if !may_emit {
+        let input = Input::new(event.args.first());
+        // Says who one is, which no policy of events is about.
+        if name == "refresh-token" {
+            return refresh::refresh(call, input);
+        }
+        let rules = self.core.access.rules();
+        let policy = rules.policy(socket.namespace());
+        if !policy.is_some_and(|policy| policy.may_emit(name, &socket.rights())) {
             return call.fail(ClientError::new(
                 ErrorCode::Forbidden,
                 format!("You may not send {name:?}"),
             ));
         }
-        let input = Input::new(event.args.first());
         match name {
             "join-room" => rooms::join(call, input),
             "leave-room" => rooms::leave(call, input),
@@ -245,6 +238,33 @@ async fn claim_apart(
 }
 
 impl Core {
+    /// Who asks to join a namespace, if there is one and they may.
+    async fn identify(&self, request: &Connect) -> Result<Arc<User>, Refusal> {
+        if self.access.rules().policy(&request.namespace).is_none() {
+            return Err(Refusal::InvalidNamespace);
+        }
+        let handshake = request.conn.handshake();
+        let auth = request.auth.as_deref();
+        let identified = self
+            .authenticator
+            .authenticate(auth, &handshake.shown, handshake.ip);
+        let user = identified.await?;
+        let rules = self.access.rules();
+        match rules.policy(&request.namespace) {
+            Some(policy) if policy.admits(user.role) => Ok(user),
+            Some(_) => Err(Refusal::Forbidden),
+            None => Err(Refusal::InvalidNamespace),
+        }
+    }
+
+    /// Tells a socket by event `error`.
+    fn send_error(&self, socket: &Socket, error: &ClientError) {
+        let lane = self.journal.lane();
+        let position = lane.position().filter(|_| socket.pid().is_some());
+        let event = socket.event("error", &to_json(error), &[], position.as_deref());
+        socket.conn().send(&event);
+    }
+
     /// A new socket, for the store.
     async fn keep(&self, socket: &Socket, joins: &mut [Joining]) -> Result<(), Refusal> {
         let (Some(store), Some(pid)) = (&self.store, socket.shared_pid()) else {
@@ -296,14 +316,7 @@ impl Call {
             (Some(id), Ok(value)) => conn.send(&self.socket.ack_json(id, &Success { status: "ok", value })),
             (Some(id), Err(error)) => conn.send(&self.socket.ack_json(id, error)),
             (None, Ok(_)) => {}
-            (None, Err(error)) => {
-                let lane = self.core.journal.lane();
-                let position = lane.position().filter(|_| self.socket.pid().is_some());
-                let event = self
-                    .socket
-                    .event("error", &to_json(error), &[], position.as_deref());
-                conn.send(&event);
-            }
+            (None, Err(error)) => self.core.send_error(&self.socket, error),
         }
     }
 
@@ -328,8 +341,8 @@ impl Call {
     /// Goes on with `then` if the user may use the room. Later events wait while membership is looked
     /// up, so that a socket's events keep their order.
     fn with_access(self, room: RoomName, then: impl FnOnce(Self, RoomName) -> Step + Send + 'static) -> Step {
-        let user = Arc::clone(self.socket.user());
-        match self.core.access.quick(&user, &room) {
+        let user = self.socket.rights();
+        match self.core.access.rules().quick(&user, self.namespace(), &room) {
             access::Quick::Allowed => then(self, room),
             access::Quick::Denied => self.fail(access::denied(&room)),
             access::Quick::AskMembership => Step::Wait(Box::pin(async move {
@@ -347,6 +360,15 @@ impl Call {
     fn kept<T>(&self, tell: impl FnOnce(&Arc<SessionStore>, &str) -> T) -> Option<T> {
         let store = self.core.store.as_ref()?;
         self.socket.pid().map(|pid| tell(store, pid))
+    }
+
+    /// Takes the socket out of a room, if it is in it.
+    fn leave(&self, room: &RoomName) {
+        let token = RoomToken::new(self.namespace(), room);
+        if self.core.rooms.leave(&self.socket, token) {
+            self.core.presence.left(&self.socket, room);
+            self.kept(|store, pid| store.left(pid, room));
+        }
     }
 
     fn join(&self, room: RoomName) -> Joining {

@@ -127,6 +127,9 @@ pub enum BuildError {
     /// The log does not answer.
     #[error("the log does not take the gateway's interest: {0}")]
     Log(String),
+    /// Keys of tokens cannot be used.
+    #[error(transparent)]
+    Auth(#[from] auth::SetupError),
     /// The bus does not answer.
     #[error(transparent)]
     Signals(#[from] SignalsError),
@@ -139,7 +142,7 @@ impl Gateway {
     /// Wires a gateway. `id` must be new for each run.
     ///
     /// # Errors
-    /// When the log does not answer or a metric name is taken.
+    /// When the log does not answer, a metric name is taken, or keys of tokens cannot be used.
     pub async fn build(config: &Config, id: GatewayId, deps: Deps) -> Result<Self, BuildError> {
         let Deps {
             log,
@@ -150,6 +153,7 @@ impl Gateway {
             tasks,
             registry,
         } = deps;
+        let authenticator = Authenticator::new(config, tasks.clone())?;
         let metrics = Arc::new(Metrics::new(&registry)?);
         let wishes = signals
             .subscribe(&subjects::state_interest(id.as_str()), None)
@@ -211,6 +215,8 @@ impl Gateway {
             presence,
             documents,
             signals: Arc::clone(&signals),
+            authenticator,
+            expiries: session::Expiries::default(),
             access: events::Access::new(config),
             typing: events::Typing::new(tasks.clone()),
             metrics: Arc::clone(&metrics),
@@ -235,10 +241,7 @@ impl Gateway {
             tasks.background("keep sessions", store.run());
             tasks.background("trail", async move { remains.keep_marks(positions).await });
         }
-        let vocabulary = Arc::new(Vocabulary::new(
-            Arc::clone(&core),
-            Authenticator::new(&config.auth),
-        ));
+        let vocabulary = Arc::new(Vocabulary::new(Arc::clone(&core)));
         let sockets = SocketServer::new(vocabulary, Limits::default(), Arc::clone(&metrics));
         let settings = &config.gateway;
         let options = EngineOptions {
@@ -321,6 +324,7 @@ impl Gateway {
                 tokio::time::sleep(SWEEP).await;
                 let now = Instant::now();
                 core.sweep(now);
+                core.put_expired_out(now_ms() / 1000);
                 let old = engine.close_old(now);
                 core.metrics.sent_away("age", old);
             }
@@ -371,6 +375,18 @@ impl Gateway {
     #[must_use]
     pub fn connections(&self) -> usize {
         self.engine.connections()
+    }
+
+    /// From now on these settings hold: keys of tokens, the session endpoint, policies, public rooms, origins. Nobody
+    /// who is in is put out. Other settings are not looked at.
+    ///
+    /// # Errors
+    /// When keys of tokens cannot be used; everything is then as before.
+    pub fn reload(&self, config: &Config) -> Result<(), auth::SetupError> {
+        self.core.authenticator.reload(config)?;
+        self.core.access.reload(config);
+        self.engine.set_origins(&config.cors.origins);
+        Ok(())
     }
 
     /// Rooms known here, those of users and sockets included.

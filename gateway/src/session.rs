@@ -1,13 +1,14 @@
 //! Socket.IO over an Engine.IO session: namespaces, identities, acknowledgements.
 
-mod auth;
+mod expiry;
 mod recovery;
 mod server;
 mod socket;
 mod store;
 
 pub(crate) use auth::named_guest;
-pub use auth::{Authenticator, Refusal};
+pub use auth::{Authenticator, Refusal, Shown};
+pub(crate) use expiry::Expiries;
 pub(crate) use recovery::{Arrived, Claim, Left, Sessions, Source, Who, is_anonymous, is_recoverable};
 pub use recovery::{Away, Moved, Returns};
 pub use server::{Admission, Application, Connect, EventPacket, SocketServer};

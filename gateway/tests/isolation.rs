@@ -41,6 +41,7 @@ impl Application for Fragile {
             role: Role::Guest,
             permissions: Vec::new(),
             rooms: Vec::new(),
+            claims: Vec::new(),
             expires_at: None,
         };
         Box::pin(std::future::ready(Ok(Arc::new(user).into())))

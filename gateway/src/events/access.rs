@@ -1,16 +1,28 @@
 //! Who may do what where: namespaces' policies and rooms.
 
+use std::sync::Arc;
+
 use bus::Documents;
 use model::{ClientError, ErrorCode, Namespace, Role, RoomName, RoomToken, User};
+use parking_lot::RwLock;
 use serde::{Deserialize, Serialize};
 
-use crate::session::unavailable;
+use crate::session::{is_anonymous, unavailable};
 
 /// Bucket of [`Membership`] documents, by room token.
 pub(super) const MEMBERSHIP: &str = "rooms";
+/// How a permission stands where roles stand otherwise.
+const PERMISSION: &str = "permission:";
+/// How a claim stands in the pattern of a room, up to its name and `}`.
+const CLAIM: &str = "{claims.";
+/// A user's claims fill a pattern in so many ways at most.
+const MAX_FILLED: usize = 100;
+
+/// The rules in force. They can be replaced while they are used.
+pub(crate) struct Access(RwLock<Arc<Rules>>);
 
 /// Rules from configuration.
-pub(crate) struct Access {
+pub(crate) struct Rules {
     public: Vec<String>,
     namespaces: Vec<Policy>,
 }
@@ -19,10 +31,19 @@ pub(crate) struct Access {
 pub(crate) struct Policy {
     pattern: String,
     connect_roles: Vec<Role>,
-    /// Events that only some roles may send.
-    emit_roles: Vec<(String, Vec<Role>)>,
+    /// Events that not everybody may send.
+    emit: Vec<(String, Who)>,
+    emit_listed_only: bool,
+    public_rooms: Vec<String>,
+    join_rooms: Vec<(String, Who)>,
     /// Stored elsewhere, not here.
     volatile: Vec<String>,
+}
+
+/// Those of a role or with a permission.
+struct Who {
+    roles: Vec<Role>,
+    permissions: Vec<String>,
 }
 
 /// An answer without asking anybody.
@@ -44,30 +65,31 @@ pub(super) struct Membership {
 
 impl Access {
     pub(crate) fn new(config: &config::Config) -> Self {
-        let namespaces = config
-            .namespaces
-            .iter()
-            .map(|namespace| Policy {
-                pattern: namespace.pattern.clone(),
-                connect_roles: roles(&namespace.connect_roles),
-                emit_roles: namespace
-                    .emit_roles
-                    .iter()
-                    .map(|(event, names)| (event.clone(), roles(names)))
-                    .collect(),
-                volatile: namespace.volatile.clone(),
-            })
-            .collect();
+        Self(RwLock::new(Arc::new(Rules::new(config))))
+    }
+
+    /// From now on these rules hold. Whoever is in already stays.
+    pub(crate) fn reload(&self, config: &config::Config) {
+        *self.0.write() = Arc::new(Rules::new(config));
+    }
+
+    pub(super) fn rules(&self) -> Arc<Rules> {
+        Arc::clone(&self.0.read())
+    }
+}
+
+impl Rules {
+    fn new(config: &config::Config) -> Self {
         Self {
             public: config.rooms.public.clone(),
-            namespaces,
+            namespaces: config.namespaces.iter().map(Policy::new).collect(),
         }
     }
 
     /// Whether a user who was in a room may be in it again. Membership is not asked for anew: nobody is
     /// taken out of it.
-    pub(super) fn may_stay(&self, user: &User, room: &RoomName) -> bool {
-        room.as_str().starts_with(char::is_control) || self.quick(user, room) != Quick::Denied
+    pub(super) fn may_stay(&self, user: &User, namespace: &Namespace, room: &RoomName) -> bool {
+        room.as_str().starts_with(char::is_control) || self.quick(user, namespace, room) != Quick::Denied
     }
 
     /// The policy of a namespace; `None` when there is no such namespace.
@@ -77,9 +99,10 @@ impl Access {
             .find(|policy| matches(&policy.pattern, namespace.as_str()))
     }
 
-    /// Whether `user` may use `room`: a user's own room belongs to that user alone; else public rooms,
-    /// then the claim `rooms`; the rest is a matter of membership.
-    pub(super) fn quick(&self, user: &User, room: &RoomName) -> Quick {
+    /// Whether `user` may use `room`: a user's own room belongs to that user alone; else public rooms, then the
+    /// claim `rooms`, then the namespace's policy; the rest is a matter of membership, which guests without a token
+    /// do not have.
+    pub(super) fn quick(&self, user: &User, namespace: &Namespace, room: &RoomName) -> Quick {
         if let Some(owner) = room.user() {
             return if owner == user.id.as_str() {
                 Quick::Allowed
@@ -92,8 +115,14 @@ impl Access {
             .iter()
             .chain(&user.rooms)
             .any(|pattern| matches(pattern, room.as_str()));
-        if listed {
+        if listed
+            || self
+                .policy(namespace)
+                .is_some_and(|policy| policy.may_join(user, room))
+        {
             Quick::Allowed
+        } else if is_anonymous(user) {
+            Quick::Denied
         } else {
             Quick::AskMembership
         }
@@ -101,6 +130,22 @@ impl Access {
 }
 
 impl Policy {
+    fn new(namespace: &config::Namespace) -> Self {
+        let whos = |table: &std::collections::BTreeMap<String, Vec<String>>| {
+            let entries = table.iter().map(|(name, who)| (name.clone(), Who::new(who)));
+            entries.collect::<Vec<_>>()
+        };
+        Self {
+            pattern: namespace.pattern.clone(),
+            connect_roles: roles(&namespace.connect_roles),
+            emit: whos(&namespace.emit_roles),
+            emit_listed_only: namespace.emit_listed_only,
+            public_rooms: namespace.public_rooms.clone(),
+            join_rooms: whos(&namespace.join_rooms),
+            volatile: namespace.volatile.clone(),
+        }
+    }
+
     pub(super) fn admits(&self, role: Role) -> bool {
         self.connect_roles.is_empty() || self.connect_roles.contains(&role)
     }
@@ -109,11 +154,42 @@ impl Policy {
         self.volatile.iter().any(|volatile| volatile == event)
     }
 
-    pub(super) fn may_emit(&self, event: &str, role: Role) -> bool {
-        self.emit_roles
+    /// Everything that names the event must allow it.
+    pub(super) fn may_emit(&self, event: &str, user: &User) -> bool {
+        let mut is_named = false;
+        for (_, who) in self.emit.iter().filter(|(pattern, _)| matches(pattern, event)) {
+            is_named = true;
+            if !who.includes(user) {
+                return false;
+            }
+        }
+        is_named || !self.emit_listed_only
+    }
+
+    fn may_join(&self, user: &User, room: &RoomName) -> bool {
+        let public = self
+            .public_rooms
             .iter()
-            .filter(|(pattern, _)| matches(pattern, event))
-            .all(|(_, roles)| roles.contains(&role))
+            .any(|pattern| matches(pattern, room.as_str()));
+        public
+            || self
+                .join_rooms
+                .iter()
+                .any(|(pattern, who)| who.includes(user) && is_filled(pattern, &user.claims, room.as_str()))
+    }
+}
+
+impl Who {
+    fn new(names: &[String]) -> Self {
+        let permissions = names.iter().filter_map(|name| name.strip_prefix(PERMISSION));
+        Self {
+            roles: roles(names),
+            permissions: permissions.map(str::to_owned).collect(),
+        }
+    }
+
+    fn includes(&self, user: &User) -> bool {
+        self.roles.contains(&user.role) || self.permissions.iter().any(|permission| user.may(permission))
     }
 }
 
@@ -155,20 +231,69 @@ pub(super) fn denied(room: &RoomName) -> ClientError {
 
 /// `*` stands for any run of characters. Linear in the text for each `*`.
 fn matches(pattern: &str, text: &str) -> bool {
-    let mut parts = pattern.split('*');
-    let Some(mut rest) = parts.next().and_then(|first| text.strip_prefix(first)) else {
+    fits(pattern.split('*'), text)
+}
+
+/// Whether the text is these pieces with anything between them.
+fn fits<'a>(mut pieces: impl DoubleEndedIterator<Item = &'a str>, text: &str) -> bool {
+    let Some(mut rest) = pieces.next().and_then(|first| text.strip_prefix(first)) else {
         return false;
     };
-    let Some(last) = parts.next_back() else {
+    let Some(last) = pieces.next_back() else {
         return rest.is_empty();
     };
-    for part in parts {
-        match rest.find(part) {
-            Some(at) => rest = &rest[at + part.len()..],
+    for piece in pieces {
+        match rest.find(piece) {
+            Some(at) => rest = &rest[at + piece.len()..],
             None => return false,
         }
     }
     rest.len() >= last.len() && rest.ends_with(last)
+}
+
+/// Whether the pattern matches with the user's claims in their places. A claim is taken literally, also when there is a
+/// `*` in it; one that is not there or is empty matches nothing.
+fn is_filled(pattern: &str, claims: &[(String, Vec<String>)], text: &str) -> bool {
+    if !pattern.contains(CLAIM) {
+        return matches(pattern, text);
+    }
+    // Each is one way to fill the pattern so far: its pieces, between which `*` stands.
+    let mut filled = vec![vec![String::new()]];
+    let add_literal = |filled: &mut Vec<Vec<String>>, literal: &str| {
+        for pieces in filled {
+            let mut between = literal.split('*');
+            if let (Some(last), Some(first)) = (pieces.last_mut(), between.next()) {
+                last.push_str(first);
+            }
+            pieces.extend(between.map(str::to_owned));
+        }
+    };
+    let mut parts = pattern.split(CLAIM);
+    add_literal(&mut filled, parts.next().unwrap_or_default());
+    for part in parts {
+        let Some((name, literal)) = part.split_once('}') else {
+            return false;
+        };
+        let values = claims
+            .iter()
+            .find(|(claim, _)| claim == name)
+            .map(|(_, values)| values);
+        let mut next = Vec::new();
+        for value in values.into_iter().flatten().filter(|value| !value.is_empty()) {
+            for pieces in filled.iter().take(MAX_FILLED - next.len().min(MAX_FILLED)) {
+                let mut pieces = pieces.clone();
+                if let Some(last) = pieces.last_mut() {
+                    last.push_str(value);
+                }
+                next.push(pieces);
+            }
+        }
+        filled = next;
+        add_literal(&mut filled, literal);
+    }
+    filled
+        .iter()
+        .any(|pieces| fits(pieces.iter().map(String::as_str), text))
 }
 
 #[cfg(test)]
@@ -197,37 +322,183 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_users_room_is_never_public() {
-        let access = Access {
-            public: vec!["*".to_owned()],
-            namespaces: Vec::new(),
-        };
-        let user = User {
+    fn user(role: Role) -> User {
+        User {
             id: model::UserId::new("ada").unwrap(),
             username: "Ada".into(),
-            role: Role::Admin,
+            role,
             permissions: Vec::new(),
-            rooms: vec!["*".to_owned(), "user:*".to_owned()],
+            rooms: Vec::new(),
+            claims: Vec::new(),
             expires_at: None,
+        }
+    }
+
+    fn rules(public: &[&str], namespace: config::Namespace) -> Rules {
+        let mut config = config::Config::for_tests(config::Role::Standalone);
+        config.rooms.public = public.iter().map(|&pattern| pattern.to_owned()).collect();
+        config.namespaces = vec![namespace];
+        Rules::new(&config)
+    }
+
+    fn anywhere() -> config::Namespace {
+        config::Namespace {
+            pattern: "*".to_owned(),
+            ..config::Namespace::default()
+        }
+    }
+
+    fn table(entries: &[(&str, &[&str])]) -> std::collections::BTreeMap<String, Vec<String>> {
+        let own = |(name, who): &(&str, &[&str])| {
+            (
+                (*name).to_owned(),
+                who.iter().map(|&who| who.to_owned()).collect(),
+            )
         };
-        let room = |name| RoomName::new(name).unwrap();
-        assert_eq!(access.quick(&user, &room("user:ada")), Quick::Allowed);
-        assert_eq!(access.quick(&user, &room("user:bob")), Quick::Denied);
-        assert_eq!(access.quick(&user, &room("lobby")), Quick::Allowed);
-        let closed = Access {
-            public: Vec::new(),
-            namespaces: Vec::new(),
+        entries.iter().map(own).collect()
+    }
+
+    fn room(name: &str) -> RoomName {
+        RoomName::new(name).unwrap()
+    }
+
+    #[test]
+    fn a_users_room_is_never_public() {
+        let root = Namespace::new("/").unwrap();
+        let open = config::Namespace {
+            public_rooms: vec!["*".to_owned()],
+            join_rooms: table(&[("user:*", &["admin"])]),
+            ..anywhere()
         };
+        let access = rules(&["*"], open);
+        let user = User {
+            rooms: vec!["*".to_owned(), "user:*".to_owned()],
+            ..user(Role::Admin)
+        };
+        assert_eq!(access.quick(&user, &root, &room("user:ada")), Quick::Allowed);
+        assert_eq!(access.quick(&user, &root, &room("user:bob")), Quick::Denied);
+        assert_eq!(access.quick(&user, &root, &room("lobby")), Quick::Allowed);
+    }
+
+    #[test]
+    fn rooms_are_denied_unless_something_allows_them() {
+        let root = Namespace::new("/").unwrap();
+        let closed = rules(&[], anywhere());
         assert_eq!(
-            closed.quick(
-                &User {
-                    rooms: Vec::new(),
-                    ..user
-                },
-                &room("lobby")
-            ),
+            closed.quick(&user(Role::Admin), &root, &room("lobby")),
             Quick::AskMembership
         );
+        let guest = auth::named_guest(model::UserId::new("guest-1").unwrap(), "Guest");
+        assert_eq!(closed.quick(&guest, &root, &room("lobby")), Quick::Denied);
+
+        let of_staff = config::Namespace {
+            public_rooms: vec!["lobby-*".to_owned()],
+            join_rooms: table(&[("staff-*", &["moderator", "permission:staff"])]),
+            ..anywhere()
+        };
+        let access = rules(&[], of_staff);
+        let with_permission = User {
+            permissions: vec!["staff".to_owned()],
+            ..user(Role::User)
+        };
+        for (user, name, expected) in [
+            (&guest, "lobby-1", Quick::Allowed),
+            (&user(Role::User), "staff-1", Quick::AskMembership),
+            (&user(Role::Moderator), "staff-1", Quick::Allowed),
+            (&user(Role::Admin), "staff-1", Quick::AskMembership),
+            (&with_permission, "staff-1", Quick::Allowed),
+            (&with_permission, "other", Quick::AskMembership),
+        ] {
+            assert_eq!(
+                access.quick(user, &root, &room(name)),
+                expected,
+                "{name} {:?}",
+                user.role
+            );
+        }
+    }
+
+    #[test]
+    fn table_of_claims_in_patterns() {
+        let claims = [
+            ("team", vec!["red", "blue"]),
+            ("star", vec!["*"]),
+            ("empty", vec![""]),
+            ("brace", vec!["{claims.team}"]),
+        ];
+        let claims = claims.map(|(name, values)| {
+            (
+                name.to_owned(),
+                values.into_iter().map(str::to_owned).collect::<Vec<_>>(),
+            )
+        });
+        for (pattern, text, expected) in [
+            ("team-{claims.team}-*", "team-red-1", true),
+            ("team-{claims.team}-*", "team-blue-", true),
+            ("team-{claims.team}-*", "team-green-1", false),
+            ("team-{claims.team}-*", "team-red", false),
+            ("*-{claims.team}", "any-thing-blue", true),
+            ("{claims.team}", "red", true),
+            ("{claims.team}", "red2", false),
+            ("{claims.team}/{claims.team}", "red/blue", true),
+            ("{claims.team}/{claims.team}", "red/green", false),
+            ("x-{claims.star}", "x-*", true),
+            ("x-{claims.star}", "x-y", false),
+            ("x-{claims.star}-z", "x-y-z", false),
+            ("{claims.empty}*", "anything", false),
+            ("{claims.missing}*", "anything", false),
+            ("{claims.brace}", "red", false),
+            ("{claims.brace}", "{claims.team}", true),
+            ("no-claims-*", "no-claims-1", true),
+        ] {
+            assert_eq!(
+                is_filled(pattern, &claims, text),
+                expected,
+                "{pattern:?} {text:?}"
+            );
+        }
+        let many: Vec<String> = (0..1000).map(|n| n.to_string()).collect();
+        let many = [("n".to_owned(), many)];
+        assert!(!is_filled("{claims.n}-{claims.n}-{claims.n}", &many, "x"));
+    }
+
+    #[test]
+    fn table_of_who_may_emit() {
+        let root = Namespace::new("/").unwrap();
+        let emit_roles = table(&[
+            ("admin.*", &["admin"]),
+            ("admin.log", &["permission:log"]),
+            ("message", &["user", "permission:speak"]),
+            ("never", &[]),
+        ]);
+        let open = config::Namespace {
+            emit_roles,
+            ..anywhere()
+        };
+        let closed = config::Namespace {
+            emit_listed_only: true,
+            ..open.clone()
+        };
+        let speaker = User {
+            permissions: vec!["speak".to_owned(), "log".to_owned()],
+            ..user(Role::Guest)
+        };
+        for (user, event, when_open, when_closed) in [
+            (&user(Role::Admin), "admin.ban", true, true),
+            (&user(Role::User), "admin.ban", false, false),
+            (&user(Role::Admin), "admin.log", false, false),
+            (&speaker, "admin.log", false, false),
+            (&user(Role::User), "message", true, true),
+            (&user(Role::Guest), "message", false, false),
+            (&speaker, "message", true, true),
+            (&user(Role::Admin), "never", false, false),
+            (&user(Role::Admin), "other", true, false),
+        ] {
+            for (namespace, expected) in [(&open, when_open), (&closed, when_closed)] {
+                let rules = rules(&[], namespace.clone());
+                let policy = rules.policy(&root).unwrap();
+                assert_eq!(policy.may_emit(event, user), expected, "{event} {:?}", user.role);
+            }
+        }
     }
 }

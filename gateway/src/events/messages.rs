@@ -101,7 +101,8 @@ fn append(call: Call, room: RoomName, content: &str, kind: &'static str, client_
         name: EVENT,
         args,
     };
-    let policy = call.core.access.policy(call.namespace());
+    let rules = call.core.access.rules();
+    let policy = rules.policy(call.namespace());
     if policy.is_some_and(|policy| policy.is_volatile(EVENT)) {
         call.core.publisher.signal(Some(&call.socket), event, None, true);
         call.reply(&Ok(Sent {

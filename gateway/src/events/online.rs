@@ -22,7 +22,7 @@ pub(super) fn users(call: Call, mut input: Input) -> Step {
     }
     match room {
         Some(room) => call.with_access(room, |call, room| ask(call, Some(room))),
-        None if call.socket.user().may("presence:read") => ask(call, None),
+        None if call.socket.rights().may("presence:read") => ask(call, None),
         None => call.fail(ClientError::new(
             ErrorCode::Forbidden,
             "Without a roomId this needs permission \"presence:read\"",

@@ -34,6 +34,7 @@ impl Core {
         if socket.ends_later(reason) {
             return;
         }
+        self.expiries.forget(socket);
         let places = if socket.pid().is_some() && is_recoverable(reason) {
             self.rooms.go_away(socket)
         } else {
@@ -169,10 +170,11 @@ impl Core {
                 } else {
                     away.user()
                 });
+                let rules = self.access.rules();
                 if away
                     .places
                     .iter()
-                    .all(|place| self.access.may_stay(&was, place.room.name()))
+                    .all(|place| rules.may_stay(&was, namespace, place.room.name()))
                 {
                     return Ok((was, Returns::Here { away, after }));
                 }
@@ -267,7 +269,7 @@ impl Core {
                             connected_at_ms: claimed.connected_at_ms,
                             rooms: claimed.rooms,
                         };
-                        return self.admit_from(Source::Gateway(owner), position, session, user);
+                        return self.admit_from(Source::Gateway(owner), position, session, namespace, user);
                     }
                     Some(Outcome::MovedTo(gateway)) => gateway,
                     Some(Outcome::TooLate(_)) => return Err("too late"),
@@ -287,7 +289,13 @@ impl Core {
                             connected_at_ms: left.session.connected_at_ms,
                             rooms: left.session.rooms.iter().map(|room| room.name.clone()).collect(),
                         };
-                        return self.admit_from(Source::Store(Box::new(left)), position, session, user);
+                        return self.admit_from(
+                            Source::Store(Box::new(left)),
+                            position,
+                            session,
+                            namespace,
+                            user,
+                        );
                     }
                     Err(moved_to) => moved_to,
                 },
@@ -337,6 +345,7 @@ impl Core {
         source: Source,
         position: Option<Position>,
         session: Session,
+        namespace: &Namespace,
         user: &Arc<User>,
     ) -> Result<(Arc<User>, Returns), Because> {
         let was = if session.user_id == user.id.as_str() {
@@ -346,7 +355,8 @@ impl Core {
             Arc::new(named_guest(id, &session.username))
         };
         let rooms: Vec<RoomName> = session.rooms.iter().map(|room| RoomName::stored(room)).collect();
-        if !rooms.iter().all(|room| self.access.may_stay(&was, room)) {
+        let rules = self.access.rules();
+        if !rooms.iter().all(|room| rules.may_stay(&was, namespace, room)) {
             return Err("forbidden");
         }
         let moved = Moved {

@@ -43,6 +43,7 @@ impl Core {
                 self.metrics.recovered("recovered");
                 self.sessions.here(socket);
                 self.tell_presence(socket);
+                self.watch_expiry(socket);
             }
             Err(because) => {
                 // It cannot be answered as a fresh one any more; it connects anew.

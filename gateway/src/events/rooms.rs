@@ -110,14 +110,8 @@ pub(super) fn leave(call: Call, mut input: Input) -> Step {
                 .user()
                 .is_some_and(|user| user == call.socket.user().id.as_str());
             // The user's own room is part of being connected.
-            if !own
-                && call
-                    .core
-                    .rooms
-                    .leave(&call.socket, RoomToken::new(call.namespace(), &room))
-            {
-                call.core.presence.left(&call.socket, &room);
-                call.kept(|store, pid| store.left(pid, &room));
+            if !own {
+                call.leave(&room);
             }
             call.done(&json!({ "roomId": room }))
         }

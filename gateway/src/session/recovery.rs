@@ -392,7 +392,7 @@ impl<'a> Who<'a> {
 }
 
 pub(crate) fn is_anonymous(user: &User) -> bool {
-    user.role == Role::Guest && user.id.as_str().starts_with(super::auth::GUEST)
+    user.role == Role::Guest && user.id.as_str().starts_with(auth::GUEST)
 }
 
 /// Whether a client may come back after this; it said goodbye itself, was put out, or broke the protocol

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use bytestring::ByteString;
 use futures_util::future::BoxFuture;
+use http::HeaderMap;
 use model::{ClientError, ErrorCode, Namespace, User};
 use sio::{
     client::Incoming,
@@ -12,7 +13,7 @@ use sio::{
     packet::{EventName, Limits, RawArgs, encode},
 };
 
-use super::{Refusal, Returns, Socket};
+use super::{Refusal, Returns, Shown, Socket};
 use crate::{
     metrics::Metrics,
     transport::{Conn, EngineHandler, Message, Step},
@@ -20,6 +21,11 @@ use crate::{
 
 /// What stands above the Socket.IO layer.
 pub trait Application: Send + Sync + 'static {
+    /// What of a handshake request says who sends it. Kept as long as the connection lasts.
+    fn shown(&self, headers: &HeaderMap, _query: Option<&str>) -> Shown {
+        Shown::bearer(headers)
+    }
+
     /// A client asks to join a namespace. The future ends with the client's identity there.
     fn connect(&self, request: Connect) -> BoxFuture<'static, Result<Admission, Refusal>>;
 
@@ -166,6 +172,10 @@ impl SocketServer {
 }
 
 impl EngineHandler for SocketServer {
+    fn shown(&self, headers: &HeaderMap, query: Option<&str>) -> Shown {
+        self.application.shown(headers, query)
+    }
+
     fn message(&self, conn: &Arc<Conn>, message: Message) -> Result<Step, CloseReason> {
         let (incoming, socket) = {
             let mut sockets = conn.sockets.lock();

@@ -27,6 +27,8 @@ pub struct Socket {
     id: Box<str>,
     namespace: Namespace,
     user: Arc<User>,
+    /// What the user may do, once a token has been refreshed.
+    refreshed: Mutex<Option<Arc<User>>>,
     connected_at_ms: u64,
     conn: Arc<Conn>,
     /// Names its session where it can be recovered; a secret of the client.
@@ -60,6 +62,7 @@ impl Socket {
             id: id.into(),
             namespace,
             user,
+            refreshed: Mutex::default(),
             connected_at_ms: crate::now_ms(),
             conn,
             pid,
@@ -85,6 +88,7 @@ impl Socket {
             id: id.clone(),
             namespace,
             user,
+            refreshed: Mutex::default(),
             connected_at_ms,
             conn,
             pid,
@@ -138,6 +142,17 @@ impl Socket {
     #[must_use]
     pub fn user(&self) -> &Arc<User> {
         &self.user
+    }
+
+    /// The same user as the newest token says: role, permissions, rooms, claims and end.
+    #[must_use]
+    pub fn rights(&self) -> Arc<User> {
+        Arc::clone(self.refreshed.lock().as_ref().unwrap_or(&self.user))
+    }
+
+    /// From now on the user may do what is said here.
+    pub(crate) fn refresh(&self, user: Arc<User>) {
+        *self.refreshed.lock() = Some(user);
     }
 
     /// Unix milliseconds.
@@ -237,6 +252,21 @@ impl Sockets {
             .iter()
             .position(|socket| socket.namespace.as_str() == namespace)?;
         Some(self.connected.remove(index))
+    }
+
+    pub(crate) fn has(&self, socket: &Arc<Socket>) -> bool {
+        self.find(socket.namespace.as_str())
+            .is_some_and(|there| Arc::ptr_eq(there, socket))
+    }
+
+    /// The server puts this socket out of its namespace; `false` when it is not there any more.
+    pub(crate) fn put_out(&mut self, socket: &Arc<Socket>) -> bool {
+        if !self.has(socket) {
+            return false;
+        }
+        let namespace = socket.namespace.as_str();
+        self.client.left(namespace);
+        self.take(namespace).is_some()
     }
 
     pub(super) fn end(&mut self) -> SmallVec<[Arc<Socket>; 1]> {

@@ -19,7 +19,7 @@ use super::{
     outbound::{Mode, Outbound, Pushed},
     wake::Wake,
 };
-use crate::session::Sockets;
+use crate::session::{Shown, Sockets};
 
 /// What a connection's handshake request said; namespaces look at it when they are joined.
 #[derive(Debug)]
@@ -28,8 +28,8 @@ pub struct Handshake {
     pub ip: IpAddr,
     /// Header `User-Agent`, at most 256 bytes.
     pub user_agent: Box<str>,
-    /// Token of header `Authorization: Bearer`.
-    pub bearer: Option<Box<str>>,
+    /// What it shows of who sends it.
+    pub shown: Shown,
     /// Whether the client copes with a trailing position in its events. python-socketio and the Dart client
     /// hand it to the application's handlers, which take a fixed number of arguments.
     pub recovers: bool,

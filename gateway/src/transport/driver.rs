@@ -16,6 +16,7 @@ use std::{
 use bytes::Bytes;
 use bytestring::ByteString;
 use futures_util::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
+use http::HeaderMap;
 use sio::{
     engine::{CloseReason, Packet, Received, TransportKind},
     packet::{Encoded, encode},
@@ -28,6 +29,7 @@ use tokio::{
 };
 
 use super::{Conn, EngineServer};
+use crate::session::Shown;
 
 /// A message of the Engine.IO layer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,6 +53,11 @@ pub enum Step {
 
 /// What stands above the Engine.IO layer.
 pub trait EngineHandler: Send + Sync + 'static {
+    /// What of a handshake request says who sends it. Kept as long as the connection lasts.
+    fn shown(&self, headers: &HeaderMap, _query: Option<&str>) -> Shown {
+        Shown::bearer(headers)
+    }
+
     /// A message, in the order they were sent. Must not block.
     ///
     /// # Errors

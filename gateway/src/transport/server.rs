@@ -15,7 +15,7 @@ use http::{HeaderMap, Method, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
 use lifecycle::Tasks;
 use model::GatewayId;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use rand::Rng;
 use sio::engine::{CloseReason, HandshakeError, Session, Timing, TransportKind, Version};
 
@@ -30,7 +30,10 @@ use super::{
     outbound::Mode,
     polling, reply, ws,
 };
-use crate::{metrics::Metrics, session::Sockets};
+use crate::{
+    metrics::Metrics,
+    session::{Shown, Sockets},
+};
 
 /// Settings of an Engine.IO server.
 #[derive(Clone, Debug)]
@@ -61,7 +64,7 @@ pub struct EngineOptions {
 /// Sessions of one path and what happens to requests for them.
 pub struct EngineServer {
     options: EngineOptions,
-    origins: Origins,
+    origins: RwLock<Arc<Origins>>,
     handler: Arc<dyn EngineHandler>,
     tasks: Tasks,
     metrics: Arc<Metrics>,
@@ -96,7 +99,7 @@ impl EngineServer {
         tasks: Tasks,
         metrics: Arc<Metrics>,
     ) -> Arc<Self> {
-        let origins = Origins::new(&options.origins);
+        let origins = RwLock::new(Arc::new(Origins::new(&options.origins)));
         Arc::new(Self {
             admission: Admission::new(options.handshakes_per_second),
             ages: Ages::new(options.max_age),
@@ -109,6 +112,15 @@ impl EngineServer {
             refuses: AtomicBool::new(false),
             forwarder: OnceLock::new(),
         })
+    }
+
+    /// From now on pages of these origins may open sessions; sessions there are go on.
+    pub fn set_origins(&self, origins: &[String]) {
+        *self.origins.write() = Arc::new(Origins::new(origins));
+    }
+
+    fn origins(&self) -> Arc<Origins> {
+        Arc::clone(&self.origins.read())
     }
 
     /// From now on nobody gets a new session here.
@@ -176,7 +188,7 @@ impl EngineServer {
         let headers = request.headers().clone();
         if request.method() == Method::OPTIONS {
             let mut response = reply::empty(StatusCode::NO_CONTENT);
-            self.origins.preflight(&headers, response.headers_mut());
+            self.origins().preflight(&headers, response.headers_mut());
             return response;
         }
         let websocket = is_websocket(&headers);
@@ -188,7 +200,7 @@ impl EngineServer {
                 reply::refused(error, websocket)
             }
         };
-        self.origins.decorate(&headers, response.headers_mut());
+        self.origins().decorate(&headers, response.headers_mut());
         response
     }
 
@@ -234,7 +246,7 @@ impl EngineServer {
                 if websocket != (transport == TransportKind::WebSocket) {
                     return Err(HandshakeError::BadRequest);
                 }
-                if !self.origins.allow(request.headers()) {
+                if !self.origins().allow(request.headers()) {
                     return Err(HandshakeError::Forbidden);
                 }
                 if websocket {
@@ -254,7 +266,8 @@ impl EngineServer {
                         return Ok(Answer::Own(come_back(after)));
                     }
                 }
-                let handshake = Handshake::of(request.headers(), query.time.as_deref(), ip);
+                let shown = self.handler.shown(request.headers(), request.uri().query());
+                let handshake = Handshake::of(request.headers(), query.time.as_deref(), ip, shown);
                 let cookie = self
                     .options
                     .affinity_cookie
@@ -343,21 +356,17 @@ impl EngineServer {
 }
 
 impl Handshake {
-    fn of(headers: &HeaderMap, time: Option<&str>, ip: IpAddr) -> Self {
+    fn of(headers: &HeaderMap, time: Option<&str>, ip: IpAddr, shown: Shown) -> Self {
         let text = |name| {
             headers
                 .get(name)
                 .and_then(|value: &http::HeaderValue| value.to_str().ok())
         };
         let user_agent = text(header::USER_AGENT).unwrap_or_default();
-        let bearer = text(header::AUTHORIZATION)
-            .and_then(|value| value.split_once(' '))
-            .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
-            .map(|(_, token)| token.trim().into());
         Self {
             ip,
             user_agent: user_agent.get(..256).unwrap_or(user_agent).into(),
-            bearer,
+            shown,
             // python-engineio alone marks requests with fractions of seconds.
             recovers: !time.is_some_and(|time| time.contains('.')) && !user_agent.starts_with("Dart/"),
         }

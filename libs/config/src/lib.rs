@@ -2,6 +2,7 @@
 //! run that reports every mistake.
 
 mod check;
+mod identity;
 mod load;
 mod namespaces;
 mod secret;
@@ -40,6 +41,7 @@ pub struct Config {
     pub redis: Redis,
     pub grpc: Grpc,
     pub auth: Auth,
+    pub issuers: Vec<Issuer>,
     pub rooms: Rooms,
     pub namespaces: Vec<Namespace>,
     pub cors: Cors,
@@ -120,10 +122,20 @@ sections! {
     Auth {
         mode: AuthMode,
         jwt_secret: Option<Secret>,
+        jwt_previous_secret: Option<Secret>,
+        public_keys: Option<PathBuf>,
+        jwks_file: Option<PathBuf>,
         jwks_url: Option<String>,
+        jwks_refresh: Duration,
         issuer: Option<String>,
         audience: Option<String>,
+        leeway: Duration,
+        cookie: Option<String>,
+        query: Option<String>,
         session_url: Option<String>,
+        session_cache: usize,
+        timeout: Duration,
+        tls_ca: Option<PathBuf>,
     }
     /// Section `rooms`.
     Rooms { public: Vec<String>, }
@@ -151,15 +163,40 @@ sections! {
     Log { filter: String, format: LogFormat, }
 }
 
-/// One entry of `[[namespaces]]`.
+/// One entry of `[[issuers]]`: who signs tokens, and with which keys. At least one of its sources of keys is set.
 #[derive(Clone, Debug)]
+pub struct Issuer {
+    /// Claim `iss` of its tokens.
+    pub issuer: String,
+    /// Claim `aud` that its tokens must name; any when there is none.
+    pub audience: Option<String>,
+    /// Secret of HMAC tokens.
+    pub secret: Option<Secret>,
+    /// The secret before that one, for tokens that are still about.
+    pub previous_secret: Option<Secret>,
+    /// File (PEM) with public keys.
+    pub public_keys: Option<PathBuf>,
+    /// File with a JWKS.
+    pub jwks_file: Option<PathBuf>,
+    /// URL of a JWKS.
+    pub jwks_url: Option<String>,
+}
+
+/// One entry of `[[namespaces]]`. Who may do something is said by roles, or as `permission:<name>`.
+#[derive(Clone, Debug, Default)]
 pub struct Namespace {
     /// Name or pattern, e.g. `/chat` or `/tenant-*`. Of several that match the first counts.
     pub pattern: String,
     /// Roles that may connect; all when empty.
     pub connect_roles: Vec<String>,
-    /// Roles that may send an event, by name or pattern of the event; events not named are free to all.
+    /// Who may send an event, by name or pattern of the event; every pattern that matches counts.
     pub emit_roles: BTreeMap<String, Vec<String>>,
+    /// Events that `emit_roles` does not name are free to nobody, in place of all.
+    pub emit_listed_only: bool,
+    /// Patterns of rooms that anyone in the namespace may join, besides those of `rooms.public`.
+    pub public_rooms: Vec<String>,
+    /// Who may join which rooms, by pattern of the room; `{claims.<name>}` in it stands for a claim of the user's token.
+    pub join_rooms: BTreeMap<String, Vec<String>>,
     /// Events that are not stored although they are elsewhere: they have no offset, are not in the history and
     /// are neither waited for nor replayed to who comes back. Of the built-in ones that is `message`.
     pub volatile: Vec<String>,

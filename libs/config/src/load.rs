@@ -17,8 +17,8 @@ use figment::{
 use tracing_subscriber::EnvFilter;
 
 use crate::{
-    Admin, Api, App, Auth, AuthMode, Bus, Config, Cors, Fanout, Gateway, Grpc, Limits, Log, LogFormat,
-    Namespace, Presence, Redis, RedisTopology, Role, Rooms, Secret, check, namespaces,
+    Admin, Api, App, Bus, Config, Cors, Fanout, Gateway, Grpc, Limits, Log, LogFormat, Namespace, Presence,
+    Redis, RedisTopology, Role, Rooms, Secret, check, identity, namespaces,
     settings::{self, SETTINGS},
 };
 
@@ -127,6 +127,7 @@ impl Config {
         let config = reader.config();
         reader.certificates();
         if reader.problems.is_empty() {
+            warnings.extend(identity::doubts(&config));
             Ok(Loaded { config, warnings })
         } else {
             Err(Errors(reader.problems))
@@ -179,7 +180,7 @@ fn unknown_keys(prefix: &str, dict: &Dict, problems: &mut Vec<Problem>) {
         } else {
             format!("{prefix}.{name}")
         };
-        if key == "namespaces" || settings::find(&key).is_some() {
+        if key == "namespaces" || key == "issuers" || settings::find(&key).is_some() {
             continue;
         }
         let is_section = SETTINGS
@@ -240,10 +241,10 @@ fn with_port(layers: Figment, role: Role, from: &str, port: &str, problems: &mut
     }
 }
 
-struct Reader {
-    role: Role,
-    layers: Figment,
-    problems: Vec<Problem>,
+pub(crate) struct Reader {
+    pub(crate) role: Role,
+    pub(crate) layers: Figment,
+    pub(crate) problems: Vec<Problem>,
 }
 
 impl Reader {
@@ -325,6 +326,7 @@ impl Reader {
                 tls_key: self.file("grpc.tls_key"),
                 tls_server_name: self.optional("grpc.tls_server_name"),
             },
+            issuers: self.issuers(),
             auth: self.auth(),
             rooms: Rooms {
                 public: self.list("rooms.public"),
@@ -380,7 +382,7 @@ impl Reader {
     }
 
     /// A file that is there.
-    fn file(&mut self, key: &str) -> Option<PathBuf> {
+    pub(crate) fn file(&mut self, key: &str) -> Option<PathBuf> {
         let path = PathBuf::from(self.optional(key)?);
         if !path.is_file() {
             self.wrong(key, format!("{} is no file", path.display()));
@@ -388,34 +390,7 @@ impl Reader {
         Some(path)
     }
 
-    fn auth(&mut self) -> Auth {
-        let modes = [
-            ("guest", AuthMode::Guest),
-            ("jwt", AuthMode::Jwt),
-            ("session", AuthMode::Session),
-        ];
-        // A cluster role without one refuses to start (CONTRACT section 3); what a mode needs is needed where
-        // clients are.
-        let needed = matches!(self.role, Role::Standalone | Role::Gateway);
-        let mode = self.one_of("auth.mode", &modes);
-        let auth = Auth {
-            mode,
-            jwt_secret: self.optional("auth.jwt_secret").map(Secret::from),
-            jwks_url: self.http_url("auth.jwks_url"),
-            issuer: self.optional("auth.issuer"),
-            audience: self.optional("auth.audience"),
-            session_url: self.http_url("auth.session_url"),
-        };
-        if needed && mode == AuthMode::Jwt && auth.jwt_secret.is_none() && auth.jwks_url.is_none() {
-            self.wrong("auth.jwt_secret", "mode jwt needs a secret (JWT_SECRET)");
-        }
-        if needed && mode == AuthMode::Session && auth.session_url.is_none() {
-            self.wrong("auth.session_url", "mode session needs it");
-        }
-        auth
-    }
-
-    fn wrong(&mut self, key: &str, what: impl Display) {
+    pub(crate) fn wrong(&mut self, key: &str, what: impl Display) {
         self.problems.push(problem(&key, what));
     }
 
@@ -433,7 +408,7 @@ impl Reader {
         }
     }
 
-    fn optional(&mut self, key: &str) -> Option<String> {
+    pub(crate) fn optional(&mut self, key: &str) -> Option<String> {
         Some(self.string(key)).filter(|text| !text.is_empty())
     }
 
@@ -453,7 +428,12 @@ impl Reader {
         filter
     }
 
-    fn optional_as(&mut self, key: &str, what: &str, holds: impl Fn(&str) -> bool) -> Option<String> {
+    pub(crate) fn optional_as(
+        &mut self,
+        key: &str,
+        what: &str,
+        holds: impl Fn(&str) -> bool,
+    ) -> Option<String> {
         let value = self.optional(key);
         if let Some(text) = value.as_deref().filter(|text| !holds(text)) {
             self.wrong(key, format!("{text:?} {what}"));
@@ -461,7 +441,7 @@ impl Reader {
         value
     }
 
-    fn http_url(&mut self, key: &str) -> Option<String> {
+    pub(crate) fn http_url(&mut self, key: &str) -> Option<String> {
         self.optional_as(
             key,
             "must be a URL that begins with http:// or https://",
@@ -535,7 +515,12 @@ impl Reader {
             .unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 0)))
     }
 
-    fn number<T: FromStr + PartialOrd + Display + Copy>(&mut self, key: &str, min: T, max: T) -> T {
+    pub(crate) fn number<T: FromStr + PartialOrd + Display + Copy>(
+        &mut self,
+        key: &str,
+        min: T,
+        max: T,
+    ) -> T {
         match self.parse::<T>(key, "no whole number in range") {
             Some(number) if number < min || number > max => {
                 self.wrong(key, format!("{number} is not from {min} to {max}"));
@@ -546,11 +531,16 @@ impl Reader {
         }
     }
 
+    /// In milliseconds.
+    pub(crate) fn duration(&mut self, key: &str, min: u64, max: u64) -> Duration {
+        Duration::from_millis(self.number(key, min, max))
+    }
+
     fn millis(&mut self, key: &str, min: u64) -> Duration {
         Duration::from_millis(self.number(key, min, 86_400_000))
     }
 
-    fn seconds(&mut self, key: &str, min: u64, max: u64) -> Duration {
+    pub(crate) fn seconds(&mut self, key: &str, min: u64, max: u64) -> Duration {
         Duration::from_secs(self.number(key, min, max))
     }
 
@@ -558,7 +548,7 @@ impl Reader {
         Duration::from_secs(self.number(key, min, max) * 3600)
     }
 
-    fn one_of<T: Copy>(&mut self, key: &str, words: &[(&str, T)]) -> T {
+    pub(crate) fn one_of<T: Copy>(&mut self, key: &str, words: &[(&str, T)]) -> T {
         let text = self.string(key);
         if let Some((_, value)) = words.iter().find(|(word, _)| *word == text) {
             return *value;

@@ -10,6 +10,19 @@ use crate::{
 };
 
 const ROLES: [&str; 4] = ["guest", "user", "moderator", "admin"];
+const FIELDS: [&str; 7] = [
+    "pattern",
+    "connect_roles",
+    "emit_roles",
+    "emit_listed_only",
+    "public_rooms",
+    "join_rooms",
+    "volatile",
+];
+/// Before the name of a permission, where roles stand otherwise.
+const PERMISSION: &str = "permission:";
+/// How a claim stands in the pattern of a room: `{claims.<name>}`.
+const CLAIM: &str = "{claims.";
 /// Events that are stored where nothing else is configured.
 const STORED_EVENTS: [&str; 1] = ["message"];
 
@@ -18,9 +31,7 @@ pub(crate) fn defaults() -> Vec<Namespace> {
     ["/", "/chat", "/notifications"]
         .map(|pattern| Namespace {
             pattern: pattern.to_owned(),
-            connect_roles: Vec::new(),
-            emit_roles: BTreeMap::new(),
-            volatile: Vec::new(),
+            ..Namespace::default()
         })
         .to_vec()
 }
@@ -63,7 +74,7 @@ impl Entry<'_> {
             return None;
         };
         for field in fields.keys() {
-            if !["pattern", "connect_roles", "emit_roles", "volatile"].contains(&field.as_str()) {
+            if !FIELDS.contains(&field.as_str()) {
                 self.wrong(field, "is no setting of a namespace");
             }
         }
@@ -72,22 +83,32 @@ impl Entry<'_> {
             Some(value) => self.list("connect_roles", value, &ROLES),
             None => Vec::new(),
         };
-        let emit_roles = match fields.get("emit_roles").map(|value| (value, value.as_dict())) {
-            Some((_, Some(events))) => events
-                .iter()
-                .map(|(event, roles)| {
-                    (
-                        event.clone(),
-                        self.list(&format!("emit_roles.{event}"), roles, &ROLES),
-                    )
-                })
-                .collect(),
-            Some((_, None)) => {
-                self.wrong("emit_roles", "must be a table: event = [roles]");
-                BTreeMap::new()
+        let emit_roles = self.who_by_pattern("emit_roles", fields);
+        let emit_listed_only = match fields.get("emit_listed_only").map(Value::to_bool) {
+            Some(Some(flag)) => flag,
+            Some(None) => {
+                self.wrong("emit_listed_only", "must be true or false");
+                false
             }
-            None => BTreeMap::new(),
+            None => false,
         };
+        let public_rooms = match fields.get("public_rooms").map(|value| (value, value.as_array())) {
+            Some((_, Some(items))) if items.iter().all(|item| item.as_str().is_some()) => items
+                .iter()
+                .filter_map(Value::as_str)
+                .map(str::to_owned)
+                .collect(),
+            Some(_) => {
+                self.wrong("public_rooms", "must be a list of patterns");
+                Vec::new()
+            }
+            None => Vec::new(),
+        };
+        let join_rooms = self.who_by_pattern("join_rooms", fields);
+        for pattern in join_rooms.keys().filter(|pattern| !is_room_pattern(pattern)) {
+            let what = format!("{pattern:?} has a brace that is no {CLAIM}name}}");
+            self.wrong("join_rooms", what);
+        }
         let volatile = match fields.get("volatile") {
             Some(value) => self.list("volatile", value, &STORED_EVENTS),
             None => Vec::new(),
@@ -96,6 +117,9 @@ impl Entry<'_> {
             pattern: pattern?,
             connect_roles,
             emit_roles,
+            emit_listed_only,
+            public_rooms,
+            join_rooms,
             volatile,
         })
     }
@@ -119,6 +143,36 @@ impl Entry<'_> {
         Some(pattern.to_owned())
     }
 
+    /// A table: name or pattern = who.
+    fn who_by_pattern(&mut self, field: &str, fields: &Dict) -> BTreeMap<String, Vec<String>> {
+        match fields.get(field).map(Value::as_dict) {
+            Some(Some(patterns)) => patterns
+                .iter()
+                .map(|(pattern, who)| (pattern.clone(), self.who(&format!("{field}.{pattern}"), who)))
+                .collect(),
+            Some(None) => {
+                self.wrong(field, "must be a table: name = [roles]");
+                BTreeMap::new()
+            }
+            None => BTreeMap::new(),
+        }
+    }
+
+    /// Roles and permissions.
+    fn who(&mut self, field: &str, value: &Value) -> Vec<String> {
+        let is_permission = |item: &Value| {
+            let name = item.as_str().and_then(|text| text.strip_prefix(PERMISSION));
+            name.is_some_and(|name| !name.is_empty())
+        };
+        let Some(items) = value.as_array() else {
+            return self.list(field, value, &ROLES);
+        };
+        let (permissions, roles): (Vec<Value>, Vec<Value>) = items.iter().cloned().partition(is_permission);
+        let mut who = self.list(field, &Value::from(roles), &ROLES);
+        who.extend(permissions.iter().filter_map(Value::as_str).map(str::to_owned));
+        who
+    }
+
     fn list(&mut self, field: &str, value: &Value, known: &[&str]) -> Vec<String> {
         let Some(items) = value.as_array() else {
             self.wrong(field, format!("must be a list of {}", known.join(", ")));
@@ -138,5 +192,45 @@ impl Entry<'_> {
     fn wrong(&mut self, field: &str, what: impl Display) {
         self.problems
             .push(problem(&format!("{}.{field}", self.key), what));
+    }
+}
+
+/// Whether braces stand around claims alone.
+fn is_room_pattern(pattern: &str) -> bool {
+    let mut parts = pattern.split(CLAIM);
+    let literal = |text: &str| !text.contains(['{', '}']);
+    parts.next().is_some_and(literal)
+        && parts.all(|part| {
+            part.split_once('}')
+                .is_some_and(|(name, rest)| !name.is_empty() && literal(name) && literal(rest))
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn table_of_room_patterns() {
+        for good in [
+            "*",
+            "team-{claims.team}-*",
+            "{claims.a}{claims.https://x.example/b}",
+            "x",
+        ] {
+            assert!(is_room_pattern(good), "{good}");
+        }
+        for bad in [
+            "{",
+            "}",
+            "{claims.}",
+            "{claims.a",
+            "{claim.a}",
+            "{claims.a}}",
+            "{claims.{a}}",
+            "a}{claims.b}",
+        ] {
+            assert!(!is_room_pattern(bad), "{bad}");
+        }
     }
 }

@@ -284,22 +284,83 @@ pub const SETTINGS: &[Setting] = &[
         ..setting(
             "auth.mode",
             "",
-            "jwt, guest (token optional) or session (such tokens are refused for now); required in the cluster roles",
+            "jwt, session (tokens that auth.session_url knows) or guest (token optional); required in the cluster roles",
         )
     },
     Setting {
         legacy: Some("JWT_SECRET"),
         secret: true,
-        ..setting("auth.jwt_secret", "", "Secret of HS256 tokens")
+        ..setting("auth.jwt_secret", "", "Secret of HS256, HS384 and HS512 tokens")
     },
-    reserved("auth.jwks_url", "", "JWKS with the keys of tokens"),
-    setting("auth.issuer", "", "Issuer that tokens must name; any when empty"),
+    Setting {
+        secret: true,
+        ..setting(
+            "auth.jwt_previous_secret",
+            "",
+            "The secret before that one, for tokens that are still about",
+        )
+    },
+    setting(
+        "auth.public_keys",
+        "",
+        "File (PEM) with public keys of tokens: RSA of at least 2048 bits, P-256, P-384 or Ed25519",
+    ),
+    setting("auth.jwks_file", "", "File with a JWKS of the keys of tokens"),
+    setting(
+        "auth.jwks_url",
+        "",
+        "URL of a JWKS with the keys of tokens; also fetched when a token names an unknown key, once a minute at most",
+    ),
+    setting(
+        "auth.jwks_refresh_seconds",
+        "300",
+        "How often a JWKS is fetched, in seconds, 60 to 86400",
+    ),
+    setting(
+        "auth.issuer",
+        "",
+        "Issuer (iss) that tokens must name; any when empty; several: [[issuers]]",
+    ),
     setting(
         "auth.audience",
         "",
-        "Audience that tokens must name; any when empty",
+        "Audience (aud) that tokens must name; any when empty",
     ),
-    reserved("auth.session_url", "", "Checks tokens that are no JWT"),
+    setting(
+        "auth.leeway_seconds",
+        "0",
+        "How far the clocks of issuers may be off, in seconds, 0 to 600",
+    ),
+    setting(
+        "auth.cookie",
+        "",
+        "Cookie of the handshake that may carry the token",
+    ),
+    setting(
+        "auth.query",
+        "",
+        "Query parameter of the handshake that may carry the token; it then stands in logs of proxies",
+    ),
+    setting(
+        "auth.session_url",
+        "",
+        "Asked, by POST, whose session a token is: one that is no JWT, or any where there are no keys",
+    ),
+    setting(
+        "auth.session_cache",
+        "10000",
+        "Answers of auth.session_url that are kept at a time, 0 to 10000000; 0 for none",
+    ),
+    setting(
+        "auth.timeout_ms",
+        "5000",
+        "How long auth.session_url and a JWKS may take, in milliseconds, 10 to 60000",
+    ),
+    setting(
+        "auth.tls_ca",
+        "",
+        "File (PEM) with the authority of their certificates; the system's when empty",
+    ),
     Setting {
         standalone: Some("*"),
         ..setting(

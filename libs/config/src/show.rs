@@ -1,10 +1,10 @@
 //! The effective configuration as TOML, secrets masked.
 
-use std::path::Path;
+use std::{collections::BTreeMap, path::Path};
 
 use toml::{Table, Value};
 
-use crate::{AuthMode, Config, LogFormat, RedisTopology, Secret, settings::SETTINGS};
+use crate::{AuthMode, Config, Issuer, LogFormat, RedisTopology, Secret, settings::SETTINGS};
 
 impl Config {
     /// What is in force, as a TOML file that would say the same, but for the secrets.
@@ -27,15 +27,18 @@ impl Config {
             let mut table = Table::new();
             table.insert("pattern".to_owned(), namespace.pattern.clone().into());
             table.insert("connect_roles".to_owned(), list(&namespace.connect_roles));
-            let roles = namespace
-                .emit_roles
-                .iter()
-                .map(|(event, roles)| (event.clone(), list(roles)));
-            table.insert("emit_roles".to_owned(), Value::Table(roles.collect()));
+            table.insert("emit_roles".to_owned(), lists(&namespace.emit_roles));
+            table.insert("emit_listed_only".to_owned(), namespace.emit_listed_only.into());
+            table.insert("public_rooms".to_owned(), list(&namespace.public_rooms));
+            table.insert("join_rooms".to_owned(), lists(&namespace.join_rooms));
             table.insert("volatile".to_owned(), list(&namespace.volatile));
             Value::Table(table)
         });
         root.insert("namespaces".to_owned(), Value::Array(namespaces.collect()));
+        let issuers: Vec<Value> = self.issuers.iter().map(issuer).collect();
+        if !issuers.is_empty() {
+            root.insert("issuers".to_owned(), Value::Array(issuers));
+        }
         root.to_string()
     }
 
@@ -109,10 +112,20 @@ impl Config {
                 AuthMode::Session => "session".into(),
             },
             "auth.jwt_secret" => secret(auth.jwt_secret.as_ref()),
+            "auth.jwt_previous_secret" => secret(auth.jwt_previous_secret.as_ref()),
+            "auth.public_keys" => path(auth.public_keys.as_deref()),
+            "auth.jwks_file" => path(auth.jwks_file.as_deref()),
             "auth.jwks_url" => text(auth.jwks_url.as_deref()),
+            "auth.jwks_refresh_seconds" => number(auth.jwks_refresh.as_secs()),
             "auth.issuer" => text(auth.issuer.as_deref()),
             "auth.audience" => text(auth.audience.as_deref()),
+            "auth.leeway_seconds" => number(auth.leeway.as_secs()),
+            "auth.cookie" => text(auth.cookie.as_deref()),
+            "auth.query" => text(auth.query.as_deref()),
             "auth.session_url" => text(auth.session_url.as_deref()),
+            "auth.session_cache" => number(auth.session_cache),
+            "auth.timeout_ms" => number(auth.timeout.as_millis()),
+            "auth.tls_ca" => path(auth.tls_ca.as_deref()),
             "rooms.public" => list(&self.rooms.public),
             "cors.origins" => list(&self.cors.origins),
             "api.key" => secret(self.api.key.as_ref()),
@@ -136,6 +149,20 @@ impl Config {
     }
 }
 
+fn issuer(issuer: &Issuer) -> Value {
+    let fields = [
+        ("issuer", issuer.issuer.clone().into()),
+        ("audience", text(issuer.audience.as_deref())),
+        ("secret", secret(issuer.secret.as_ref())),
+        ("previous_secret", secret(issuer.previous_secret.as_ref())),
+        ("public_keys", path(issuer.public_keys.as_deref())),
+        ("jwks_file", path(issuer.jwks_file.as_deref())),
+        ("jwks_url", text(issuer.jwks_url.as_deref())),
+    ];
+    let fields = fields.map(|(name, value)| (name.to_owned(), value));
+    Value::Table(fields.into_iter().collect())
+}
+
 fn number(number: impl TryInto<i64>) -> Value {
     Value::Integer(number.try_into().unwrap_or(i64::MAX))
 }
@@ -156,4 +183,13 @@ fn secret(secret: Option<&Secret>) -> Value {
 
 fn list(items: &[String]) -> Value {
     Value::Array(items.iter().map(|item| item.clone().into()).collect())
+}
+
+fn lists(lists: &BTreeMap<String, Vec<String>>) -> Value {
+    Value::Table(
+        lists
+            .iter()
+            .map(|(name, items)| (name.clone(), list(items)))
+            .collect(),
+    )
 }

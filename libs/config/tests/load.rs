@@ -97,6 +97,9 @@ fn every_mistake_of_every_namespace_is_reported() {
         [[namespaces]]
         pattern = "/x"
         emit_roles = []
+        emit_listed_only = 1
+        public_rooms = "lobby"
+        join_rooms = { "{team}" = ["permission:"] }
         volatile = ["messages"]
         [[namespaces]]
         pattern = "/x"
@@ -111,6 +114,10 @@ fn every_mistake_of_every_namespace_is_reported() {
         "namespaces.1.emit_roles.*",
         "namespaces.1.emit_roles.*",
         "namespaces.2.emit_roles",
+        "namespaces.2.emit_listed_only",
+        "namespaces.2.public_rooms",
+        "namespaces.2.join_rooms.{team}",
+        "namespaces.2.join_rooms",
         "namespaces.2.volatile",
         "namespaces.3.pattern",
     ];
@@ -129,14 +136,23 @@ fn namespaces_are_read_as_written() {
         [[namespaces]]
         pattern = "/tenant-*"
         connect_roles = ["user", "admin"]
-        emit_roles = { "admin.*" = ["admin"] }
+        emit_roles = { "admin.*" = ["admin", "permission:broadcast"] }
+        emit_listed_only = true
+        public_rooms = ["lobby-*"]
+        join_rooms = { "team-{claims.team}-*" = ["user"] }
         volatile = ["message"]
     "#;
     let namespaces = load(Role::Standalone, file, &[], &[]).unwrap().config.namespaces;
     assert_eq!(namespaces.len(), 1);
     assert_eq!(namespaces[0].pattern, "/tenant-*");
     assert_eq!(namespaces[0].connect_roles, ["user", "admin"]);
-    assert_eq!(namespaces[0].emit_roles["admin.*"], ["admin"]);
+    assert_eq!(
+        namespaces[0].emit_roles["admin.*"],
+        ["admin", "permission:broadcast"]
+    );
+    assert!(namespaces[0].emit_listed_only);
+    assert_eq!(namespaces[0].public_rooms, ["lobby-*"]);
+    assert_eq!(namespaces[0].join_rooms["team-{claims.team}-*"], ["user"]);
     assert_eq!(namespaces[0].volatile, ["message"]);
 }
 
@@ -274,7 +290,9 @@ fn every_setting_can_be_set_by_its_variable_and_is_shown() {
             "bus.url" => "nats://n:4222",
             "redis.url" => "redis://r:6379",
             "gateway.advertise" => "gateway-0:7001",
-            "bus.credentials" => FILE,
+            "bus.credentials" | "auth.public_keys" | "auth.jwks_file" => FILE,
+            "auth.cookie" | "auth.query" => "token",
+            "auth.jwt_previous_secret" => "hush",
             "grpc.tls_server_name" => "roles.example",
             key if key.contains(".tls_") => FILE,
             _ => "https://a.example/x",
@@ -289,6 +307,9 @@ fn every_setting_can_be_set_by_its_variable_and_is_shown() {
             tls(other.key).is_some() && tls(other.key) == tls(setting.key)
         });
         let mut env: Vec<_> = together.map(|other| (other.variable(), FILE)).collect();
+        if setting.key == "auth.jwt_previous_secret" {
+            env.push(("JWT_SECRET".to_owned(), "hush"));
+        }
         env.push((variable.clone(), value));
         let env: Vec<_> = env.iter().map(|(name, value)| (name.as_str(), *value)).collect();
         let config = load(Role::Standalone, "", &env, &[]).unwrap().config;
@@ -316,7 +337,7 @@ fn the_table_is_the_structs_fields() {
         }
     }
     // What a process is comes from the command; namespaces are a list of tables.
-    assert!(fields.remove("role") && fields.remove("namespaces"));
+    assert!(fields.remove("role") && fields.remove("namespaces") && fields.remove("issuers"));
     let table: BTreeSet<_> = SETTINGS
         .iter()
         .map(|setting| {
@@ -382,7 +403,10 @@ fn what_cannot_be_an_address_or_an_origin_is_refused() {
         ("bus.url", "http://u:hush@n"),
         ("redis.url", "hush"),
         ("auth.jwks_url", "nonsense"),
-        ("auth.session_url", "ftp://a"),
+        ("auth.session_url", "https://u:hush@a"),
+        ("auth.cookie", "a;b"),
+        ("auth.query", "a&b"),
+        ("auth.leeway_seconds", "601"),
         ("cors.origins", "*,https://a.example"),
         ("app.webhook_url", "https://"),
         ("app.authorize_url", "https://a b"),
@@ -400,4 +424,56 @@ fn defaults_hold_in_standalone() {
     let loaded = load(Role::Standalone, "", &[], &[]).unwrap();
     assert_eq!(loaded.config.admin.listen.port(), 9090);
     assert!(loaded.warnings.is_empty());
+}
+
+#[test]
+fn issuers_are_read_shown_without_secrets_and_checked() {
+    let file = r#"
+        [auth]
+        mode = "jwt"
+        [[issuers]]
+        issuer = "https://a.example/"
+        audience = "chat"
+        jwks_url = "https://a.example/keys"
+        [[issuers]]
+        issuer = "https://b.example/"
+        secret = "hush"
+        previous_secret = "hush"
+    "#;
+    let config = load(Role::Standalone, file, &[], &[]).unwrap().config;
+    assert_eq!(config.issuers.len(), 2);
+    assert_eq!(config.issuers[0].audience.as_deref(), Some("chat"));
+    assert_eq!(config.issuers[1].secret.as_ref().unwrap().expose(), "hush");
+    let shown = config.to_toml_masked();
+    assert!(
+        !shown.contains("hush") && !format!("{config:?}").contains("hush"),
+        "{shown}"
+    );
+    let again = load(Role::Standalone, &shown, &[], &[]).unwrap().config;
+    assert_eq!(again.to_toml_masked(), shown);
+
+    let file = r#"
+        [[issuers]]
+        colour = 1
+        [[issuers]]
+        issuer = "a"
+        [[issuers]]
+        issuer = "a"
+        secret = 5
+        jwks_url = "https://u:hush@a"
+        public_keys = "no-such-file"
+    "#;
+    let errors = load(Role::Standalone, file, &[], &[("auth.issuer", "a")]).unwrap_err();
+    let expected = [
+        "issuers.0.colour",
+        "issuers.0.issuer",
+        "issuers.1",
+        "issuers.2.secret",
+        "issuers.2.public_keys",
+        "issuers.2.jwks_url",
+        "issuers.2",
+        "auth.issuer",
+    ];
+    assert_eq!(keys(&errors), expected, "{errors}");
+    assert!(!errors.to_string().contains("hush"), "{errors}");
 }

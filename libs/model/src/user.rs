@@ -76,7 +76,9 @@ pub struct User {
     pub permissions: Vec<String>,
     /// Claim `rooms`: names or patterns (`*` matches any run of characters).
     pub rooms: Vec<String>,
-    /// Unix seconds at which the identity ends, claim `exp`.
+    /// Other claims, by name: those that policies refer to. A list has several values.
+    pub claims: Vec<(String, Vec<String>)>,
+    /// Unix seconds at which the identity ends: claim `exp`, the leeway for clocks added.
     pub expires_at: Option<u64>,
 }
 

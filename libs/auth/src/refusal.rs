@@ -1,0 +1,100 @@
+use model::{ClientError, ErrorCode};
+
+/// Why a CONNECT is refused.
+#[derive(Copy, Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// There is no such namespace.
+    #[error("Invalid namespace")]
+    InvalidNamespace,
+    /// A token is needed and there is none.
+    #[error("Authentication required")]
+    AuthenticationRequired,
+    /// The token does not hold.
+    #[error("Invalid token")]
+    InvalidToken,
+    /// The token has expired.
+    #[error("Token expired")]
+    TokenExpired,
+    /// The identity may not enter this namespace.
+    #[error("Forbidden")]
+    Forbidden,
+    /// A service behind the edge does not answer.
+    #[error("Unavailable")]
+    Unavailable,
+}
+
+impl Refusal {
+    /// The message of the `connect_error`.
+    #[must_use]
+    pub fn message(self) -> &'static str {
+        match self {
+            Self::InvalidNamespace => "Invalid namespace",
+            Self::AuthenticationRequired => "Authentication required",
+            Self::InvalidToken => "Invalid token",
+            Self::TokenExpired => "Token expired",
+            Self::Forbidden => "Forbidden",
+            Self::Unavailable => "Unavailable",
+        }
+    }
+
+    /// The code that goes with it, if one does.
+    #[must_use]
+    pub fn code(self) -> Option<ErrorCode> {
+        match self {
+            Self::InvalidNamespace => None,
+            Self::AuthenticationRequired | Self::InvalidToken | Self::TokenExpired => {
+                Some(ErrorCode::Unauthorized)
+            }
+            Self::Forbidden => Some(ErrorCode::Forbidden),
+            Self::Unavailable => Some(ErrorCode::Unavailable),
+        }
+    }
+
+    /// The `data` of the `connect_error`, raw JSON.
+    #[must_use]
+    pub fn data(self) -> Option<&'static str> {
+        match self {
+            Self::InvalidNamespace => None,
+            Self::AuthenticationRequired | Self::InvalidToken | Self::TokenExpired => {
+                Some(r#"{"code":"UNAUTHORIZED"}"#)
+            }
+            Self::Forbidden => Some(r#"{"code":"FORBIDDEN"}"#),
+            Self::Unavailable => Some(r#"{"code":"UNAVAILABLE"}"#),
+        }
+    }
+
+    /// The same as the error of an event or of a request over HTTP.
+    #[must_use]
+    pub fn to_error(self) -> ClientError {
+        ClientError::new(self.code().unwrap_or(ErrorCode::NotFound), self.message())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_refusal_has_the_message_code_and_status_of_the_contract() {
+        for (refusal, message, code, status) in [
+            (
+                Refusal::AuthenticationRequired,
+                "Authentication required",
+                "UNAUTHORIZED",
+                401,
+            ),
+            (Refusal::InvalidToken, "Invalid token", "UNAUTHORIZED", 401),
+            (Refusal::TokenExpired, "Token expired", "UNAUTHORIZED", 401),
+            (Refusal::Forbidden, "Forbidden", "FORBIDDEN", 403),
+            (Refusal::Unavailable, "Unavailable", "UNAVAILABLE", 503),
+        ] {
+            assert_eq!(refusal.message(), message);
+            assert_eq!(refusal.to_string(), message);
+            assert_eq!(refusal.data().unwrap(), format!(r#"{{"code":"{code}"}}"#));
+            let error = refusal.to_error();
+            assert_eq!((error.code.as_str(), error.code.http_status()), (code, status));
+            assert_eq!(error.message, message);
+        }
+        assert_eq!(Refusal::InvalidNamespace.data(), None);
+    }
+}
