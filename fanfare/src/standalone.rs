@@ -41,12 +41,7 @@ pub(crate) async fn run(process: Process) -> anyhow::Result<()> {
 fn say_what_holds(config: &Config) {
     tracing::info!("standalone: everything is kept in memory and gone when the process ends");
     let auth = &config.auth;
-    let has_keys = auth.jwt_secret.is_some()
-        || auth.public_keys.is_some()
-        || auth.jwks_file.is_some()
-        || auth.jwks_url.is_some()
-        || !config.issuers.is_empty();
-    if !has_keys && auth.session_url.is_none() {
+    if !auth.has_keys() && config.issuers.is_empty() && auth.session_url.is_none() {
         tracing::info!("no JWT_SECRET: guests only, tokens are refused");
     }
 }

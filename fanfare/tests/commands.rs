@@ -115,12 +115,140 @@ fn a_token_carries_what_was_asked_for() {
     );
 }
 
+/// A key of the tests of tokens.
+fn key(name: &str) -> String {
+    format!("{}/../libs/auth/tests/keys/{name}", env!("CARGO_MANIFEST_DIR"))
+}
+
+#[test]
+fn a_token_is_signed_by_any_key_and_says_all_it_was_told_to() {
+    use jsonwebtoken::{Algorithm, DecodingKey, Validation};
+    for (name, flags, alg) in [
+        ("rsa", &[][..], Algorithm::RS256),
+        ("rsa", &["--alg", "RS512"], Algorithm::RS512),
+        ("rsa", &["--alg", "PS256"], Algorithm::PS256),
+        ("p256", &[], Algorithm::ES256),
+        ("p384", &[], Algorithm::ES384),
+        ("ed25519", &[], Algorithm::EdDSA),
+    ] {
+        let path = key(&format!("{name}.pem"));
+        let args = [
+            &[
+                "token",
+                "--sub",
+                "ada",
+                "--key",
+                &path,
+                "--kid",
+                "k",
+                "--issuer",
+                "us",
+                "--audience",
+                "chat",
+            ],
+            &["--claim", "team=red", "--claim", "levels=[1,2]", "--ttl", "1h"][..],
+            flags,
+        ]
+        .concat();
+        // A secret in the environment does not get in the way of a key.
+        let output = fanfare(&args, &[("JWT_SECRET", "a secret")]);
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        let pem = std::fs::read(key(&format!("{name}.pub.pem"))).unwrap();
+        let public = DecodingKey::from_ed_pem(&pem)
+            .or_else(|_| DecodingKey::from_ec_pem(&pem))
+            .or_else(|_| DecodingKey::from_rsa_pem(&pem))
+            .unwrap();
+        let mut validation = Validation::new(alg);
+        validation.set_audience(&["chat"]);
+        validation.set_issuer(&["us"]);
+        let token = text(&output.stdout).trim();
+        let token = jsonwebtoken::decode::<serde_json::Value>(token, &public, &validation).unwrap();
+        assert_eq!(token.header.kid.as_deref(), Some("k"));
+        assert_eq!(token.claims["team"], "red");
+        assert_eq!(token.claims["levels"], serde_json::json!([1, 2]));
+    }
+    let output = fanfare(
+        &["token", "--sub", "ada", "--alg", "HS512"],
+        &[("JWT_SECRET", "a secret")],
+    );
+    let head = jsonwebtoken::decode_header(text(&output.stdout).trim()).unwrap();
+    assert_eq!(head.alg, Algorithm::HS512);
+}
+
+#[test]
+fn keys_are_checked_and_never_shown() {
+    let weak = key("rsa-weak.pub.pem");
+    for (args, env, code, expected) in [
+        (
+            vec!["token", "--sub", "a", "--key", &key("rsa.pub.pem")],
+            vec![],
+            2,
+            "--key",
+        ),
+        (
+            vec!["token", "--sub", "a", "--key", "no-such-file"],
+            vec![],
+            2,
+            "no-such-file",
+        ),
+        (
+            vec!["token", "--sub", "a", "--key", &key("rsa.pem"), "--alg", "ES256"],
+            vec![],
+            2,
+            "--alg",
+        ),
+        (
+            vec!["token", "--sub", "a", "--key", &key("p256.pem"), "--alg", "ES384"],
+            vec![],
+            2,
+            "cannot sign",
+        ),
+        (
+            vec!["token", "--sub", "a", "--claim", "exp=0"],
+            vec![("JWT_SECRET", "hush")],
+            2,
+            "--claim",
+        ),
+        (
+            vec!["config", "check"],
+            vec![("FANFARE_AUTH__PUBLIC_KEYS", &*weak)],
+            2,
+            "auth.public_keys",
+        ),
+        (
+            vec!["config", "check"],
+            vec![("FANFARE_AUTH__JWKS_FILE", &*weak)],
+            2,
+            "auth.jwks_file",
+        ),
+        (
+            vec!["config", "check"],
+            vec![("JWT_SECRET", "hush")],
+            0,
+            "auth.jwt_secret",
+        ),
+    ] {
+        let output = fanfare(&args, &env);
+        let told = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{args:?}: {told}");
+        assert!(
+            told.contains(expected) && !told.contains("hush"),
+            "{args:?}: {told}"
+        );
+        assert!(
+            !told.contains("MI") && !text(&output.stdout).contains("hush"),
+            "{args:?}: {told}"
+        );
+    }
+}
+
 #[test]
 fn what_is_no_token_or_no_command_is_refused() {
     for args in [
         vec!["token", "--sub", "a\nb", "--secret", "s"],
         vec!["token", "--sub", "a", "--role", "king", "--secret", "s"],
         vec!["token", "--sub", "a"],
+        vec!["token", "--sub", "a", "--secret", "s", "--alg", "none"],
         vec!["token", "--sub", "a", "--secret", ""],
         vec!["dance"],
         // The cluster roles are not there yet, and nobody shall think they run.

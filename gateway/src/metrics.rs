@@ -10,7 +10,7 @@ use sio::engine::{CloseReason, HandshakeError};
 use crate::session::Refusal;
 
 /// Names an `event` label may have; every other event counts as `other`.
-const EVENTS: [&str; 18] = [
+const EVENTS: [&str; 19] = [
     "join-room",
     "leave-room",
     "message",
@@ -23,6 +23,7 @@ const EVENTS: [&str; 18] = [
     "subscribe",
     "markNotificationRead",
     "getOnlineUsers",
+    "refresh-token",
     "room-presence",
     "user-left",
     "user-online",

@@ -25,6 +25,11 @@ macro_rules! socket_io_client {
             }
 
             #[test]
+            fn identity() -> Result<()> {
+                with_server(|server| scenario(server, "identity", $mode))
+            }
+
+            #[test]
             fn rooms() -> Result<()> {
                 with_server(|server| scenario(server, "rooms", $mode))
             }

@@ -265,9 +265,7 @@ fn sources(config: &Config) -> Vec<Source<'_>> {
         jwks: issuer.jwks_file.as_deref(),
         url: issuer.jwks_url.as_deref(),
     });
-    let own = Some(own).filter(|own| {
-        own.secrets[0].is_some() || own.pem.is_some() || own.jwks.is_some() || own.url.is_some()
-    });
+    let own = auth.has_keys().then_some(own);
     own.into_iter().chain(others).collect()
 }
 

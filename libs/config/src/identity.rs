@@ -36,6 +36,17 @@ pub(crate) fn doubts(config: &Config) -> Vec<String> {
         .collect()
 }
 
+impl Auth {
+    /// Whether it names keys of tokens itself; `[[issuers]]` may name more.
+    #[must_use]
+    pub fn has_keys(&self) -> bool {
+        self.jwt_secret.is_some()
+            || self.public_keys.is_some()
+            || self.jwks_file.is_some()
+            || self.jwks_url.is_some()
+    }
+}
+
 impl Reader {
     pub(crate) fn auth(&mut self) -> Auth {
         let modes = [
@@ -65,11 +76,7 @@ impl Reader {
             timeout: self.duration("auth.timeout_ms", 10, 60_000),
             tls_ca: self.file("auth.tls_ca"),
         };
-        let has_keys = auth.jwt_secret.is_some()
-            || auth.public_keys.is_some()
-            || auth.jwks_file.is_some()
-            || auth.jwks_url.is_some()
-            || self.layers.find_value("issuers").is_ok();
+        let has_keys = auth.has_keys() || self.layers.find_value("issuers").is_ok();
         if needed && mode == AuthMode::Jwt && !has_keys {
             let what = "mode jwt needs keys: a secret (JWT_SECRET), auth.public_keys, auth.jwks_file, \
                 auth.jwks_url or [[issuers]]";

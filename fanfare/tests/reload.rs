@@ -1,0 +1,138 @@
+//! SIGHUP, as an operator would send it.
+#![allow(clippy::unwrap_used, missing_docs, reason = "tests")]
+
+use std::{
+    io::{BufRead, BufReader},
+    net::SocketAddr,
+    process::{Child, ChildStdout, Command, Stdio},
+    time::Duration,
+};
+
+use bench::client::{Reader, Writer, open};
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A standalone server with a configuration file. Dropping it kills it.
+struct Server {
+    child: Child,
+    file: tempfile::NamedTempFile,
+    addr: SocketAddr,
+    /// Kept open: it goes on to write.
+    _stdout: BufReader<ChildStdout>,
+}
+
+fn settings(secret: &str, public: &str) -> String {
+    format!(
+        "[gateway]\nlisten = \"127.0.0.1:0\"\n[admin]\nlisten = \"127.0.0.1:0\"\n\
+         [presence]\ngrpc_listen = \"127.0.0.1:0\"\n[fanout]\ngrpc_listen = \"127.0.0.1:0\"\n\
+         http_listen = \"127.0.0.1:0\"\n[auth]\nmode = \"jwt\"\njwt_secret = \"{secret}\"\n\
+         [rooms]\npublic = \"{public}\"\n"
+    )
+}
+
+impl Server {
+    fn start(content: &str) -> Self {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), content).unwrap();
+        let mut child = Command::new(env!("CARGO_BIN_EXE_fanfare"))
+            .arg("--config")
+            .arg(file.path())
+            .env_clear()
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut stdout = BufReader::new(child.stdout.take().unwrap());
+        let addr = loop {
+            let mut line = String::new();
+            assert_ne!(stdout.read_line(&mut line).unwrap(), 0, "it has ended");
+            if let Some(addr) = line.trim().strip_prefix("fanfare listening on http://") {
+                break addr.parse().unwrap();
+            }
+        };
+        Self {
+            child,
+            file,
+            addr,
+            _stdout: stdout,
+        }
+    }
+
+    fn hang_up(&self, content: &str) {
+        std::fs::write(self.file.path(), content).unwrap();
+        let pid = self.child.id().to_string();
+        assert!(
+            Command::new("kill")
+                .args(["-HUP", &pid])
+                .status()
+                .unwrap()
+                .success()
+        );
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn token(secret: &str) -> String {
+    let claims = serde_json::json!({ "sub": "ada" });
+    let key = jsonwebtoken::EncodingKey::from_secret(secret.as_bytes());
+    jsonwebtoken::encode(&jsonwebtoken::Header::default(), &claims, &key).unwrap()
+}
+
+/// What CONNECT is answered.
+async fn connect(server: &Server, secret: &str) -> (String, Reader, Writer) {
+    let (mut reader, mut writer) = open(server.addr).await.unwrap();
+    let connect = format!("40/chat,{{\"token\":\"{}\"}}", token(secret));
+    writer.text(&connect).await.unwrap();
+    let answer = reader.text().await.unwrap();
+    (answer, reader, writer)
+}
+
+/// Waits until a token signed with this secret is let in.
+async fn until_holds(server: &Server, secret: &str) {
+    let holds = async {
+        while !connect(server, secret).await.0.starts_with("40") {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, holds).await.unwrap();
+}
+
+async fn history(reader: &mut Reader, writer: &mut Writer) -> String {
+    writer
+        .text("42/chat,1[\"getMessages\",{\"roomId\":\"lobby\"}]")
+        .await
+        .unwrap();
+    loop {
+        let text = reader.text().await.unwrap();
+        if text.starts_with("43/chat,1") {
+            return text;
+        }
+    }
+}
+
+#[tokio::test]
+async fn sighup_takes_new_keys_and_policies_and_drops_nobody() {
+    let server = Server::start(&settings("first", ""));
+    let (answer, mut reader, mut writer) = connect(&server, "first").await;
+    assert!(answer.starts_with("40"), "{answer}");
+    assert!(history(&mut reader, &mut writer).await.contains("FORBIDDEN"));
+
+    server.hang_up(&settings("second", "lobby"));
+    until_holds(&server, "second").await;
+    assert!(connect(&server, "first").await.0.contains("Invalid token"));
+    let allowed = history(&mut reader, &mut writer).await;
+    assert!(allowed.contains(r#""status":"ok""#), "{allowed}");
+
+    // What does not hold changes nothing; the next one that does, does.
+    server.hang_up("[auth]\njwt_secret = \"third\"\ncolour = 1\n");
+    server.hang_up("no TOML");
+    server.hang_up(&settings("fourth", ""));
+    until_holds(&server, "fourth").await;
+    assert!(connect(&server, "third").await.0.contains("Invalid token"));
+    assert!(history(&mut reader, &mut writer).await.contains("FORBIDDEN"));
+}

@@ -1,0 +1,7 @@
+//! Who gets in, how long, and what they may do: a gateway, real sockets, tokens.
+#![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "tests")]
+
+mod doors;
+mod policies;
+mod refresh;
+mod stage;

@@ -1,0 +1,150 @@
+//! Who may use which rooms and send which events.
+
+use config::AuthMode;
+use serde_json::json;
+
+use crate::stage::{Client, start};
+
+#[tokio::test]
+async fn rooms_are_closed_unless_a_claim_or_a_policy_opens_them() {
+    let edge = start(|config| {
+        let chat = &mut config.namespaces[1];
+        chat.public_rooms = vec!["lobby-*".to_owned()];
+        chat.join_rooms = [
+            ("team-{claims.team}-*".to_owned(), vec!["user".to_owned()]),
+            (
+                "staff".to_owned(),
+                vec!["moderator".to_owned(), "permission:staff".to_owned()],
+            ),
+        ]
+        .into();
+    })
+    .await;
+    for (claims, allowed, denied) in [
+        (
+            json!({}),
+            &["lobby-1", "user:ada"][..],
+            &["team-red-1", "staff", "other", "user:bob", "*"][..],
+        ),
+        (
+            json!({ "team": "red" }),
+            &["team-red-1"],
+            &["team-blue-1", "team-red", "staff"],
+        ),
+        (
+            json!({ "team": ["red", "blue"] }),
+            &["team-red-1", "team-blue-1"],
+            &["team-green-1"],
+        ),
+        // A claim is no pattern.
+        (json!({ "team": "*" }), &["team-*-1"], &["team-red-1"]),
+        (json!({ "team": "" }), &[], &["team--1", "team-red-1"]),
+        (json!({ "team": "red", "role": "admin" }), &[], &["team-red-1"]),
+        (json!({ "role": "moderator" }), &["staff"], &[]),
+        (json!({ "permissions": ["staff"] }), &["staff"], &[]),
+        (
+            json!({ "rooms": ["other", "x-*"] }),
+            &["other", "x-1"],
+            &["others", "staff"],
+        ),
+        (
+            json!({ "rooms": ["*", "user:*"], "role": "admin" }),
+            &["other", "staff"],
+            &["user:bob"],
+        ),
+    ] {
+        let mut client = Client::join(&edge, &claims).await;
+        for room in allowed {
+            assert!(client.may_use(room).await, "{claims} {room}");
+        }
+        for room in denied {
+            for event in ["join-room", "getMessages", "typing", "markMessagesRead"] {
+                let payload = json!({ "roomId": room, "messageId": "m" });
+                assert_eq!(
+                    client.outcome(event, &payload).await,
+                    "FORBIDDEN",
+                    "{claims} {event} {room}"
+                );
+            }
+            let message = json!({ "roomId": room, "content": "x" });
+            assert_eq!(
+                client.outcome("message", &message).await,
+                "FORBIDDEN",
+                "{claims} {room}"
+            );
+        }
+    }
+    edge.stop().await;
+}
+
+#[tokio::test]
+async fn guests_use_public_rooms_alone_and_members_theirs() {
+    let edge = start(|config| {
+        config.auth.mode = AuthMode::Guest;
+        config.rooms.public = vec!["lobby".to_owned()];
+    })
+    .await;
+    let mut guest = Client::open(&edge).await;
+    assert!(guest.connect("/chat", &json!({})).await.starts_with("40"));
+    let mut ada = Client::join(&edge, &json!({})).await;
+    let room = |client: serde_json::Value| client["roomId"].as_str().unwrap().to_owned();
+    let own = room(
+        ada.ask("getOrCreateRoom", &json!({ "participants": ["bob"] }))
+            .await,
+    );
+    assert!(ada.may_use(&own).await && ada.may_use("lobby").await);
+    let of_guest = room(
+        guest
+            .ask("getOrCreateRoom", &json!({ "participants": ["ada"] }))
+            .await,
+    );
+    assert!(guest.may_use("lobby").await);
+    for name in [&own, &of_guest, "other"] {
+        assert!(!guest.may_use(name).await, "{name}");
+    }
+    let mut eve = Client::join(&edge, &json!({ "sub": "eve" })).await;
+    assert!(!eve.may_use(&own).await);
+    edge.stop().await;
+}
+
+#[tokio::test]
+async fn events_are_for_those_whom_the_policy_names() {
+    let edge = start(|config| {
+        config.rooms.public = vec!["*".to_owned()];
+        let chat = &mut config.namespaces[1];
+        chat.emit_listed_only = true;
+        chat.emit_roles = [
+            (
+                "getMessages".to_owned(),
+                vec!["user".to_owned(), "admin".to_owned()],
+            ),
+            ("announce".to_owned(), vec!["permission:announce".to_owned()]),
+        ]
+        .into();
+    })
+    .await;
+    for (claims, event, expected) in [
+        (json!({}), "getMessages", "ok"),
+        (json!({ "role": "guest" }), "getMessages", "FORBIDDEN"),
+        (json!({}), "message", "FORBIDDEN"),
+        (json!({ "role": "admin" }), "message", "FORBIDDEN"),
+        (json!({ "role": "admin" }), "announce", "FORBIDDEN"),
+        (json!({ "permissions": ["announce"] }), "announce", "NO_HANDLER"),
+        (json!({ "role": "admin" }), "room-presence", "FORBIDDEN"),
+    ] {
+        let mut client = Client::join(&edge, &claims).await;
+        let payload = json!({ "roomId": "r", "content": "x" });
+        assert_eq!(
+            client.outcome(event, &payload).await,
+            expected,
+            "{claims} {event}"
+        );
+        let refreshed = json!({ "token": crate::stage::token(&claims) });
+        assert_eq!(
+            client.outcome("refresh-token", &refreshed).await,
+            "ok",
+            "is about no event"
+        );
+    }
+    edge.stop().await;
+}
