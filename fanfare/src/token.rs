@@ -108,7 +108,13 @@ fn mint(token: &Token) -> Result<String, String> {
         header.kid.clone_from(&token.kid);
         encode(&header, &claims, &key).ok()
     });
-    signed.ok_or_else(|| "the key cannot sign; PKCS#8 in PEM is needed, for RSA PKCS#1 will do".to_owned())
+    signed.ok_or_else(|| match &token.key {
+        Some(path) => format!(
+            "--key {}: it cannot sign that; a private key is needed (PKCS#8)",
+            path.display()
+        ),
+        None => "--secret: it cannot sign".to_owned(),
+    })
 }
 
 fn key(token: &Token) -> Result<(EncodingKey, AlgorithmFamily), String> {

@@ -19,6 +19,9 @@ use tokio_rustls::rustls::{
 
 use crate::SetupError;
 
+/// Connections are kept shorter than Node does, which closes its idle ones after 5 s: a request must not meet that.
+const IDLE: Duration = Duration::from_secs(4);
+
 /// A pool of connections. Redirects are not followed: where a token goes is the operator's to say.
 #[derive(Clone)]
 pub(crate) struct Http {
@@ -54,7 +57,7 @@ impl Http {
         };
         let client = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(Duration::from_secs(30))
+            .pool_idle_timeout(IDLE)
             .build(connector.https_or_http().enable_http1().build());
         Ok(Self {
             client,

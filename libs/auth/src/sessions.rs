@@ -205,7 +205,12 @@ enum Failure {
 fn outcome(status: StatusCode, body: &[u8], wanted: &[String]) -> Result<(User, Duration), Failure> {
     match status {
         StatusCode::OK => {}
-        StatusCode::UNAUTHORIZED | StatusCode::NOT_FOUND | StatusCode::GONE => {
+        // What is about the token must not look like a failure: anybody could open the breaker with bad tokens.
+        StatusCode::BAD_REQUEST
+        | StatusCode::UNAUTHORIZED
+        | StatusCode::NOT_FOUND
+        | StatusCode::GONE
+        | StatusCode::UNPROCESSABLE_ENTITY => {
             return Err(Failure::Refused(Refusal::InvalidToken));
         }
         StatusCode::FORBIDDEN => return Err(Failure::Refused(Refusal::Forbidden)),
@@ -290,7 +295,9 @@ mod tests {
             (200, "", Err(Refusal::Unavailable)),
             (204, "", Err(Refusal::Unavailable)),
             (302, "", Err(Refusal::Unavailable)),
+            (400, "", Err(Refusal::InvalidToken)),
             (401, "", Err(Refusal::InvalidToken)),
+            (422, "", Err(Refusal::InvalidToken)),
             (404, "", Err(Refusal::InvalidToken)),
             (410, "", Err(Refusal::InvalidToken)),
             (403, "", Err(Refusal::Forbidden)),
