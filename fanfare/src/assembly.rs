@@ -119,6 +119,7 @@ impl Assembly {
             documents: Arc::new(MemoryDocuments::new()),
             links: Box::new(OneLink::new(deliveries)),
             cluster: None,
+            limiters: None,
             tasks: tasks.clone(),
             registry: registry.clone(),
         };

@@ -20,11 +20,14 @@ use bytes::Bytes;
 use config::{Config, RedisTopology};
 use delivery::tls::InternalTls;
 use lifecycle::Condition;
+use limits::{Limiters, rate_limiter::redis::RedisLimiters};
 use registry::{
     RegistryError,
     leases::Epochs,
     redis::{self, Redis, RedisConfig, Topology},
 };
+
+use tokio::sync::watch;
 
 use crate::process::Process;
 
@@ -113,29 +116,32 @@ async fn watch(health: &NatsHealth, condition: &Condition) {
     }
 }
 
+/// Limits that hold for all gateways together. A gateway does not wait for Redis: until it is there, and while it
+/// is away, each gateway counts by itself. `None` without a Redis.
+pub(crate) fn limiters(process: &Process) -> Option<Arc<dyn Limiters>> {
+    if process.config.redis.url.is_none() {
+        tracing::warn!("no redis.url (REDIS_URL): rate limits hold for each gateway by itself");
+        return None;
+    }
+    let (found, redis) = watch::channel(None);
+    let settings = redis_settings(&process.config.redis);
+    process.tasks.background("find redis", async move {
+        match redis::connect_waiting(&settings).await {
+            Ok(redis) => drop(found.send_replace(Some(redis))),
+            Err(error) => tracing::error!(%error, "rate limits hold for each gateway by itself"),
+        }
+    });
+    Some(Arc::new(RedisLimiters::new(redis)))
+}
+
 /// Connects to Redis, waiting as long as it takes. From then on `/readyz` says whether the connection stands.
 ///
 /// # Errors
 /// When waiting does not help: a setting that cannot be used.
 pub(crate) async fn redis(process: &Process) -> anyhow::Result<Redis> {
-    let config = &process.config.redis;
     let condition = process.readiness.condition("Redis");
     condition.missing("waiting for Redis");
-    let urls = config.url.as_ref().map(|url| url.expose().to_owned());
-    let settings = RedisConfig {
-        urls: urls.unwrap_or_default(),
-        topology: match config.topology {
-            RedisTopology::Single => Topology::Single,
-            RedisTopology::Cluster => Topology::Cluster,
-            RedisTopology::Sentinel => Topology::Sentinel {
-                master: config.sentinel_master.clone(),
-            },
-        },
-        ca: config.tls_ca.clone(),
-        client_certificate: config.tls_cert.clone().zip(config.tls_key.clone()),
-        ..RedisConfig::default()
-    };
-    let redis = redis::connect_waiting(&settings).await?;
+    let redis = redis::connect_waiting(&redis_settings(&process.config.redis)).await?;
     let watched = redis.clone();
     process.tasks.background("redis health", async move {
         loop {
@@ -148,6 +154,23 @@ pub(crate) async fn redis(process: &Process) -> anyhow::Result<Redis> {
         }
     });
     Ok(redis)
+}
+
+fn redis_settings(config: &config::Redis) -> RedisConfig {
+    let urls = config.url.as_ref().map(|url| url.expose().to_owned());
+    RedisConfig {
+        urls: urls.unwrap_or_default(),
+        topology: match config.topology {
+            RedisTopology::Single => Topology::Single,
+            RedisTopology::Cluster => Topology::Cluster,
+            RedisTopology::Sentinel => Topology::Sentinel {
+                master: config.sentinel_master.clone(),
+            },
+        },
+        ca: config.tls_ca.clone(),
+        client_certificate: config.tls_cert.clone().zip(config.tls_key.clone()),
+        ..RedisConfig::default()
+    }
 }
 
 /// Fencing epochs: the revisions of JetStream keys, which never go back, whatever Redis forgets.

@@ -98,6 +98,7 @@ async fn start(
     let bus = cluster::bus(process, &format!("gateway-{id}")).await?;
     let address = advertised(config, internal.local_addr()?)?;
     tracing::info!(%id, address, "gateway");
+    let limiters = cluster::limiters(process);
     let gateway = loop {
         let max_record = config.gateway.max_payload + RECORD_OVERHEAD;
         let (routes, links) = grpc::server(id.as_str(), config.bus.partitions, max_record);
@@ -110,6 +111,7 @@ async fn start(
                 address: address.clone(),
                 tls: tls.as_ref().map(InternalTls::client_config),
             }),
+            limiters: limiters.clone(),
             tasks: process.tasks.clone(),
             registry: process.registry.clone(),
         };

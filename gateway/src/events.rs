@@ -3,6 +3,7 @@
 mod access;
 mod handover;
 mod input;
+mod limited;
 mod messages;
 mod online;
 mod recovery;
@@ -33,6 +34,7 @@ use crate::{
     deliver::Deliverer,
     interest::InterestError,
     journal::Journal,
+    limits::EventLimits,
     metrics::Metrics,
     presence_feed::PresenceFeed,
     publish::Publisher,
@@ -61,6 +63,7 @@ pub(crate) struct Core {
     pub(crate) authenticator: Authenticator,
     pub(crate) expiries: Expiries,
     pub(crate) access: Access,
+    pub(crate) limits: EventLimits,
     pub(crate) typing: Typing,
     pub(crate) metrics: Arc<Metrics>,
     /// None where nothing outlives the process.
@@ -159,34 +162,7 @@ impl Application for Vocabulary {
             socket: Arc::clone(socket),
             ack: event.ack,
         };
-        let input = Input::new(event.args.first());
-        // Says who one is, which no policy of events is about.
-        if name == "refresh-token" {
-            return refresh::refresh(call, input);
-        }
-        let rules = self.core.access.rules();
-        let policy = rules.policy(socket.namespace());
-        if !policy.is_some_and(|policy| policy.may_emit(name, &socket.rights())) {
-            return call.fail(ClientError::new(
-                ErrorCode::Forbidden,
-                format!("You may not send {name:?}"),
-            ));
-        }
-        match name {
-            "join-room" => rooms::join(call, input),
-            "leave-room" => rooms::leave(call, input),
-            "getOrCreateRoom" => rooms::get_or_create(call, input),
-            "message" | "sendMessage" => messages::send(call, input),
-            "getMessages" => messages::history(call, input),
-            "markMessagesRead" => messages::mark_read(call, input),
-            "typing" => typing::typing(call, input),
-            "getOnlineUsers" => online::users(call, input),
-            "ping" => call.done(&json!({ "time": crate::now_ms() })),
-            _ => call.fail(ClientError::new(
-                ErrorCode::NoHandler,
-                format!("Nobody handles {name:?}"),
-            )),
-        }
+        call.limited(event, handle)
     }
 
     fn returned(&self, socket: &Arc<Socket>, returns: Returns, answer: Encoded) -> BoxFuture<'static, ()> {
@@ -210,6 +186,39 @@ impl Application for Vocabulary {
 
     fn disconnected(&self, socket: &Arc<Socket>, reason: CloseReason) {
         self.core.disconnected(socket, reason);
+    }
+}
+
+/// An event that is within the limits.
+fn handle(call: Call, event: &EventPacket) -> Step {
+    let name = event.name.as_str();
+    let input = Input::new(event.args.first());
+    // Says who one is, which no policy of events is about.
+    if name == "refresh-token" {
+        return refresh::refresh(call, input);
+    }
+    let rules = call.core.access.rules();
+    let policy = rules.policy(call.namespace());
+    if !policy.is_some_and(|policy| policy.may_emit(name, &call.socket.rights())) {
+        return call.fail(ClientError::new(
+            ErrorCode::Forbidden,
+            format!("You may not send {name:?}"),
+        ));
+    }
+    match name {
+        "join-room" => rooms::join(call, input),
+        "leave-room" => rooms::leave(call, input),
+        "getOrCreateRoom" => rooms::get_or_create(call, input),
+        "message" | "sendMessage" => messages::send(call, input),
+        "getMessages" => messages::history(call, input),
+        "markMessagesRead" => messages::mark_read(call, input),
+        "typing" => typing::typing(call, input),
+        "getOnlineUsers" => online::users(call, input),
+        "ping" => call.done(&json!({ "time": crate::now_ms() })),
+        _ => call.fail(ClientError::new(
+            ErrorCode::NoHandler,
+            format!("Nobody handles {name:?}"),
+        )),
     }
 }
 
@@ -259,9 +268,14 @@ impl Core {
 
     /// Tells a socket by event `error`.
     fn send_error(&self, socket: &Socket, error: &ClientError) {
+        self.tell(socket, "error", &to_json(error));
+    }
+
+    /// An event for this socket alone; `args` is raw JSON.
+    fn tell(&self, socket: &Socket, name: &str, args: &str) {
         let lane = self.journal.lane();
         let position = lane.position().filter(|_| socket.pid().is_some());
-        let event = socket.event("error", &to_json(error), &[], position.as_deref());
+        let event = socket.event(name, args, &[], position.as_deref());
         socket.conn().send(&event);
     }
 

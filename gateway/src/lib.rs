@@ -9,6 +9,7 @@ mod http;
 mod interest;
 mod internal;
 mod journal;
+mod limits;
 pub mod metrics;
 pub mod peers;
 mod presence_feed;
@@ -29,6 +30,7 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
+use ::limits::Limiters;
 use axum::Router;
 use bus::{Documents, EventLog, Signals, SignalsError, Subscription, subjects};
 use bytes::Bytes;
@@ -55,6 +57,7 @@ use crate::{
     events::{Core, Handover, Vocabulary},
     interest::Interest,
     journal::Journal,
+    limits::EventLimits,
     metrics::Metrics,
     peers::Peers,
     presence_feed::PresenceFeed,
@@ -85,6 +88,8 @@ pub struct Deps {
     pub links: Box<dyn Links>,
     /// The other gateways; `None` where there can be none.
     pub cluster: Option<Cluster>,
+    /// Counts what users may send at all gateways together; without, each gateway counts for itself.
+    pub limiters: Option<Arc<dyn Limiters>>,
     /// Runs its tasks.
     pub tasks: Tasks,
     /// Takes its metrics.
@@ -150,6 +155,7 @@ impl Gateway {
             documents,
             links,
             cluster,
+            limiters,
             tasks,
             registry,
         } = deps;
@@ -218,12 +224,14 @@ impl Gateway {
             authenticator,
             expiries: session::Expiries::default(),
             access: events::Access::new(config),
+            limits: EventLimits::new(&config.limits, limiters.as_deref(), &tasks),
             typing: events::Typing::new(tasks.clone()),
             metrics: Arc::clone(&metrics),
             store: store.clone(),
             replay,
             tasks: tasks.clone(),
         });
+        metrics.limits_alone.set(core.limits.are_alone().into());
         let handover = Handover::new(Arc::clone(&core), tasks.clone());
         tasks.background("session hand-over", async move { handover.answer(claims).await });
         let remains = store.map(|store| {
@@ -325,6 +333,7 @@ impl Gateway {
                 let now = Instant::now();
                 core.sweep(now);
                 core.put_expired_out(now_ms() / 1000);
+                core.metrics.limits_alone.set(core.limits.are_alone().into());
                 let old = engine.close_old(now);
                 core.metrics.sent_away("age", old);
             }

@@ -48,6 +48,8 @@ pub struct Metrics {
     forwards: IntCounterVec,
     recoveries: IntCounterVec,
     sent_away: IntCounterVec,
+    limited: IntCounterVec,
+    pub(crate) limits_alone: IntGauge,
     pub(crate) draining: IntGauge,
     pub(crate) left_behind: IntGauge,
 }
@@ -138,6 +140,17 @@ impl Metrics {
                 ),
                 &["why"],
             )?,
+            limited: IntCounterVec::new(
+                opts!(
+                    "fanfare_rate_limits_total",
+                    "What limits did, by limit (user, event, socket: events; address: handshakes and failed authentications) and outcome: near (a warning), refused, cut (connections of those who went on)"
+                ),
+                &["limit", "outcome"],
+            )?,
+            limits_alone: IntGauge::new(
+                "fanfare_rate_limits_alone",
+                "1 while limits that hold for all gateways are counted by this one alone, because Redis does not answer",
+            )?,
             draining: IntGauge::new("fanfare_draining", "1 while the gateway drains")?,
             left_behind: IntGauge::new(
                 "fanfare_sessions_away",
@@ -165,6 +178,8 @@ impl Metrics {
         registry.register(Box::new(metrics.forwards.clone()))?;
         registry.register(Box::new(metrics.recoveries.clone()))?;
         registry.register(Box::new(metrics.sent_away.clone()))?;
+        registry.register(Box::new(metrics.limited.clone()))?;
+        registry.register(Box::new(metrics.limits_alone.clone()))?;
         registry.register(Box::new(metrics.draining.clone()))?;
         registry.register(Box::new(metrics.left_behind.clone()))?;
         Ok(metrics)
@@ -225,6 +240,11 @@ impl Metrics {
         self.message_size
             .with_label_values(&["inbound"])
             .observe(size as f64);
+    }
+
+    /// `limit` is `user`, `event`, `socket` or `address`; `outcome` is `near`, `refused` or `cut`.
+    pub(crate) fn limited(&self, limit: &str, outcome: &str) {
+        self.limited.with_label_values(&[limit, outcome]).inc();
     }
 
     pub(crate) fn recovered(&self, result: &str) {

@@ -50,6 +50,7 @@ async fn start_with(config: Config) -> Bench {
         documents: Arc::new(MemoryDocuments::new()),
         links: Box::new(OneLink::new(deliveries)),
         cluster: None,
+        limiters: None,
         tasks: tasks.clone(),
         registry: prometheus::Registry::new(),
     };

@@ -37,7 +37,8 @@ pub(crate) struct Edge {
 impl Edge {
     /// `links`: what it takes for the workers.
     pub(crate) async fn start(links: Box<dyn Links>) -> Result<Self> {
-        let config = Config::for_tests(Role::Standalone);
+        let mut config = Config::for_tests(Role::Standalone);
+        config.limits.events = 0;
         let log = MemoryLog::new(MemoryLogConfig {
             partitions: config.bus.partitions,
             ..MemoryLogConfig::default()
@@ -49,6 +50,7 @@ impl Edge {
             documents: Arc::new(MemoryDocuments::new()),
             links,
             cluster: None,
+            limiters: None,
             tasks: tasks.clone(),
             registry: prometheus::Registry::new(),
         };

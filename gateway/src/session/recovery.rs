@@ -410,6 +410,7 @@ pub(crate) fn is_recoverable(reason: CloseReason) -> bool {
         CloseReason::ParseError
         | CloseReason::ClientNamespaceDisconnect
         | CloseReason::ServerNamespaceDisconnect
-        | CloseReason::ConnectTimeout => false,
+        | CloseReason::ConnectTimeout
+        | CloseReason::RateLimited => false,
     }
 }

@@ -17,7 +17,7 @@ use sio::{
 use smallvec::SmallVec;
 
 use super::{Arrived, Returns};
-use crate::{rooms::Room, transport::Conn, transport::server::push_random};
+use crate::{limits::Allowance, rooms::Room, transport::Conn, transport::server::push_random};
 
 /// A room and the member's slot in it.
 pub(crate) type Slot = (Arc<Room>, u32);
@@ -35,6 +35,8 @@ pub struct Socket {
     pid: Option<Arc<str>>,
     /// How it came over from another gateway, if it did.
     pub(crate) arrived: OnceLock<Arc<Arrived>>,
+    /// What it may still send.
+    pub(crate) allowance: OnceLock<Box<Allowance>>,
     /// Rooms it is in.
     pub(crate) rooms: Mutex<SmallVec<[Slot; 3]>>,
     returning: Mutex<Returning>,
@@ -67,6 +69,7 @@ impl Socket {
             conn,
             pid,
             arrived: OnceLock::new(),
+            allowance: OnceLock::new(),
             rooms: Mutex::default(),
             returning: Mutex::new(Returning::No),
         })
@@ -93,6 +96,7 @@ impl Socket {
             conn,
             pid,
             arrived: arrived.map(OnceLock::from).unwrap_or_default(),
+            allowance: OnceLock::new(),
             rooms: Mutex::default(),
             returning: Mutex::new(Returning::Yes),
         })

@@ -473,7 +473,7 @@ impl Driver {
 pub(super) fn has_last_words(reason: CloseReason) -> bool {
     matches!(
         reason,
-        CloseReason::ForcedServerClose | CloseReason::ServerNamespaceDisconnect
+        CloseReason::ForcedServerClose | CloseReason::ServerNamespaceDisconnect | CloseReason::RateLimited
     )
 }
 

@@ -39,6 +39,7 @@ async fn start(config: &Config, log: &MemoryLog, signals: &MemorySignals) -> Wir
             address: internal.local_addr().unwrap().to_string(),
             tls: None,
         }),
+        limiters: None,
         tasks: tasks.clone(),
         registry: prometheus::Registry::new(),
     };

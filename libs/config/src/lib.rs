@@ -147,6 +147,9 @@ sections! {
     Limits {
         events: u32,
         window: Duration,
+        by_event: Vec<(String, u32)>,
+        events_per_socket: u32,
+        cut_after: u32,
         connections_per_ip: u32,
         connections_per_user: u32,
         handshakes_per_second: u32,

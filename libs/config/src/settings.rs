@@ -239,7 +239,7 @@ pub const SETTINGS: &[Setting] = &[
         ..setting(
             "redis.url",
             "",
-            "Redis servers, comma-separated; required in fanout and presence, which alone use it",
+            "Redis servers, comma-separated; required in fanout and presence; in gateway for limits that hold across the cluster",
         )
     },
     setting(
@@ -382,12 +382,27 @@ pub const SETTINGS: &[Setting] = &[
         secret: true,
         ..setting("api.key", "", "Key of the Publisher and Presence APIs")
     },
-    reserved(
+    setting(
         "limits.events",
         "100",
         "Events a user may send per window, across the cluster; 0 for no limit",
     ),
-    reserved("limits.window_seconds", "60", "The window in seconds, 1 to 86400"),
+    setting("limits.window_seconds", "60", "The window in seconds, 1 to 86400"),
+    setting(
+        "limits.by_event",
+        "",
+        "Events with a limit of their own, which do not count against limits.events: name=events a window, comma-separated; name=0 for no limit",
+    ),
+    setting(
+        "limits.events_per_socket",
+        "0",
+        "Events a socket may send per window, whatever they are; 0 for no limit",
+    ),
+    setting(
+        "limits.cut_after",
+        "1000",
+        "A socket's connection is cut after so many refused events in a window; 0 for never",
+    ),
     reserved(
         "limits.connections_per_ip",
         "0",

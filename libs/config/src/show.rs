@@ -131,6 +131,16 @@ impl Config {
             "api.key" => secret(self.api.key.as_ref()),
             "limits.events" => number(limits.events),
             "limits.window_seconds" => number(limits.window.as_secs()),
+            "limits.by_event" => {
+                let events = limits.by_event.iter();
+                list(
+                    &events
+                        .map(|(name, count)| format!("{name}={count}"))
+                        .collect::<Vec<_>>(),
+                )
+            }
+            "limits.events_per_socket" => number(limits.events_per_socket),
+            "limits.cut_after" => number(limits.cut_after),
             "limits.connections_per_ip" => number(limits.connections_per_ip),
             "limits.connections_per_user" => number(limits.connections_per_user),
             "limits.handshakes_per_second" => number(limits.handshakes_per_second),

@@ -294,6 +294,8 @@ fn every_setting_can_be_set_by_its_variable_and_is_shown() {
             "auth.cookie" | "auth.query" => "token",
             "auth.jwt_previous_secret" => "hush",
             "grpc.tls_server_name" => "roles.example",
+            "gateway.trusted_proxies" => "10.0.0.0/8",
+            "limits.by_event" => "typing=600",
             key if key.contains(".tls_") => FILE,
             _ => "https://a.example/x",
         };
@@ -315,6 +317,27 @@ fn every_setting_can_be_set_by_its_variable_and_is_shown() {
         let config = load(Role::Standalone, "", &env, &[]).unwrap().config;
         let expected = if setting.secret { "********" } else { value };
         assert_eq!(shown(&config, setting.key), expected, "{variable}");
+    }
+}
+
+#[test]
+fn limits_of_events_are_names_and_numbers() {
+    let by_event = |value: &str| {
+        let env = [("FANFARE_LIMITS__BY_EVENT", value)];
+        load(Role::Standalone, "", &env, &[])
+    };
+    let limits = by_event("typing=600, chat:message = 20,a=b=0")
+        .unwrap()
+        .config
+        .limits;
+    let own = |event: &str, count| (event.to_owned(), count);
+    assert_eq!(
+        limits.by_event,
+        [own("typing", 600), own("chat:message", 20), own("a=b", 0)]
+    );
+    assert_eq!((limits.events, limits.window.as_secs()), (100, 60));
+    for bad in ["typing", "=5", "typing=-1", "typing=many", "typing=1,typing=2"] {
+        assert_eq!(keys(&by_event(bad).unwrap_err()), ["limits.by_event"], "{bad}");
     }
 }
 

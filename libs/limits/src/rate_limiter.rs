@@ -5,12 +5,13 @@
 //! allowed at most `events + t × events / window`: twice the limit in the worst window, the limit on the long run.
 //! There are no windows that begin and end for all at once, and a key costs one number.
 
-use std::{error::Error, time::Duration};
+use std::{error::Error, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 
 pub mod conformance;
 pub mod memory;
+pub mod redis;
 
 /// Port of a rate limit: one limit, held for every key by itself.
 ///
@@ -27,7 +28,22 @@ pub trait RateLimiter: Send + Sync + 'static {
     /// # Errors
     /// [`LimitsError::TooCostly`] when `cost` is more than the limit, so that waiting would not help;
     /// [`LimitsError::Unavailable`] when the engine cannot be asked.
-    async fn check(&self, key: &str, cost: u32) -> Result<Decision, LimitsError>;
+    async fn check(&self, key: &str, cost: u32) -> Result<Decision, LimitsError> {
+        Ok(self.lease(key, cost, 0).await?.decision)
+    }
+
+    /// As [`RateLimiter::check`], and when that is allowed spends up to `spare` more, for the caller to use without
+    /// asking: at most a quarter of what would be left, so that nobody sits on what others are short of.
+    ///
+    /// # Errors
+    /// As `check`.
+    async fn lease(&self, key: &str, cost: u32, spare: u32) -> Result<Lease, LimitsError>;
+
+    /// Takes `count` back that was spent and not used.
+    ///
+    /// # Errors
+    /// [`LimitsError::Unavailable`]: it is then lost until it comes back with time.
+    async fn give_back(&self, key: &str, count: u32) -> Result<(), LimitsError>;
 
     /// [`RateLimiter::check`] without a future, for paths where that would cost; `None`, with nothing spent, when this
     /// engine would have to wait.
@@ -59,6 +75,21 @@ pub struct Decision {
     pub retry_after: Duration,
     /// When the key would have its full limit back if nobody spends.
     pub reset_in: Duration,
+}
+
+/// What was spent ahead, beside the answer to the check.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub struct Lease {
+    /// The answer; what is left does not count `spare` any more.
+    pub decision: Decision,
+    /// So much was spent for later use.
+    pub spare: u32,
+}
+
+/// Limiters that share what they count with other processes.
+pub trait Limiters: Send + Sync {
+    /// The limiter that every process gets by this name, whatever limit each has configured.
+    fn limiter(&self, name: &str, limit: Limit) -> Arc<dyn RateLimiter>;
 }
 
 /// Why there is no decision.

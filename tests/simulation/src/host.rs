@@ -73,6 +73,7 @@ impl Host {
                     address: String::new(),
                     tls: None,
                 }),
+                limiters: None,
                 tasks: tasks.clone(),
                 registry: Registry::new(),
             };

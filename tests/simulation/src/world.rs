@@ -81,6 +81,8 @@ impl Shape {
         config.gateway.ping_interval = self.ping;
         config.gateway.ping_timeout = self.ping;
         config.gateway.interest_linger = self.linger;
+        // Clients send as fast as they can.
+        config.limits.events = 0;
         config.auth.jwt_secret = Some(SECRET.to_owned().into());
         config
     }

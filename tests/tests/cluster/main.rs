@@ -5,6 +5,7 @@ mod balancer;
 mod everybody;
 mod interest;
 mod joins;
+mod limits;
 mod presence;
 mod start;
 

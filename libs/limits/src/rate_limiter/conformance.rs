@@ -37,6 +37,8 @@ pub async fn all(stage: &dyn Stage) {
     a_race_spends_the_limit_once(stage).await;
     what_was_spent_comes_back_evenly(stage).await;
     waiting_as_told_is_enough(stage).await;
+    a_lease_leaves_the_others_most(stage).await;
+    what_is_given_back_can_be_spent(stage).await;
     the_largest_limit_holds(stage).await;
 }
 
@@ -164,6 +166,37 @@ async fn waiting_as_told_is_enough(stage: &dyn Stage) {
     let decision = check(&limiter, "a", 0).await;
     stage.pass(decision.reset_in).await;
     assert_eq!(check(&limiter, "a", 0).await.remaining, 4);
+}
+
+async fn a_lease_leaves_the_others_most(stage: &dyn Stage) {
+    let limiter = limiter(stage, 20, LONG).await;
+    let lease = limiter.lease("a", 4, 3).await.unwrap();
+    assert!(lease.decision.allowed);
+    assert_eq!((lease.spare, lease.decision.remaining), (3, 13));
+    let lease = limiter.lease("a", 1, 20).await.unwrap();
+    assert_eq!((lease.spare, lease.decision.remaining), (3, 9), "a quarter of 12");
+    let lease = limiter.lease("a", 0, 20).await.unwrap();
+    assert_eq!((lease.spare, lease.decision.remaining), (2, 7));
+    let refused = limiter.lease("a", 8, 20).await.unwrap();
+    assert!(!refused.decision.allowed);
+    assert_eq!((refused.spare, refused.decision.remaining), (0, 7));
+    let lease = limiter.lease("a", 7, 20).await.unwrap();
+    assert_eq!((lease.spare, lease.decision.remaining), (0, 0));
+}
+
+async fn what_is_given_back_can_be_spent(stage: &dyn Stage) {
+    let limiter = limiter(stage, 10, LONG).await;
+    limiter.give_back("a", 3).await.unwrap();
+    assert_eq!(
+        check(&limiter, "a", 10).await.remaining,
+        0,
+        "nobody gets more than all"
+    );
+    limiter.give_back("a", 4).await.unwrap();
+    assert_eq!(check(&limiter, "a", 0).await.remaining, 4);
+    assert!(check(&limiter, "a", 4).await.allowed);
+    limiter.give_back("a", 100).await.unwrap();
+    assert_eq!(check(&limiter, "a", 10).await.remaining, 0);
 }
 
 async fn the_largest_limit_holds(stage: &dyn Stage) {

@@ -10,7 +10,7 @@ use std::{
 use async_trait::async_trait;
 use parking_lot::Mutex;
 
-use super::{Decision, Limit, LimitsError, RateLimiter};
+use super::{Decision, Lease, Limit, LimitsError, RateLimiter};
 
 /// Time since a moment of the clock's own choice. A clock that goes back counts as one that stands still.
 pub type Clock = Arc<dyn Fn() -> Duration + Send + Sync>;
@@ -70,15 +70,15 @@ impl MemoryLimiter {
         self.keys.lock().full_at.len()
     }
 
-    fn check_now(&self, key: &str, cost: u32) -> Result<Decision, LimitsError> {
+    fn lease_now(&self, key: &str, cost: u32, spare: u32) -> Result<Lease, LimitsError> {
         let limit = self.limit.events;
         if cost > limit {
             return Err(LimitsError::TooCostly { cost, limit });
         }
-        Ok(self.decide(key, cost))
+        Ok(self.decide(key, cost, spare))
     }
 
-    fn decide(&self, key: &str, cost: u32) -> Decision {
+    fn decide(&self, key: &str, cost: u32, spare: u32) -> Lease {
         let event = self.limit.window.as_nanos();
         let events = Ticks::from(self.limit.events);
         let whole = event * events;
@@ -92,7 +92,11 @@ impl MemoryLimiter {
         let before = known.as_deref().map_or(now, |full_at| now.max(*full_at));
         let after = before + event * Ticks::from(cost);
         let allowed = after - now <= whole;
-        let full_at = if allowed { after } else { before };
+        let mut full_at = if allowed { after } else { before };
+        let left =
+            |full_at: Ticks| u32::try_from((whole - (full_at - now)) / event).unwrap_or(self.limit.events);
+        let spare = if allowed { spare.min(left(full_at) / 4) } else { 0 };
+        full_at += event * Ticks::from(spare);
         match known {
             Some(known) => *known = full_at,
             None if full_at > now => {
@@ -108,28 +112,37 @@ impl MemoryLimiter {
         }
 
         let nanos = |ticks: Ticks| duration(ticks.div_ceil(events));
-        Decision {
+        let decision = Decision {
             allowed,
             limit: self.limit.events,
-            remaining: u32::try_from((whole - (full_at - now)) / event).unwrap_or(self.limit.events),
+            remaining: left(full_at),
             retry_after: if allowed {
                 Duration::ZERO
             } else {
                 nanos(after - now - whole)
             },
             reset_in: nanos(full_at - now),
-        }
+        };
+        Lease { decision, spare }
     }
 }
 
 #[async_trait]
 impl RateLimiter for MemoryLimiter {
-    async fn check(&self, key: &str, cost: u32) -> Result<Decision, LimitsError> {
-        self.check_now(key, cost)
+    async fn lease(&self, key: &str, cost: u32, spare: u32) -> Result<Lease, LimitsError> {
+        self.lease_now(key, cost, spare)
+    }
+
+    async fn give_back(&self, key: &str, count: u32) -> Result<(), LimitsError> {
+        if let Some(full_at) = self.keys.lock().full_at.get_mut(key) {
+            let back = self.limit.window.as_nanos() * Ticks::from(count);
+            *full_at = full_at.saturating_sub(back);
+        }
+        Ok(())
     }
 
     fn try_check(&self, key: &str, cost: u32) -> Option<Result<Decision, LimitsError>> {
-        Some(self.check_now(key, cost))
+        Some(self.lease_now(key, cost, 0).map(|lease| lease.decision))
     }
 }
 

@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-/// The keys of leases, checkpoints and interest snapshots. What stands in braces decides the slot in a cluster: keys
+/// The keys of leases, checkpoints, interest snapshots and rate limits. What stands in braces decides the slot in a cluster: keys
 /// that one script touches have it in common.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Keys {
@@ -38,6 +38,14 @@ impl Keys {
     pub fn interest(&self, partition: u16) -> String {
         format!("{}:{{p{partition}}}:interest", self.prefix)
     }
+
+    /// What somebody has spent of the limit `name`. Both may hold any characters: with the length of the name no two
+    /// pairs have the same key. Scripts touch one such key at a time, so it does not matter that braces may decide
+    /// its slot.
+    #[must_use]
+    pub fn limit(&self, name: &str, somebody: &str) -> String {
+        format!("{}:limit:{}:{name}:{somebody}", self.prefix, name.len())
+    }
 }
 
 #[cfg(test)]
@@ -52,5 +60,7 @@ mod tests {
         assert_eq!(keys.checkpoint(3), "fanfare:{p3}:checkpoint");
         assert_eq!(keys.interest(65535), "fanfare:{p65535}:interest");
         assert_eq!(Keys::new("a:b").checkpoint(0), "a:b:{p0}:checkpoint");
+        assert_eq!(keys.limit("events", "a:{b}"), "fanfare:limit:6:events:a:{b}");
+        assert_ne!(keys.limit("a", "b:c"), keys.limit("a:b", "c"));
     }
 }

@@ -27,6 +27,8 @@ pub enum CloseReason {
     SlowConsumer,
     /// A message over the maximum payload; ours.
     TooLarge,
+    /// The client goes on over its limits; ours.
+    RateLimited,
 }
 
 impl CloseReason {
@@ -46,6 +48,7 @@ impl CloseReason {
             Self::ConnectTimeout => "connect timeout",
             Self::SlowConsumer => "slow consumer",
             Self::TooLarge => "payload too large",
+            Self::RateLimited => "rate limited",
         }
     }
 }

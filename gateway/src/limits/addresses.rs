@@ -1,0 +1,245 @@
+//! What one address may do: handshakes, failed authentications, connections; and what one user may: connections.
+
+use std::{
+    collections::HashMap,
+    net::{IpAddr, Ipv6Addr},
+    num::NonZeroUsize,
+    sync::Arc,
+    time::Duration,
+};
+
+use ::limits::{
+    Limit, RateLimiter,
+    rate_limiter::memory::{MemoryLimiter, system_clock},
+};
+use parking_lot::Mutex;
+use smallvec::SmallVec;
+
+use crate::session::Socket;
+
+const MINUTE: Duration = Duration::from_secs(60);
+/// So many addresses are remembered; more push out those that have done least.
+const ADDRESSES: NonZeroUsize = NonZeroUsize::MIN.saturating_add(65_535);
+/// Whoever has all the connections it may have is told to return after that.
+const FULL: Duration = Duration::from_secs(5);
+
+/// The limits of addresses and of users' connections at this gateway.
+pub(crate) struct Addresses {
+    handshakes: Option<MemoryLimiter>,
+    failures: Option<MemoryLimiter>,
+    max_connections: usize,
+    connections: Arc<Mutex<HashMap<IpAddr, usize>>>,
+}
+
+/// A connection counted for its address, until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Place {
+    address: IpAddr,
+    connections: Arc<Mutex<HashMap<IpAddr, usize>>>,
+}
+
+impl Addresses {
+    pub(crate) fn new(config: &config::Limits) -> Self {
+        let limiter = |count| {
+            let limit = Limit::new(count, MINUTE)?;
+            Some(MemoryLimiter::new(limit, ADDRESSES, system_clock()))
+        };
+        Self {
+            handshakes: limiter(config.handshakes_per_ip),
+            failures: limiter(config.auth_failures_per_ip),
+            max_connections: config.connections_per_ip as usize,
+            connections: Arc::default(),
+        }
+    }
+
+    /// A handshake from `ip`: the place of its connection, if places are counted.
+    ///
+    /// # Errors
+    /// When to come back: it has too many connections, handshakes or failed authentications behind it.
+    pub(crate) fn handshake(&self, ip: IpAddr) -> Result<Option<Place>, Duration> {
+        let address = whose(ip);
+        self.may_authenticate(ip)?;
+        let place = self.place(address)?;
+        check(self.handshakes.as_ref(), address, 1)?;
+        Ok(place)
+    }
+
+    /// Whether somebody at `ip` may say who it is.
+    ///
+    /// # Errors
+    /// When to come back: too much of what was said was wrong.
+    pub(crate) fn may_authenticate(&self, ip: IpAddr) -> Result<(), Duration> {
+        let failures = self.failures.as_ref();
+        let Some(Ok(decision)) = failures.and_then(|failures| failures.try_check(&key(whose(ip)), 0)) else {
+            return Ok(());
+        };
+        if decision.remaining > 0 {
+            return Ok(());
+        }
+        // When all have come back after so long, one has after this.
+        let one = MINUTE / decision.limit;
+        let whole = one * (decision.limit - 1);
+        Err(decision.reset_in.saturating_sub(whole))
+    }
+
+    /// An authentication from `ip` has failed.
+    pub(crate) fn failed(&self, ip: IpAddr) {
+        let _ = check(self.failures.as_ref(), whose(ip), 1);
+    }
+
+    fn place(&self, address: IpAddr) -> Result<Option<Place>, Duration> {
+        if self.max_connections == 0 {
+            return Ok(None);
+        }
+        let mut connections = self.connections.lock();
+        let count = connections.entry(address).or_default();
+        if *count >= self.max_connections {
+            return Err(FULL);
+        }
+        *count += 1;
+        Ok(Some(Place {
+            address,
+            connections: Arc::clone(&self.connections),
+        }))
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut connections = self.connections.lock();
+        if let Some(count) = connections.get_mut(&self.address) {
+            *count -= 1;
+            if *count == 0 {
+                connections.remove(&self.address);
+            }
+        }
+    }
+}
+
+fn check(limiter: Option<&MemoryLimiter>, address: IpAddr, cost: u32) -> Result<(), Duration> {
+    let decision = limiter.and_then(|limiter| limiter.try_check(&key(address), cost));
+    match decision {
+        Some(Ok(decision)) if !decision.allowed => Err(decision.retry_after),
+        // In memory nothing is ever away.
+        Some(Ok(_) | Err(_)) | None => Ok(()),
+    }
+}
+
+fn key(address: IpAddr) -> String {
+    address.to_string()
+}
+
+/// Who has one address of IPv6 has the 2^64 of its network.
+fn whose(ip: IpAddr) -> IpAddr {
+    match ip.to_canonical() {
+        IpAddr::V4(ip) => ip.into(),
+        IpAddr::V6(ip) => Ipv6Addr::from_bits(ip.to_bits() >> 64 << 64).into(),
+    }
+}
+
+/// Which connections users have here, where that is limited.
+pub(crate) struct UserConnections {
+    max: usize,
+    users: Mutex<HashMap<Box<str>, Sockets>>,
+}
+
+/// A user's sockets, each by its own place in memory and its connection's: the sockets of a connection share it.
+type Sockets = SmallVec<[(usize, usize); 2]>;
+
+impl UserConnections {
+    pub(crate) fn new(config: &config::Limits) -> Self {
+        Self {
+            max: config.connections_per_user as usize,
+            users: Mutex::default(),
+        }
+    }
+
+    /// Counts a socket's connection; `false`, and nothing is counted, when its user has too many others.
+    pub(crate) fn enter(&self, socket: &Arc<Socket>) -> bool {
+        self.count(socket, self.max)
+    }
+
+    /// Counts the connection of a socket that was here before and has come back.
+    pub(crate) fn come_back(&self, socket: &Arc<Socket>) {
+        self.count(socket, usize::MAX);
+    }
+
+    fn count(&self, socket: &Arc<Socket>, max: usize) -> bool {
+        if self.max == 0 {
+            return true;
+        }
+        let (own, conn) = places(socket);
+        let mut users = self.users.lock();
+        let sockets = users.entry(socket.user().id.as_str().into()).or_default();
+        let mut conns: SmallVec<[usize; 8]> = sockets.iter().map(|(_, conn)| *conn).collect();
+        conns.sort_unstable();
+        conns.dedup();
+        let enters = conns.len() < max || conns.contains(&conn);
+        if enters {
+            sockets.push((own, conn));
+        }
+        enters
+    }
+
+    /// The socket is gone, whether it was counted or not.
+    pub(crate) fn leave(&self, socket: &Arc<Socket>) {
+        if self.max == 0 {
+            return;
+        }
+        let (own, _) = places(socket);
+        let id = socket.user().id.as_str();
+        let mut users = self.users.lock();
+        if let Some(sockets) = users.get_mut(id) {
+            sockets.retain(|(other, _)| *other != own);
+            if sockets.is_empty() {
+                users.remove(id);
+            }
+        }
+    }
+}
+
+fn places(socket: &Arc<Socket>) -> (usize, usize) {
+    (Arc::as_ptr(socket).addr(), Arc::as_ptr(socket.conn()).addr())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn an_address_of_ipv6_is_its_network() {
+        assert_eq!(whose(ip("2001:db8:1:2:3:4:5:6")), ip("2001:db8:1:2::"));
+        assert_eq!(whose(ip("::ffff:1.2.3.4")), ip("1.2.3.4"));
+    }
+
+    #[test]
+    fn a_place_is_free_again_when_it_is_left() {
+        let mut config = config::Config::for_tests(config::Role::Standalone).limits;
+        config.connections_per_ip = 2;
+        let addresses = Addresses::new(&config);
+        let (one, _two) = (addresses.handshake(ip("::1")), addresses.handshake(ip("::1")));
+        assert_eq!(addresses.handshake(ip("::1")).unwrap_err(), FULL);
+        assert!(addresses.handshake(ip("1.2.3.4")).is_ok());
+        drop(one);
+        assert!(addresses.handshake(ip("::1")).is_ok());
+    }
+
+    #[test]
+    fn who_fails_too_often_is_asked_no_more() {
+        let mut config = config::Config::for_tests(config::Role::Standalone).limits;
+        config.auth_failures_per_ip = 3;
+        let addresses = Addresses::new(&config);
+        for _ in 0..3 {
+            assert_eq!(addresses.may_authenticate(ip("::1")), Ok(()));
+            addresses.failed(ip("::1"));
+        }
+        let wait = addresses.may_authenticate(ip("::1")).unwrap_err();
+        assert!(wait > Duration::from_secs(15) && wait <= Duration::from_secs(20), "{wait:?}");
+        assert!(addresses.handshake(ip("::1")).is_err());
+        assert!(addresses.handshake(ip("1.2.3.4")).is_ok());
+    }
+}

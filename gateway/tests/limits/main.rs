@@ -1,0 +1,17 @@
+//! Limits as clients of one gateway meet them.
+#![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "tests")]
+
+mod client;
+mod events;
+mod stage;
+
+use config::{Config, Role};
+use stage::start;
+
+/// No limit but those that a test sets.
+fn config(change: impl FnOnce(&mut Config)) -> Config {
+    let mut config = Config::for_tests(Role::Standalone);
+    config.limits.events = 0;
+    change(&mut config);
+    config
+}
