@@ -10,7 +10,7 @@ use std::{io::Write, net::Ipv4Addr, str::FromStr, sync::Arc, time::Duration};
 
 use futures_util::future::BoxFuture;
 use gateway::{
-    HttpOptions, Mount,
+    HttpOptions, Mount, Proxies,
     metrics::Metrics,
     session::{Admission, Application, Connect, EventPacket, Refusal, Returns, Socket, SocketServer},
     transport::{Conn, EngineHandler, EngineOptions, EngineServer, Message, Step},
@@ -161,6 +161,7 @@ async fn main() -> Result<(), Error> {
     let http = HttpOptions {
         handshake_timeout: Duration::from_secs(10),
         max_header_bytes: 16_384,
+        proxies: Proxies::default(),
     };
     let stop = CancellationToken::new();
     gateway::serve(listener, mounts, http, axum::Router::new(), &tasks, stop).await;

@@ -12,7 +12,7 @@ mod returning;
 mod rooms;
 mod typing;
 
-use std::sync::Arc;
+use std::{future::ready, sync::Arc};
 
 use bus::{Documents, Signals};
 use futures_util::future::BoxFuture;
@@ -34,7 +34,7 @@ use crate::{
     deliver::Deliverer,
     interest::InterestError,
     journal::Journal,
-    limits::EventLimits,
+    limits::{Addresses, EventLimits, UserConnections},
     metrics::Metrics,
     presence_feed::PresenceFeed,
     publish::Publisher,
@@ -64,6 +64,8 @@ pub(crate) struct Core {
     pub(crate) expiries: Expiries,
     pub(crate) access: Access,
     pub(crate) limits: EventLimits,
+    pub(crate) addresses: Arc<Addresses>,
+    pub(crate) user_connections: UserConnections,
     pub(crate) typing: Typing,
     pub(crate) metrics: Arc<Metrics>,
     /// None where nothing outlives the process.
@@ -125,6 +127,9 @@ impl Application for Vocabulary {
 
     fn connected(&self, socket: &Arc<Socket>, answer: Encoded) -> BoxFuture<'static, Result<(), Refusal>> {
         let core = Arc::clone(&self.core);
+        if !core.user_connections.enter(socket) {
+            return Box::pin(ready(Err(Refusal::TooManyConnections)));
+        }
         let rooms = [
             RoomName::all(),
             RoomName::of_user(socket.user().id.as_str()),
@@ -166,6 +171,7 @@ impl Application for Vocabulary {
     }
 
     fn returned(&self, socket: &Arc<Socket>, returns: Returns, answer: Encoded) -> BoxFuture<'static, ()> {
+        self.core.user_connections.come_back(socket);
         let (core, socket) = (Arc::clone(&self.core), Arc::clone(socket));
         let (done, ended) = oneshot::channel::<()>();
         // Goes on when the connection ends: what was taken from elsewhere must arrive.
@@ -185,6 +191,7 @@ impl Application for Vocabulary {
     }
 
     fn disconnected(&self, socket: &Arc<Socket>, reason: CloseReason) {
+        self.core.user_connections.leave(socket);
         self.core.disconnected(socket, reason);
     }
 }
@@ -253,11 +260,18 @@ impl Core {
             return Err(Refusal::InvalidNamespace);
         }
         let handshake = request.conn.handshake();
+        if let Err(after) = self.addresses.may_authenticate(handshake.ip) {
+            return Err(Refusal::TooManyFailures(limited::seconds(after)));
+        }
         let auth = request.auth.as_deref();
         let identified = self
             .authenticator
             .authenticate(auth, &handshake.shown, handshake.ip);
-        let user = identified.await?;
+        let user = identified.await.inspect_err(|refusal| {
+            if refusal.code() == Some(ErrorCode::Unauthorized) {
+                self.addresses.failed(handshake.ip);
+            }
+        })?;
         let rules = self.access.rules();
         match rules.policy(&request.namespace) {
             Some(policy) if policy.admits(user.role) => Ok(user),

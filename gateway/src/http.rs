@@ -20,7 +20,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
-use crate::transport::EngineServer;
+use crate::{proxies::Proxies, transport::EngineServer};
 
 /// Settings of the public listener.
 #[derive(Clone, Debug)]
@@ -29,6 +29,8 @@ pub struct HttpOptions {
     pub handshake_timeout: Duration,
     /// Bytes of a request's head, at most; at least 8192.
     pub max_header_bytes: usize,
+    /// Whose word on clients' addresses counts.
+    pub proxies: Proxies,
 }
 
 /// An Engine.IO server and the path it answers, e.g. `/socket.io/`.
@@ -103,19 +105,31 @@ pub fn health(environment: &str, port: u16, stop: CancellationToken) -> Router {
     Router::new().route("/health", axum::routing::get(answer))
 }
 
-/// Answers the requests of one connection until it ends; from `stop` on no further one.
+/// Answers the requests of one connection from `peer` until it ends; from `stop` on no further one.
 pub(crate) async fn connection(
-    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    ip: IpAddr,
+    mut stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    peer: IpAddr,
     mounts: Arc<[Mount]>,
     options: HttpOptions,
     others: Router,
     stop: CancellationToken,
 ) {
+    let origin = options
+        .proxies
+        .origin(&mut stream, peer, options.handshake_timeout);
+    let ip = match origin.await {
+        Ok(ip) => ip,
+        Err(error) => {
+            tracing::debug!(%error, %peer, "a connection does not begin as it must");
+            return;
+        }
+    };
+    let proxies = options.proxies;
     let service = service_fn(move |request: Request<Incoming>| {
         let mounts = Arc::clone(&mounts);
         let others = others.clone();
-        async move { Ok::<_, Infallible>(answer(request, ip, &mounts, others).await) }
+        let client = proxies.client(ip, request.headers());
+        async move { Ok::<_, Infallible>(answer(request, client, &mounts, others).await) }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())

@@ -13,6 +13,7 @@ mod limits;
 pub mod metrics;
 pub mod peers;
 mod presence_feed;
+mod proxies;
 mod publish;
 mod remains;
 mod replay;
@@ -57,7 +58,7 @@ use crate::{
     events::{Core, Handover, Vocabulary},
     interest::Interest,
     journal::Journal,
-    limits::EventLimits,
+    limits::{Addresses, EventLimits, Memory, UserConnections},
     metrics::Metrics,
     peers::Peers,
     presence_feed::PresenceFeed,
@@ -70,6 +71,7 @@ use crate::{
 pub use crate::{
     http::{HttpOptions, Mount, health, serve},
     internal::{Internal, serve_internal},
+    proxies::Proxies,
     rooms::{Room, Rooms},
 };
 
@@ -210,6 +212,8 @@ impl Gateway {
             .then(|| SessionStore::new(Arc::clone(&documents), id.clone(), tasks.clone()));
         let room_keeps = config.bus.max_messages_per_room as usize;
         let replay = Replay::new(Arc::clone(&log), room_keeps);
+        let addresses = Arc::new(Addresses::new(&config.limits));
+        let memory = Arc::new(Memory::new(config.limits.memory_mb));
         let core = Arc::new(Core {
             rooms: Arc::clone(&rooms),
             journal: Arc::clone(&journal),
@@ -224,6 +228,8 @@ impl Gateway {
             authenticator,
             expiries: session::Expiries::default(),
             access: events::Access::new(config),
+            addresses: Arc::clone(&addresses),
+            user_connections: UserConnections::new(&config.limits),
             limits: EventLimits::new(&config.limits, limiters.as_deref(), &tasks),
             typing: events::Typing::new(tasks.clone()),
             metrics: Arc::clone(&metrics),
@@ -269,6 +275,7 @@ impl Gateway {
             affinity_cookie: true,
         };
         let engine = EngineServer::new(options, sockets, tasks.clone(), Arc::clone(&metrics));
+        engine.limit_by(addresses, Arc::clone(&memory));
         // Set once, right here.
         let _ = truth_of.set(Arc::downgrade(&engine));
 
@@ -287,6 +294,7 @@ impl Gateway {
 
         let http = HttpOptions {
             handshake_timeout: settings.handshake_timeout,
+            proxies: Proxies::new(settings.trusted_proxies.clone(), settings.proxy_protocol),
             max_header_bytes: settings.max_header_bytes,
         };
         let path = settings.path.clone();
@@ -307,11 +315,17 @@ impl Gateway {
             http,
             tasks,
         };
-        gateway.start(deliverer, links, wishes);
+        gateway.start(deliverer, links, wishes, memory);
         Ok(gateway)
     }
 
-    fn start(&self, deliverer: Arc<Deliverer>, mut links: Box<dyn Links>, wishes: Box<dyn Subscription>) {
+    fn start(
+        &self,
+        deliverer: Arc<Deliverer>,
+        mut links: Box<dyn Links>,
+        wishes: Box<dyn Subscription>,
+        memory: Arc<Memory>,
+    ) {
         let tasks = self.tasks.clone();
         self.tasks.background("links", async move {
             while let Some(link) = links.accept().await {
@@ -332,6 +346,7 @@ impl Gateway {
                 tokio::time::sleep(SWEEP).await;
                 let now = Instant::now();
                 core.sweep(now);
+                memory.look();
                 core.put_expired_out(now_ms() / 1000);
                 core.metrics.limits_alone.set(core.limits.are_alone().into());
                 let old = engine.close_old(now);

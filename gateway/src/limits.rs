@@ -1,5 +1,8 @@
 //! How much clients may do (CONTRACT sections 3 and 4): events of a user, of one kind, of a socket.
 
+mod addresses;
+mod memory;
+
 use std::{
     num::NonZeroUsize,
     sync::{
@@ -17,6 +20,10 @@ use lifecycle::Tasks;
 use parking_lot::Mutex;
 use smallvec::SmallVec;
 
+pub(crate) use self::{
+    addresses::{Addresses, Place, UserConnections},
+    memory::Memory,
+};
 use crate::session::Socket;
 
 /// From here on a limit is near (CONTRACT section 4).

@@ -8,7 +8,7 @@ use std::{
 
 use config::Network;
 use http::HeaderMap;
-use tokio::{io::AsyncReadExt, net::TcpStream};
+use tokio::io::{AsyncRead, AsyncReadExt};
 
 const FORWARDED_FOR: &str = "x-forwarded-for";
 /// Bytes of the longest header of version 1, its end included.
@@ -45,7 +45,7 @@ impl Proxies {
     /// When a header is due and does not come within `timeout`, or is none. The connection is then to be dropped.
     pub(crate) async fn origin(
         &self,
-        stream: &mut TcpStream,
+        stream: &mut (impl AsyncRead + Unpin),
         peer: IpAddr,
         timeout: Duration,
     ) -> io::Result<IpAddr> {
@@ -90,7 +90,7 @@ fn address(text: &str) -> Option<IpAddr> {
 }
 
 /// The address in a PROXY header; `None` when the proxy speaks for itself.
-async fn read_header(stream: &mut TcpStream) -> io::Result<Option<IpAddr>> {
+async fn read_header(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Option<IpAddr>> {
     let mut begin = [0; V2.len()];
     stream.read_exact(&mut begin).await?;
     if begin == V2 {
@@ -120,7 +120,7 @@ fn v1(line: &[u8]) -> Option<Option<IpAddr>> {
     }
 }
 
-async fn read_v2(stream: &mut TcpStream) -> io::Result<Option<IpAddr>> {
+async fn read_v2(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Option<IpAddr>> {
     let (command, family) = (stream.read_u8().await?, stream.read_u8().await?);
     let length = stream.read_u16().await?;
     if length > V2_LONGEST {
@@ -135,7 +135,9 @@ fn v2(command: u8, family: u8, rest: &[u8]) -> Option<Option<IpAddr>> {
     match (command, family >> 4) {
         // LOCAL: a check of the proxy's own. An unknown family says nothing about whom it is for.
         (0x20, _) | (0x21, 0 | 3) => Some(None),
-        (0x21, 1) => Some(Some(Ipv4Addr::from(<[u8; 4]>::try_from(rest.get(..4)?).ok()?).into())),
+        (0x21, 1) => Some(Some(
+            Ipv4Addr::from(<[u8; 4]>::try_from(rest.get(..4)?).ok()?).into(),
+        )),
         (0x21, 2) => Some(Some(
             Ipv6Addr::from(<[u8; 16]>::try_from(rest.get(..16)?).ok()?).into(),
         )),
@@ -193,7 +195,10 @@ mod tests {
     fn table_of_proxy_headers() {
         for (line, says) in [
             ("PROXY TCP4 1.2.3.4 10.0.0.1 5 80\r\n", Some(Some(ip("1.2.3.4")))),
-            ("PROXY TCP6 2001:db8::7 ::1 5 80\r\n", Some(Some(ip("2001:db8::7")))),
+            (
+                "PROXY TCP6 2001:db8::7 ::1 5 80\r\n",
+                Some(Some(ip("2001:db8::7"))),
+            ),
             ("PROXY UNKNOWN\r\n", Some(None)),
             ("PROXY UNKNOWN ff:: ff:: 1 1\r\n", Some(None)),
             ("PROXY TCP4 ::1 ::1 5 80\r\n", None),
@@ -204,8 +209,18 @@ mod tests {
         }
         let v6 = [0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 7];
         for (command, family, rest, says) in [
-            (0x21, 0x11, &[1, 2, 3, 4, 10, 0, 0, 1, 0, 5, 0, 80][..], Some(Some(ip("1.2.3.4")))),
-            (0x21, 0x21, &[&v6[..], &v6, &[0; 4]].concat(), Some(Some(ip("2001:db8::7")))),
+            (
+                0x21,
+                0x11,
+                &[1, 2, 3, 4, 10, 0, 0, 1, 0, 5, 0, 80][..],
+                Some(Some(ip("1.2.3.4"))),
+            ),
+            (
+                0x21,
+                0x21,
+                &[&v6[..], &v6, &[0; 4]].concat(),
+                Some(Some(ip("2001:db8::7"))),
+            ),
             (0x20, 0x00, &[], Some(None)),
             (0x21, 0x00, &[], Some(None)),
             (0x21, 0x31, &[0; 216], Some(None)),

@@ -13,7 +13,7 @@ use axum::Router;
 use bench::client::connect;
 use futures_util::future::BoxFuture;
 use gateway::{
-    HttpOptions, Mount,
+    HttpOptions, Mount, Proxies,
     metrics::Metrics,
     session::{Admission, Application, Connect, EventPacket, Refusal, Returns, Socket, SocketServer},
     transport::{EngineOptions, EngineServer, Step},
@@ -110,6 +110,7 @@ async fn a_panic_ends_its_own_connection_alone() {
     let http = HttpOptions {
         handshake_timeout: Duration::from_secs(10),
         max_header_bytes: 16_384,
+        proxies: Proxies::default(),
     };
     let stop = CancellationToken::new();
     let (until, serving) = (stop.clone(), tasks.clone());

@@ -90,7 +90,7 @@ impl Call {
 }
 
 /// Whole seconds, at least one: who waits for so long waits for long enough.
-fn seconds(time: Duration) -> u64 {
+pub(super) fn seconds(time: Duration) -> u64 {
     let whole = time.as_secs();
     let more = u64::from(time.subsec_nanos() > 0);
     whole.saturating_add(more).max(1)

@@ -238,7 +238,10 @@ mod tests {
             addresses.failed(ip("::1"));
         }
         let wait = addresses.may_authenticate(ip("::1")).unwrap_err();
-        assert!(wait > Duration::from_secs(15) && wait <= Duration::from_secs(20), "{wait:?}");
+        assert!(
+            wait > Duration::from_secs(15) && wait <= Duration::from_secs(20),
+            "{wait:?}"
+        );
         assert!(addresses.handshake(ip("::1")).is_err());
         assert!(addresses.handshake(ip("1.2.3.4")).is_ok());
     }

@@ -160,7 +160,11 @@ impl SocketServer {
                     metrics.socket_disconnected(socket.namespace(), CloseReason::ServerNamespaceDisconnect);
                     application.disconnected(&socket, CloseReason::ServerNamespaceDisconnect);
                 }
-                conn.send(&encode::connect_error(&name, refusal.message(), refusal.data()));
+                conn.send(&encode::connect_error(
+                    &name,
+                    refusal.message(),
+                    refusal.data().as_deref(),
+                ));
             }
         }))
     }

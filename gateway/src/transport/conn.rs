@@ -19,7 +19,10 @@ use super::{
     outbound::{Mode, Outbound, Pushed},
     wake::Wake,
 };
-use crate::session::{Shown, Sockets};
+use crate::{
+    limits::Place,
+    session::{Shown, Sockets},
+};
 
 /// What a connection's handshake request said; namespaces look at it when they are joined.
 #[derive(Debug)]
@@ -33,6 +36,8 @@ pub struct Handshake {
     /// Whether the client copes with a trailing position in its events. python-socketio and the Dart client
     /// hand it to the application's handlers, which take a fixed number of arguments.
     pub recovers: bool,
+    /// Counts the connection for its address, until it has ended: rooms may hold it for longer.
+    pub(super) place: Mutex<Option<Place>>,
 }
 
 /// One Engine.IO session, whatever its transport. Shared by its driver, by requests in flight and

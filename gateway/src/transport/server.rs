@@ -14,7 +14,7 @@ use axum::body::Body;
 use http::{HeaderMap, Method, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
 use lifecycle::Tasks;
-use model::GatewayId;
+use model::{ClientError, ErrorCode, GatewayId};
 use parking_lot::{Mutex, RwLock};
 use rand::Rng;
 use sio::engine::{CloseReason, HandshakeError, Session, Timing, TransportKind, Version};
@@ -31,8 +31,9 @@ use super::{
     polling, reply, ws,
 };
 use crate::{
+    limits::{Addresses, Memory, Place},
     metrics::Metrics,
-    session::{Shown, Sockets},
+    session::{Shown, Sockets, json},
 };
 
 /// Settings of an Engine.IO server.
@@ -73,6 +74,7 @@ pub struct EngineServer {
     admission: Admission,
     ages: Ages,
     forwarder: OnceLock<Arc<Forwarder>>,
+    limits: OnceLock<(Arc<Addresses>, Arc<Memory>)>,
 }
 
 /// When a gateway that takes nobody may be asked again.
@@ -111,6 +113,7 @@ impl EngineServer {
             sessions: Sessions::default(),
             refuses: AtomicBool::new(false),
             forwarder: OnceLock::new(),
+            limits: OnceLock::new(),
         })
     }
 
@@ -132,6 +135,11 @@ impl EngineServer {
     /// unknown. Only the first call counts.
     pub fn forward_by(&self, forwarder: Arc<Forwarder>) {
         let _ = self.forwarder.set(forwarder);
+    }
+
+    /// From now on addresses have limits, and nobody new is taken while memory is short. Only the first call counts.
+    pub(crate) fn limit_by(&self, addresses: Arc<Addresses>, memory: Arc<Memory>) {
+        let _ = self.limits.set((addresses, memory));
     }
 
     /// Its settings.
@@ -258,6 +266,21 @@ impl EngineServer {
                     self.metrics.connection_refused("full");
                     return Ok(Answer::Own(come_back(FULL)));
                 }
+                let place = match self.limits.get() {
+                    Some((_, memory)) if memory.is_short() => {
+                        self.metrics.connection_refused("memory");
+                        return Ok(Answer::Own(come_back(FULL)));
+                    }
+                    Some((addresses, _)) => match addresses.handshake(ip) {
+                        Ok(place) => place,
+                        Err(after) => {
+                            self.metrics.connection_refused("limited");
+                            self.metrics.limited("address", "refused");
+                            return Ok(Answer::Own(too_many(after)));
+                        }
+                    },
+                    None => None,
+                };
                 match self.admission.turn(Instant::now()) {
                     Turn::After(Duration::ZERO) => {}
                     Turn::After(wait) => tokio::time::sleep(wait).await,
@@ -267,7 +290,8 @@ impl EngineServer {
                     }
                 }
                 let shown = self.handler.shown(request.headers(), request.uri().query());
-                let handshake = Handshake::of(request.headers(), query.time.as_deref(), ip, shown);
+                let mut handshake = Handshake::of(request.headers(), query.time.as_deref(), ip, shown);
+                handshake.place = Mutex::new(place);
                 let cookie = self
                     .options
                     .affinity_cookie
@@ -368,9 +392,20 @@ impl Handshake {
             user_agent: user_agent.get(..256).unwrap_or(user_agent).into(),
             shown,
             // python-engineio alone marks requests with fractions of seconds.
+            place: Mutex::default(),
             recovers: !time.is_some_and(|time| time.contains('.')) && !user_agent.starts_with("Dart/"),
         }
     }
+}
+
+/// An address that has asked for too much; `after` a while it may again.
+fn too_many(after: Duration) -> Response<Body> {
+    let error = ClientError::new(ErrorCode::RateLimited, "Too many requests");
+    let mut response = reply::with_body(StatusCode::TOO_MANY_REQUESTS, "application/json", json(&error));
+    let headers = response.headers_mut();
+    headers.insert(header::RETRY_AFTER, (after.as_secs() + 1).into());
+    headers.insert(header::CONNECTION, http::HeaderValue::from_static("close"));
+    response
 }
 
 /// No session now, but `after` a while, perhaps at another gateway.
@@ -468,7 +503,8 @@ impl Sessions {
     }
 
     fn remove(&self, sid: &str) {
-        if self.shard(sid).lock().remove(sid).is_some() {
+        if let Some(conn) = self.shard(sid).lock().remove(sid) {
+            conn.handshake().place.lock().take();
             self.count.fetch_sub(1, std::sync::atomic::Ordering::Relaxed);
         }
     }

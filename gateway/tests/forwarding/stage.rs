@@ -10,7 +10,7 @@ use std::{
 use axum::Router;
 use bus::{Signals, signals::memory::MemorySignals, subjects};
 use gateway::{
-    HttpOptions, Internal, Mount,
+    HttpOptions, Internal, Mount, Proxies,
     metrics::Metrics,
     new_id,
     peers::Peers,
@@ -103,6 +103,7 @@ impl Node {
         let options = HttpOptions {
             handshake_timeout: Duration::from_secs(30),
             max_header_bytes: 16_384,
+            proxies: Proxies::default(),
         };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let public = listener.local_addr().unwrap();

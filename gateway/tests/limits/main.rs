@@ -1,8 +1,10 @@
 //! Limits as clients of one gateway meet them.
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "tests")]
 
+mod addresses;
 mod client;
 mod events;
+mod http;
 mod stage;
 
 use config::{Config, Role};

@@ -1,3 +1,5 @@
+use std::borrow::Cow;
+
 use model::{ClientError, ErrorCode};
 
 /// Why a CONNECT is refused.
@@ -21,6 +23,12 @@ pub enum Refusal {
     /// A service behind the edge does not answer.
     #[error("Unavailable")]
     Unavailable,
+    /// Too many authentications have failed at this address: for so many seconds nobody there is heard.
+    #[error("Too many attempts")]
+    TooManyFailures(u64),
+    /// The user has as many connections as may be.
+    #[error("Too many connections")]
+    TooManyConnections,
 }
 
 impl Refusal {
@@ -34,6 +42,8 @@ impl Refusal {
             Self::TokenExpired => "Token expired",
             Self::Forbidden => "Forbidden",
             Self::Unavailable => "Unavailable",
+            Self::TooManyFailures(_) => "Too many attempts",
+            Self::TooManyConnections => "Too many connections",
         }
     }
 
@@ -47,26 +57,36 @@ impl Refusal {
             }
             Self::Forbidden => Some(ErrorCode::Forbidden),
             Self::Unavailable => Some(ErrorCode::Unavailable),
+            Self::TooManyFailures(_) | Self::TooManyConnections => Some(ErrorCode::RateLimited),
         }
     }
 
     /// The `data` of the `connect_error`, raw JSON.
     #[must_use]
-    pub fn data(self) -> Option<&'static str> {
-        match self {
-            Self::InvalidNamespace => None,
+    pub fn data(self) -> Option<Cow<'static, str>> {
+        let data = match self {
+            Self::InvalidNamespace => return None,
             Self::AuthenticationRequired | Self::InvalidToken | Self::TokenExpired => {
-                Some(r#"{"code":"UNAUTHORIZED"}"#)
+                r#"{"code":"UNAUTHORIZED"}"#
             }
-            Self::Forbidden => Some(r#"{"code":"FORBIDDEN"}"#),
-            Self::Unavailable => Some(r#"{"code":"UNAVAILABLE"}"#),
-        }
+            Self::Forbidden => r#"{"code":"FORBIDDEN"}"#,
+            Self::Unavailable => r#"{"code":"UNAVAILABLE"}"#,
+            Self::TooManyFailures(seconds) => {
+                return Some(format!(r#"{{"code":"RATE_LIMITED","retryAfter":{seconds}}}"#).into());
+            }
+            Self::TooManyConnections => r#"{"code":"RATE_LIMITED"}"#,
+        };
+        Some(data.into())
     }
 
     /// The same as the error of an event or of a request over HTTP.
     #[must_use]
     pub fn to_error(self) -> ClientError {
-        ClientError::new(self.code().unwrap_or(ErrorCode::NotFound), self.message())
+        let mut error = ClientError::new(self.code().unwrap_or(ErrorCode::NotFound), self.message());
+        if let Self::TooManyFailures(seconds) = self {
+            error.retry_after = Some(seconds);
+        }
+        error
     }
 }
 
@@ -87,6 +107,12 @@ mod tests {
             (Refusal::TokenExpired, "Token expired", "UNAUTHORIZED", 401),
             (Refusal::Forbidden, "Forbidden", "FORBIDDEN", 403),
             (Refusal::Unavailable, "Unavailable", "UNAVAILABLE", 503),
+            (
+                Refusal::TooManyConnections,
+                "Too many connections",
+                "RATE_LIMITED",
+                429,
+            ),
         ] {
             assert_eq!(refusal.message(), message);
             assert_eq!(refusal.to_string(), message);
@@ -96,5 +122,11 @@ mod tests {
             assert_eq!(error.message, message);
         }
         assert_eq!(Refusal::InvalidNamespace.data(), None);
+        let later = Refusal::TooManyFailures(7);
+        assert_eq!(
+            later.data().unwrap(),
+            r#"{"code":"RATE_LIMITED","retryAfter":7}"#
+        );
+        assert_eq!(later.to_error().retry_after, Some(7));
     }
 }

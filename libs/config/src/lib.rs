@@ -5,6 +5,7 @@ mod check;
 mod identity;
 mod load;
 mod namespaces;
+mod network;
 mod secret;
 pub mod settings;
 mod show;
@@ -12,6 +13,7 @@ mod show;
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
 
 pub use load::{Errors, Loaded, Problem};
+pub use network::{Network, NetworkError};
 pub use secret::Secret;
 
 /// What a process is.
@@ -78,6 +80,8 @@ sections! {
         connect_timeout: Duration,
         max_payload: usize,
         max_connections: usize,
+        trusted_proxies: Vec<Network>,
+        proxy_protocol: bool,
         allow_eio3: bool,
         send_queue: usize,
         handshake_timeout: Duration,
@@ -152,8 +156,10 @@ sections! {
         cut_after: u32,
         connections_per_ip: u32,
         connections_per_user: u32,
+        handshakes_per_ip: u32,
         handshakes_per_second: u32,
         auth_failures_per_ip: u32,
+        memory_mb: u32,
     }
     /// Section `app`.
     App {

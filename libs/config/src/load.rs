@@ -1,5 +1,7 @@
 //! From layers of texts to a typed configuration.
 
+mod limits;
+
 use std::{
     fmt,
     fmt::Display,
@@ -17,8 +19,8 @@ use figment::{
 use tracing_subscriber::EnvFilter;
 
 use crate::{
-    Admin, Api, App, Bus, Config, Cors, Fanout, Gateway, Grpc, Limits, Log, LogFormat, Namespace, Presence,
-    Redis, RedisTopology, Role, Rooms, Secret, check, identity, namespaces,
+    Admin, Api, App, Bus, Config, Cors, Fanout, Gateway, Grpc, Log, LogFormat, Namespace, Presence, Redis,
+    RedisTopology, Role, Rooms, Secret, check, identity, namespaces,
     settings::{self, SETTINGS},
 };
 
@@ -266,6 +268,10 @@ impl Reader {
                 connect_timeout: self.millis("gateway.connect_timeout_ms", 100),
                 max_payload: self.number("gateway.max_payload_bytes", 1024, 128 << 20),
                 max_connections: self.number("gateway.max_connections", 0, usize::MAX),
+                trusted_proxies: self.networks("gateway.trusted_proxies"),
+                proxy_protocol: self
+                    .parse("gateway.proxy_protocol", "neither true nor false")
+                    .unwrap_or_default(),
                 allow_eio3: self.one_of("gateway.allow_eio3", &[("false", false), ("true", true)]),
                 send_queue: self.number("gateway.send_queue_bytes", 65_536, usize::MAX),
                 handshake_timeout: self.millis("gateway.handshake_timeout_ms", 100),
@@ -381,38 +387,6 @@ impl Reader {
             self.wrong(key, format!("{} is no file", path.display()));
         }
         Some(path)
-    }
-
-    fn limits(&mut self) -> Limits {
-        Limits {
-            events: self.number("limits.events", 0, u32::MAX),
-            window: self.seconds("limits.window_seconds", 1, 86_400),
-            by_event: self.counts("limits.by_event"),
-            events_per_socket: self.number("limits.events_per_socket", 0, u32::MAX),
-            cut_after: self.number("limits.cut_after", 0, u32::MAX),
-            connections_per_ip: self.number("limits.connections_per_ip", 0, u32::MAX),
-            connections_per_user: self.number("limits.connections_per_user", 0, u32::MAX),
-            handshakes_per_second: self.number("limits.handshakes_per_second", 0, u32::MAX),
-            auth_failures_per_ip: self.number("limits.auth_failures_per_ip", 0, u32::MAX),
-        }
-    }
-
-    /// `name=number` pairs, each name once.
-    fn counts(&mut self, key: &str) -> Vec<(String, u32)> {
-        let mut counts: Vec<(String, u32)> = Vec::new();
-        for item in self.list(key) {
-            let count = item
-                .rsplit_once('=')
-                .and_then(|(name, count)| Some((name.trim(), count.trim().parse().ok()?)));
-            match count {
-                Some(("", _)) | None => self.wrong(key, format!("{item:?} is no name=number")),
-                Some((name, _)) if counts.iter().any(|(known, _)| known == name) => {
-                    self.wrong(key, format!("{name:?} stands there twice"));
-                }
-                Some((name, count)) => counts.push((name.to_owned(), count)),
-            }
-        }
-        counts
     }
 
     pub(crate) fn wrong(&mut self, key: &str, what: impl Display) {

@@ -20,9 +20,11 @@ impl Network {
     #[must_use]
     pub fn contains(&self, ip: IpAddr) -> bool {
         match (self.address, ip) {
-            (IpAddr::V4(own), IpAddr::V4(ip)) => {
-                same_bits(u128::from(own.to_bits()) << 96, u128::from(ip.to_bits()) << 96, self.prefix)
-            }
+            (IpAddr::V4(own), IpAddr::V4(ip)) => same_bits(
+                u128::from(own.to_bits()) << 96,
+                u128::from(ip.to_bits()) << 96,
+                self.prefix,
+            ),
             (IpAddr::V6(own), IpAddr::V6(ip)) => same_bits(own.to_bits(), ip.to_bits(), self.prefix),
             _ => false,
         }
@@ -77,7 +79,16 @@ mod tests {
             assert!(!range.contains(outside.parse().unwrap()), "{network} {outside}");
             assert_eq!(range.to_string().parse(), Ok(range));
         }
-        for bad in ["", "a", "10.0.0.0/33", "10.0.0.0/", "10.0.0.0/-1", "::/129", "10.0.0/8", "/8"] {
+        for bad in [
+            "",
+            "a",
+            "10.0.0.0/33",
+            "10.0.0.0/",
+            "10.0.0.0/-1",
+            "::/129",
+            "10.0.0/8",
+            "/8",
+        ] {
             assert_eq!(bad.parse::<Network>(), Err(NetworkError), "{bad:?}");
         }
     }

@@ -138,6 +138,16 @@ pub const SETTINGS: &[Setting] = &[
         "0",
         "Connections at a time; 0 for no limit",
     ),
+    setting(
+        "gateway.trusted_proxies",
+        "",
+        "Addresses and networks (10.0.0.0/8) of the proxies whose X-Forwarded-For counts, comma-separated",
+    ),
+    setting(
+        "gateway.proxy_protocol",
+        "false",
+        "Whether the trusted proxies begin each connection with a PROXY header, version 1 or 2",
+    ),
     reserved(
         "gateway.allow_eio3",
         "false",
@@ -403,25 +413,35 @@ pub const SETTINGS: &[Setting] = &[
         "1000",
         "A socket's connection is cut after so many refused events in a window; 0 for never",
     ),
-    reserved(
+    setting(
         "limits.connections_per_ip",
         "0",
-        "Connections an address may have; 0 for no limit",
+        "Connections an address (of IPv6 its /64) may have at a gateway; 0 for no limit",
     ),
-    reserved(
+    setting(
         "limits.connections_per_user",
         "0",
-        "Connections a user may have; 0 for no limit",
+        "Connections a user may have at a gateway; 0 for no limit",
+    ),
+    setting(
+        "limits.handshakes_per_ip",
+        "0",
+        "Handshakes of an address a minute, at a gateway; 0 for no limit",
     ),
     setting(
         "limits.handshakes_per_second",
         "0",
         "Handshakes a gateway admits a second, a short while held back or else told when to return; 0 for no limit",
     ),
-    reserved(
+    setting(
         "limits.auth_failures_per_ip",
         "60",
-        "Failed authentications of an address a minute; 0 for no limit",
+        "Failed authentications of an address a minute, at a gateway; 0 for no limit",
+    ),
+    setting(
+        "limits.memory_mb",
+        "0",
+        "Resident memory in MiB from which on a gateway takes no new clients; 0 for 90 % of what its control group allows",
     ),
     reserved("app.webhook_url", "", "Where custom events go"),
     Setting {

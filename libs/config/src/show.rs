@@ -72,6 +72,8 @@ impl Config {
             "gateway.connect_timeout_ms" => number(gateway.connect_timeout.as_millis()),
             "gateway.max_payload_bytes" => number(gateway.max_payload),
             "gateway.max_connections" => number(gateway.max_connections),
+            "gateway.trusted_proxies" => list(&texts(&gateway.trusted_proxies)),
+            "gateway.proxy_protocol" => gateway.proxy_protocol.into(),
             "gateway.allow_eio3" => gateway.allow_eio3.into(),
             "gateway.send_queue_bytes" => number(gateway.send_queue),
             "gateway.handshake_timeout_ms" => number(gateway.handshake_timeout.as_millis()),
@@ -143,8 +145,10 @@ impl Config {
             "limits.cut_after" => number(limits.cut_after),
             "limits.connections_per_ip" => number(limits.connections_per_ip),
             "limits.connections_per_user" => number(limits.connections_per_user),
+            "limits.handshakes_per_ip" => number(limits.handshakes_per_ip),
             "limits.handshakes_per_second" => number(limits.handshakes_per_second),
             "limits.auth_failures_per_ip" => number(limits.auth_failures_per_ip),
+            "limits.memory_mb" => number(limits.memory_mb),
             "app.webhook_url" => text(app.webhook_url.as_deref()),
             "app.webhook_secret" => secret(app.webhook_secret.as_ref()),
             "app.timeout_ms" => number(app.timeout.as_millis()),
@@ -189,6 +193,10 @@ fn path(path: Option<&Path>) -> Value {
 
 fn secret(secret: Option<&Secret>) -> Value {
     secret.map(ToString::to_string).unwrap_or_default().into()
+}
+
+fn texts(items: &[impl ToString]) -> Vec<String> {
+    items.iter().map(ToString::to_string).collect()
 }
 
 fn list(items: &[String]) -> Value {
