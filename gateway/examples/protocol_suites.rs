@@ -123,6 +123,7 @@ async fn main() -> Result<(), Error> {
         },
         connect_timeout: None,
         max_payload: 1_000_000,
+        body_timeout: Duration::from_secs(20),
         send_queue: 16 << 20,
         max_connections: 0,
         handshakes_per_second: 0,

@@ -209,7 +209,7 @@ fn handle(call: Call, event: &EventPacket) -> Step {
     if !policy.is_some_and(|policy| policy.may_emit(name, &call.socket.rights())) {
         return call.fail(ClientError::new(
             ErrorCode::Forbidden,
-            format!("You may not send {name:?}"),
+            format!("You may not send {:?}", shown(name)),
         ));
     }
     match name {
@@ -224,9 +224,15 @@ fn handle(call: Call, event: &EventPacket) -> Step {
         "ping" => call.done(&json!({ "time": crate::now_ms() })),
         _ => call.fail(ClientError::new(
             ErrorCode::NoHandler,
-            format!("Nobody handles {name:?}"),
+            format!("Nobody handles {:?}", shown(name)),
         )),
     }
+}
+
+/// The beginning of an event's name, for a message.
+fn shown(name: &str) -> &str {
+    let end = name.char_indices().nth(128).map_or(name.len(), |(end, _)| end);
+    &name[..end]
 }
 
 /// As [`Core::claim`], but what was claimed is put back if the connection ends meanwhile.

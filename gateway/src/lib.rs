@@ -267,6 +267,7 @@ impl Gateway {
             },
             connect_timeout: Some(settings.connect_timeout),
             max_payload: settings.max_payload,
+            body_timeout: settings.body_timeout,
             send_queue: settings.send_queue,
             max_connections: settings.max_connections,
             handshakes_per_second: config.limits.handshakes_per_second,

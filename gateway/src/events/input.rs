@@ -1,33 +1,51 @@
-//! Reads an event's payload and collects everything that is wrong with it.
+//! Reads an event's payload and collects everything that is wrong with it. What is not asked for is skipped, and
+//! nothing is built from a value that is too long.
 
-use model::{ClientError, Detail, RoomName};
-use serde_json::{Map, Value};
+use std::fmt;
+
+use model::{ClientError, Detail, RoomError, RoomName};
+use serde::{
+    Deserialize, Deserializer,
+    de::{IgnoredAny, MapAccess, SeqAccess, Visitor},
+};
+use serde_json::value::RawValue;
+use smallvec::SmallVec;
+
+/// Fields of a payload; those of all events together are fewer.
+const MAX_FIELDS: usize = 64;
+/// Code points of a room's name, a user's id (CONTRACT section 4).
+const MAX_NAME: usize = 128;
+/// Code points of the longest word or offset.
+const MAX_WORD: usize = 64;
 
 /// The payload of an event: its first argument, an object.
-pub(super) struct Input {
-    fields: Map<String, Value>,
+pub(super) struct Input<'a> {
+    fields: Fields<'a>,
     details: Vec<Detail>,
 }
 
-impl Input {
-    pub(super) fn new(argument: Option<&str>) -> Self {
-        let value = argument.map(serde_json::from_str).transpose();
-        match value {
-            Ok(Some(Value::Object(fields))) => Self {
-                fields,
-                details: Vec::new(),
-            },
-            Ok(_) | Err(_) => {
-                let detail = Detail {
-                    path: String::new(),
-                    message: "must be an object".to_owned(),
-                };
-                Self {
-                    fields: Map::new(),
-                    details: vec![detail],
-                }
+/// Names and raw values, in their order.
+#[derive(Default)]
+struct Fields<'a> {
+    known: SmallVec<[(String, &'a RawValue); 4]>,
+    too_many: bool,
+}
+
+impl<'a> Input<'a> {
+    pub(super) fn new(argument: Option<&'a str>) -> Self {
+        let fields = argument.and_then(|argument| serde_json::from_str::<Fields<'_>>(argument).ok());
+        let mut input = Self {
+            details: Vec::new(),
+            fields: Fields::default(),
+        };
+        match fields {
+            Some(fields) if fields.too_many => {
+                input.wrong("", format!("must have at most {MAX_FIELDS} fields"));
             }
+            Some(fields) => input.fields = fields,
+            None => input.wrong("", "must be an object"),
         }
+        input
     }
 
     fn wrong(&mut self, path: impl Into<String>, message: impl Into<String>) {
@@ -37,27 +55,34 @@ impl Input {
         });
     }
 
-    /// `null` counts as absent.
-    fn take(&mut self, field: &str) -> Option<Value> {
-        self.fields.remove(field).filter(|value| !value.is_null())
+    /// `null` counts as absent. Of two values the last counts.
+    fn raw(&self, field: &str) -> Option<&'a str> {
+        let fields = self.fields.known.iter().rev();
+        let mut values = fields.filter(|(name, _)| name == field);
+        values
+            .next()
+            .map(|(_, value)| value.get())
+            .filter(|value| *value != "null")
     }
 
     /// A required room name.
     pub(super) fn room(&mut self, field: &str) -> Option<RoomName> {
-        match self.take(field) {
-            Some(Value::String(name)) => match RoomName::new(&name) {
-                Ok(room) => Some(room),
-                Err(error) => {
-                    self.wrong(field, error.to_string());
-                    None
-                }
-            },
-            Some(_) => {
+        let Some(raw) = self.raw(field) else {
+            self.wrong(field, "is required");
+            return None;
+        };
+        let room = match text(raw, MAX_NAME) {
+            Text::Is(name) => RoomName::new(&name),
+            Text::TooLong => Err(RoomError::TooLong),
+            Text::No => {
                 self.wrong(field, "must be a string");
-                None
+                return None;
             }
-            None => {
-                self.wrong(field, "is required");
+        };
+        match room {
+            Ok(room) => Some(room),
+            Err(error) => {
+                self.wrong(field, error.to_string());
                 None
             }
         }
@@ -65,16 +90,13 @@ impl Input {
 
     /// A room name that may be left out.
     pub(super) fn optional_room(&mut self, field: &str) -> Option<RoomName> {
-        if self.fields.get(field).is_none_or(Value::is_null) {
-            None
-        } else {
-            self.room(field)
-        }
+        self.raw(field)?;
+        self.room(field)
     }
 
     /// A required text of 1 to `max` code points.
     pub(super) fn text(&mut self, field: &str, max: usize) -> Option<String> {
-        if self.fields.get(field).is_none_or(Value::is_null) {
+        if self.raw(field).is_none() {
             self.wrong(field, "is required");
             return None;
         }
@@ -83,17 +105,17 @@ impl Input {
 
     /// A text of 1 to `max` code points that may be left out.
     pub(super) fn optional_text(&mut self, field: &str, max: usize) -> Option<String> {
-        match self.take(field)? {
-            Value::String(text) if text.is_empty() => {
+        match text(self.raw(field)?, max) {
+            Text::Is(text) if text.is_empty() => {
                 self.wrong(field, "must not be empty");
                 None
             }
-            Value::String(text) if text.chars().nth(max).is_some() => {
+            Text::Is(text) => Some(text),
+            Text::TooLong => {
                 self.wrong(field, format!("must have at most {max} characters"));
                 None
             }
-            Value::String(text) => Some(text),
-            _ => {
+            Text::No => {
                 self.wrong(field, "must be a string");
                 None
             }
@@ -103,12 +125,13 @@ impl Input {
     /// One of `allowed`; the first when left out.
     pub(super) fn one_of(&mut self, field: &str, allowed: &[&'static str]) -> &'static str {
         let default = allowed.first().copied().unwrap_or_default();
-        let Some(value) = self.take(field) else {
+        let Some(raw) = self.raw(field) else {
             return default;
         };
-        let found = value
-            .as_str()
-            .and_then(|text| allowed.iter().find(|word| **word == text));
+        let found = match text(raw, MAX_WORD) {
+            Text::Is(text) => allowed.iter().find(|word| **word == text),
+            Text::TooLong | Text::No => None,
+        };
         match found {
             Some(word) => word,
             None => {
@@ -120,8 +143,8 @@ impl Input {
 
     /// A whole number of `min..=max` that may be left out.
     pub(super) fn optional_number(&mut self, field: &str, min: u64, max: u64) -> Option<u64> {
-        let value = self.take(field)?;
-        let number = value.as_u64().filter(|number| (min..=max).contains(number));
+        let number = serde_json::from_str(self.raw(field)?).ok();
+        let number = number.filter(|number| (min..=max).contains(number));
         if number.is_none() {
             self.wrong(field, format!("must be a whole number from {min} to {max}"));
         }
@@ -130,9 +153,10 @@ impl Input {
 
     /// A boolean; `default` when left out.
     pub(super) fn flag(&mut self, field: &str, default: bool) -> bool {
-        match self.take(field) {
+        match self.raw(field) {
             None => default,
-            Some(Value::Bool(flag)) => flag,
+            Some("true") => true,
+            Some("false") => false,
             Some(_) => {
                 self.wrong(field, "must be a boolean");
                 default
@@ -142,19 +166,18 @@ impl Input {
 
     /// An offset of `partition` that may be left out.
     pub(super) fn optional_offset(&mut self, field: &str) -> Option<model::Offset> {
-        match self.take(field)? {
-            Value::String(text) => match text.parse() {
-                Ok(offset) => Some(offset),
-                Err(_) => {
-                    self.wrong(field, "must be an offset, \"<partition>-<sequence>\"");
-                    None
-                }
-            },
-            _ => {
+        let offset = match text(self.raw(field)?, MAX_WORD) {
+            Text::Is(text) => text.parse().ok(),
+            Text::TooLong => None,
+            Text::No => {
                 self.wrong(field, "must be a string");
-                None
+                return None;
             }
+        };
+        if offset.is_none() {
+            self.wrong(field, "must be an offset, \"<partition>-<sequence>\"");
         }
+        offset
     }
 
     /// Says that a field, although well formed, does not fit.
@@ -164,24 +187,28 @@ impl Input {
 
     /// 1 to `max` texts of 1 to 128 code points without control characters.
     pub(super) fn user_ids(&mut self, field: &str, max: usize) -> Vec<String> {
-        let Some(value) = self.take(field) else {
+        let Some(raw) = self.raw(field) else {
             self.wrong(field, "is required");
             return Vec::new();
         };
-        let Value::Array(values) = value else {
+        let Ok(values) = serde_json::from_str::<Few<'_>>(raw) else {
             self.wrong(field, "must be a list");
             return Vec::new();
         };
-        if values.is_empty() || values.len() > max {
+        if values.count == 0 || values.count > max.min(FEW) {
             self.wrong(field, format!("must have 1 to {max} entries"));
             return Vec::new();
         }
-        let mut ids = Vec::with_capacity(values.len());
-        for (index, value) in values.into_iter().enumerate() {
-            match value.as_str().map(model::UserId::new) {
-                Some(Ok(id)) => ids.push(id.as_str().to_owned()),
-                Some(Err(error)) => self.wrong(format!("{field}.{index}"), error.to_string()),
-                None => self.wrong(format!("{field}.{index}"), "must be a string"),
+        let mut ids = Vec::with_capacity(values.count);
+        for (index, value) in values.first.into_iter().enumerate() {
+            let id = match text(value.get(), MAX_NAME) {
+                Text::Is(text) => model::UserId::new(&text).map_err(|error| error.to_string()),
+                Text::TooLong => Err(format!("must have at most {MAX_NAME} characters")),
+                Text::No => Err("must be a string".to_owned()),
+            };
+            match id {
+                Ok(id) => ids.push(id.as_str().to_owned()),
+                Err(error) => self.wrong(format!("{field}.{index}"), error),
             }
         }
         ids
@@ -194,6 +221,101 @@ impl Input {
         } else {
             Err(ClientError::invalid(self.details))
         }
+    }
+}
+
+/// A raw value that should be a text.
+enum Text {
+    Is(String),
+    TooLong,
+    No,
+}
+
+/// A raw value as a text of at most `max` code points.
+fn text(raw: &str, max: usize) -> Text {
+    if !raw.starts_with('"') {
+        return Text::No;
+    }
+    // A code point takes 12 bytes at most, as two escaped surrogates.
+    if raw.len() > 12 * max + 2 {
+        return Text::TooLong;
+    }
+    match serde_json::from_str::<String>(raw) {
+        Ok(text) if text.chars().nth(max).is_some() => Text::TooLong,
+        Ok(text) => Text::Is(text),
+        // Half a surrogate is no character.
+        Err(_) => Text::No,
+    }
+}
+
+/// The first entries of a list, and how many there are.
+struct Few<'a> {
+    first: Vec<&'a RawValue>,
+    count: usize,
+}
+
+/// Entries of a list that are kept.
+const FEW: usize = 256;
+
+impl<'de> Deserialize<'de> for Fields<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Object;
+
+        impl<'de> Visitor<'de> for Object {
+            type Value = Fields<'de>;
+
+            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Fields<'de>, A::Error> {
+                let mut fields = Fields::default();
+                while fields.known.len() < MAX_FIELDS {
+                    let Some(field) = map.next_entry()? else {
+                        return Ok(fields);
+                    };
+                    fields.known.push(field);
+                }
+                while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {
+                    fields.too_many = true;
+                }
+                Ok(fields)
+            }
+        }
+
+        deserializer.deserialize_map(Object)
+    }
+}
+
+impl<'de> Deserialize<'de> for Few<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct List;
+
+        impl<'de> Visitor<'de> for List {
+            type Value = Few<'de>;
+
+            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str("a list")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Few<'de>, A::Error> {
+                let mut first = Vec::new();
+                while first.len() < FEW {
+                    let Some(entry) = list.next_element()? else {
+                        let count = first.len();
+                        return Ok(Few { first, count });
+                    };
+                    first.push(entry);
+                }
+                let mut count = first.len();
+                while list.next_element::<IgnoredAny>()?.is_some() {
+                    count += 1;
+                }
+                Ok(Few { first, count })
+            }
+        }
+
+        deserializer.deserialize_seq(List)
     }
 }
 
@@ -239,5 +361,57 @@ mod tests {
         };
         assert!(text(5000).is_ok());
         assert!(text(5001).is_err());
+    }
+
+    #[test]
+    fn what_is_too_long_or_too_much_is_refused_unread() {
+        let long = "x".repeat(900_000);
+        let json = serde_json::json!({
+            "roomId": long, "content": long, "type": long, "before": long, "to": vec![1; 200_000],
+        });
+        let json = json.to_string();
+        let mut input = Input::new(Some(&json));
+        input.room("roomId");
+        input.text("content", 5000);
+        input.one_of("type", &["text"]);
+        input.optional_offset("before");
+        input.user_ids("to", 100);
+        let told: Vec<_> = input.finish().unwrap_err().details;
+        let told: Vec<_> = told.iter().map(|detail| detail.message.as_str()).collect();
+        assert_eq!(
+            told,
+            [
+                "must have at most 128 characters",
+                "must have at most 5000 characters",
+                "must be one of text",
+                "must be an offset, \"<partition>-<sequence>\"",
+                "must have 1 to 100 entries",
+            ]
+        );
+        let fields = |count: usize| {
+            let fields: Vec<_> = (0..count).map(|field| format!("\"{field}\":0")).collect();
+            Input::new(Some(&format!("{{{}}}", fields.join(",")))).finish()
+        };
+        assert!(fields(64).is_ok());
+        assert_eq!(
+            fields(65).unwrap_err().details[0].message,
+            "must have at most 64 fields"
+        );
+        assert!(fields(100_000).is_err());
+    }
+
+    #[test]
+    fn values_are_read_as_json_writes_them() {
+        let json =
+            r#"{"a":1,"\u0061":"\ud83c\udfba\n","b":"\ud83c","c":null,"n":5.0,"m":18446744073709551616}"#;
+        let mut input = Input::new(Some(json));
+        assert_eq!(input.text("a", 2).as_deref(), Some("🎺\n"), "the last counts");
+        assert_eq!(input.optional_text("b", 5), None);
+        assert_eq!(input.optional_text("c", 5), None);
+        input.optional_number("n", 0, 9);
+        input.optional_number("m", 0, u64::MAX);
+        let error = input.finish().unwrap_err();
+        let paths: Vec<_> = error.details.iter().map(|detail| detail.path.as_str()).collect();
+        assert_eq!(paths, ["b", "n", "m"]);
     }
 }

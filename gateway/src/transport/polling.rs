@@ -23,8 +23,6 @@ use super::{
 
 /// A `1` that overtook the client's own GET waits so long for it, so that the GET is still answered.
 const CLOSE_GRACE: Duration = Duration::from_millis(20);
-/// A client gets so long to send the body of a POST.
-const BODY_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Opens a session: the answer is its open packet.
 pub(super) fn open(server: &Arc<EngineServer>, handshake: Handshake) -> Response<Body> {
@@ -156,7 +154,7 @@ async fn post(
         return Err(HandshakeError::BadRequest);
     }
     let limited = Limited::new(request.into_body(), server.options().max_payload);
-    let body = match tokio::time::timeout(BODY_TIMEOUT, limited.collect()).await {
+    let body = match tokio::time::timeout(server.options().body_timeout, limited.collect()).await {
         Ok(Ok(body)) => body.to_bytes(),
         Ok(Err(error)) if error.is::<LengthLimitError>() => {
             return Ok(reply::empty(StatusCode::PAYLOAD_TOO_LARGE));

@@ -47,6 +47,8 @@ pub struct EngineOptions {
     pub connect_timeout: Option<Duration>,
     /// Bytes of the largest message.
     pub max_payload: usize,
+    /// How long a client may take to send the body of a POST.
+    pub body_timeout: Duration,
     /// Bytes that may wait for one client.
     pub send_queue: usize,
     /// Sessions at a time; 0 for no limit.

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use bench::client::{Reader, Writer, connect};
+use bench::client::{Reader, Writer, open};
 use serde_json::{Value, json};
 
 use crate::stage::Stage;
@@ -8,11 +8,15 @@ use crate::stage::Stage;
 /// Nothing that must come takes longer, however busy the machine.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// A guest in `/chat`.
+/// Somebody in `/chat`.
 pub(crate) struct Client {
     pub(crate) reader: Reader,
     pub(crate) writer: Writer,
-    next: u64,
+    pub(crate) next: u64,
+    /// The socket's public id.
+    pub(crate) id: String,
+    /// What its session can be taken up again with.
+    pub(crate) pid: String,
 }
 
 /// What came: an answer to an event, or an event of the server's.
@@ -26,11 +30,25 @@ pub(crate) enum Heard {
 
 impl Client {
     pub(crate) async fn new(stage: &Stage) -> Self {
-        let (reader, writer) = connect(stage.addr, "/chat").await.unwrap();
+        Self::enter(stage, &json!({})).await
+    }
+
+    pub(crate) async fn with_token(stage: &Stage, token: &str) -> Self {
+        Self::enter(stage, &json!({ "token": token })).await
+    }
+
+    async fn enter(stage: &Stage, auth: &Value) -> Self {
+        let (mut reader, mut writer) = open(stage.addr).await.unwrap();
+        writer.text(&format!("40/chat,{auth}")).await.unwrap();
+        let connected = reader.text().await.unwrap();
+        let connected: Value = serde_json::from_str(connected.strip_prefix("40/chat,").unwrap()).unwrap();
+        let text = |value: &Value| value.as_str().unwrap().to_owned();
         Self {
             reader,
             writer,
             next: 0,
+            id: text(&connected["sid"]),
+            pid: text(&connected["pid"]),
         }
     }
 

@@ -5,6 +5,8 @@ mod addresses;
 mod client;
 mod events;
 mod http;
+mod refusals;
+mod slow;
 mod stage;
 
 use config::{Config, Role};

@@ -85,6 +85,7 @@ sections! {
         allow_eio3: bool,
         send_queue: usize,
         handshake_timeout: Duration,
+        body_timeout: Duration,
         max_header_bytes: usize,
         interest_linger: Duration,
     }

@@ -275,6 +275,7 @@ impl Reader {
                 allow_eio3: self.one_of("gateway.allow_eio3", &[("false", false), ("true", true)]),
                 send_queue: self.number("gateway.send_queue_bytes", 65_536, usize::MAX),
                 handshake_timeout: self.millis("gateway.handshake_timeout_ms", 100),
+                body_timeout: self.millis("gateway.body_timeout_ms", 100),
                 max_header_bytes: self.number("gateway.max_header_bytes", 8192, 1 << 20),
                 interest_linger: self.seconds("gateway.interest_linger_seconds", 0, 3600),
             },

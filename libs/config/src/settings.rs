@@ -164,6 +164,11 @@ pub const SETTINGS: &[Setting] = &[
         "How long a client may take to send the head of a request, in milliseconds, at least 100",
     ),
     setting(
+        "gateway.body_timeout_ms",
+        "20000",
+        "How long a client may take to send the body of a request, in milliseconds, at least 100",
+    ),
+    setting(
         "gateway.max_header_bytes",
         "16384",
         "Bytes of the head of a request, 8192 to 1048576",

@@ -77,6 +77,7 @@ impl Config {
             "gateway.allow_eio3" => gateway.allow_eio3.into(),
             "gateway.send_queue_bytes" => number(gateway.send_queue),
             "gateway.handshake_timeout_ms" => number(gateway.handshake_timeout.as_millis()),
+            "gateway.body_timeout_ms" => number(gateway.body_timeout.as_millis()),
             "gateway.max_header_bytes" => number(gateway.max_header_bytes),
             "gateway.interest_linger_seconds" => number(gateway.interest_linger.as_secs()),
             "fanout.grpc_listen" => fanout.grpc_listen.to_string().into(),
