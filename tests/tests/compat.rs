@@ -5,7 +5,11 @@ use anyhow::{Result, ensure};
 use tests::{Mode, ProtocolSuites, Standalone, artillery, chromium, node, python, scenario};
 
 fn with_server(run: impl FnOnce(&Standalone) -> Result<()>) -> Result<()> {
-    let server = Standalone::start(&[])?;
+    with_settings(&[], run)
+}
+
+fn with_settings(settings: &[(&str, &str)], run: impl FnOnce(&Standalone) -> Result<()>) -> Result<()> {
+    let server = Standalone::start(settings)?;
     if let Err(error) = run(&server) {
         // nextest shows it with the failure; what the server saw is half the story.
         return Err(error.context(format!("the server wrote:\n{}", server.output())));
@@ -52,6 +56,12 @@ macro_rules! socket_io_client {
             #[test]
             fn errors() -> Result<()> {
                 with_server(|server| scenario(server, "errors", $mode))
+            }
+
+            #[test]
+            fn limits() -> Result<()> {
+                let few = [("FANFARE_LIMITS__EVENTS", "10"), ("FANFARE_LIMITS__CUT_AFTER", "20")];
+                with_settings(&few, |server| scenario(server, "limits", $mode))
             }
 
             #[test]

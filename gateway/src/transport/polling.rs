@@ -101,6 +101,11 @@ impl PendingPoll<'_> {
         if out.mode() != Mode::Closed {
             return queued;
         }
+        // Stock clients hear of packets a moment later than of the transport's end, and would come back by themselves
+        // if the `disconnect` came with it.
+        if queued.is_some() && closing == Some(CloseReason::RateLimited) {
+            return queued;
+        }
         let last = match closing {
             // The client said goodbye itself.
             Some(CloseReason::TransportClose) => encode::engine_noop(),

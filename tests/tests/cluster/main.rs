@@ -6,6 +6,7 @@ mod everybody;
 mod interest;
 mod joins;
 mod limits;
+mod names;
 mod presence;
 mod start;
 
