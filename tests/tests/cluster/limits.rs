@@ -143,7 +143,7 @@ fn a_user_at_two_gateways_has_one_budget() -> Result<()> {
                 anyhow::Ok(passed)
             })?;
             ensure!(
-                passed <= EVENTS && passed >= EVENTS * 9 / 10,
+                (EVENTS * 9 / 10..=EVENTS).contains(&passed),
                 "{passed} events of {name} passed, in bursts of {burst}"
             );
         }
