@@ -3,7 +3,7 @@
 //! A [`Budget`] counts by itself, by the same rule as the limiters. Where the limit holds for several processes it
 //! also leases shares from a limiter they have in common: an event takes from the share, a new share is fetched in
 //! the background when half of one is left, and what is not used goes back after a while. So what one process holds
-//! and others lack is a 16th of the limit at most, and nobody ever has more than the limit.
+//! and others lack is a 16th of the limit or one event at most, and nobody ever has more than the limit.
 //!
 //! Only when there is no share, as at somebody's first event, the limiter must be [asked](Budget::ask), which takes
 //! 100 ms at most. When it does not answer, each process goes on by its own count, which waits for nothing and lets
