@@ -262,7 +262,7 @@ impl Cluster {
             ("FANFARE_LIMITS__EVENTS", "0"),
             ("CORS_ORIGIN", "*"),
             ("JWT_SECRET", JWT_SECRET),
-            ("RUST_LOG", "info"),
+            ("RUST_LOG", "info,gateway::events=debug"),
             ("NO_COLOR", "1"),
         ];
         let settings = defaults

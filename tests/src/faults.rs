@@ -481,8 +481,11 @@ pub fn at_random(seed: u64, time: Duration) -> Row {
         let (mut dice, end) = (Dice(seed), Instant::now() + time);
         while Instant::now() < end {
             let fault = kinds.get(dice.throw(kinds.len())).context("there is one")?;
-            eprintln!("  {}", fault.name);
             (fault.run)(cluster, traffic).with_context(|| fault.name)?;
+            eprintln!("  {}, {} without their session so far", fault.name, traffic.fresh());
+            if traffic.fresh() > 0 {
+                return Ok(());
+            }
             traffic.flow(dice.throw(SOME))?;
         }
         Ok(())

@@ -164,6 +164,14 @@ impl Traffic {
         self.shared.sent.lock().rooms.values().sum()
     }
 
+    /// Times a client came back without its session so far.
+    #[must_use]
+    pub fn fresh(&self) -> usize {
+        let members = self.members.iter().map(|(client, _)| client);
+        let clients = members.chain(&self.senders);
+        clients.map(|client| client.seen().fresh).sum()
+    }
+
     /// From now on clients that come back find these gateways.
     pub fn set_gateways(&self, gateways: Vec<SocketAddr>) {
         *self.gateways.lock() = gateways;

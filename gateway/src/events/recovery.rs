@@ -142,6 +142,7 @@ impl Core {
                 }))
             }
             Err(because) => {
+                tracing::debug!(because, namespace = %namespace, "a session is not recovered");
                 self.metrics.recovered(because);
                 match because {
                     "unavailable" => Err(Refusal::Unavailable),
@@ -389,7 +390,7 @@ impl Core {
                 "unknown"
             }
             SignalsError::Unavailable(_) => {
-                tracing::warn!(%error, gateway, "a session cannot be taken over yet");
+                tracing::debug!(%error, gateway, "a session cannot be taken over yet");
                 "unavailable"
             }
         })

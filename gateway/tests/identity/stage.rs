@@ -55,6 +55,7 @@ pub(crate) async fn start(change: impl FnOnce(&mut Config)) -> Edge {
         documents: Arc::new(MemoryDocuments::new()),
         links: Box::new(OneLink::new(deliveries)),
         cluster: None,
+        limiters: None,
         tasks: tasks.clone(),
         registry: prometheus::Registry::new(),
     };
