@@ -175,6 +175,14 @@ impl Reader {
         Some(issuer)
     }
 
+    /// Browsers send a cookie whichever page opens a WebSocket: the check of its origin is all there is.
+    pub(crate) fn cookie_needs_origins(&mut self, config: &Config) {
+        if config.auth.cookie.is_some() && config.cors.origins.iter().any(|origin| origin == "*") {
+            let what = "needs cors.origins (CORS_ORIGIN) other than *: any page could use the cookie";
+            self.wrong("auth.cookie", what);
+        }
+    }
+
     /// A URL that is shown to everybody.
     fn open_url(&mut self, key: &str) -> Option<String> {
         let url = self.optional(key);

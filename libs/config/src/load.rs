@@ -128,6 +128,7 @@ impl Config {
         };
         let config = reader.config();
         reader.certificates();
+        reader.cookie_needs_origins(&config);
         if reader.problems.is_empty() {
             warnings.extend(identity::doubts(&config));
             Ok(Loaded { config, warnings })

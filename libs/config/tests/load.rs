@@ -312,6 +312,9 @@ fn every_setting_can_be_set_by_its_variable_and_is_shown() {
         if setting.key == "auth.jwt_previous_secret" {
             env.push(("JWT_SECRET".to_owned(), "hush"));
         }
+        if setting.key == "auth.cookie" {
+            env.push(("CORS_ORIGIN".to_owned(), "https://a.example"));
+        }
         env.push((variable.clone(), value));
         let env: Vec<_> = env.iter().map(|(name, value)| (name.as_str(), *value)).collect();
         let config = load(Role::Standalone, "", &env, &[]).unwrap().config;
@@ -499,4 +502,14 @@ fn issuers_are_read_shown_without_secrets_and_checked() {
     ];
     assert_eq!(keys(&errors), expected, "{errors}");
     assert!(!errors.to_string().contains("hush"), "{errors}");
+}
+
+#[test]
+fn a_cookie_is_no_identity_where_any_page_may_connect() {
+    let cookie = ("auth.cookie", "session");
+    let errors = load(Role::Standalone, "", &[], &[cookie]).unwrap_err();
+    assert_eq!(keys(&errors), ["auth.cookie"]);
+    for origins in ["", "https://a.example"] {
+        assert!(load(Role::Standalone, "", &[], &[cookie, ("cors.origins", origins)]).is_ok());
+    }
 }
