@@ -177,7 +177,7 @@ impl Reader {
 
     /// Browsers send a cookie whichever page opens a WebSocket: the check of its origin is all there is.
     pub(crate) fn cookie_needs_origins(&mut self, config: &Config) {
-        if config.auth.cookie.is_some() && config.cors.origins.iter().any(|origin| origin == "*") {
+        if config.auth.cookie.is_some() && config.cors.origins == ["*"] {
             let what = "needs cors.origins (CORS_ORIGIN) other than *: any page could use the cookie";
             self.wrong("auth.cookie", what);
         }
