@@ -31,7 +31,7 @@ use super::{
     polling, reply, ws,
 };
 use crate::{
-    limits::{Addresses, Memory, Place},
+    limits::{Addresses, Memory},
     metrics::Metrics,
     session::{Shown, Sockets, json},
 };

@@ -8,7 +8,9 @@ use crate::stage::{Client, now, start, token};
 async fn at_its_end_a_token_puts_its_socket_out() {
     let edge = start(|_| {}).await;
     let mut client = Client::open(&edge).await;
-    let lasting = client.connect("/notifications", &json!({ "token": token(&json!({})) })).await;
+    let lasting = client
+        .connect("/notifications", &json!({ "token": token(&json!({})) }))
+        .await;
     assert!(lasting.starts_with("40"), "{lasting}");
     let ends = now() + 3;
     let answer = client
