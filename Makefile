@@ -1,7 +1,7 @@
 # `make lint` and `make test` are what every change must pass; .ci/run runs both.
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint fmt bench bench-check faults deps
+.PHONY: help run test lint fmt bench bench-check faults simulate deps
 
 # Where tests/deps.sh puts what the system's packages are too old for.
 export PATH := $(CURDIR)/target/tools/bin:$(PATH)
@@ -45,6 +45,9 @@ bench-check: ## instructions of the hot paths, with valgrind: 1 when one has gro
 faults: ## what faults under load cost, as one table; FAULTS="--storm 5000" or names of faults for some alone
 	cargo build -p fanfare -p tests --bins
 	target/debug/faults $(FAULTS)
+
+simulate: ## the whole system in virtual time, a schedule of faults a seed; SEEDS=1000 FROM=0 of them
+	cargo run --release -p simulation -- --seeds $(or $(SEEDS),1000) --from $(or $(FROM),0)
 
 deps: ## installs what lint and test need
 	tests/deps.sh

@@ -50,6 +50,7 @@ const fn top(of: &'static str) -> Edges {
 const EDGES: &[Edges] = &[
     top("fanfare"),
     top("tests"),
+    top("simulation"),
     top("bench"),
     top("instructions"),
     service("gateway", &["auth", "bus", "delivery", "limits", "model", "proto", "sio"]),

@@ -68,7 +68,7 @@ fn random() -> Option<u64> {
 /// # Safety
 /// `time` is valid for a write.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn clock_gettime(clock: clockid_t, time: *mut timespec) -> c_int {
+pub(crate) unsafe extern "C" fn clock_gettime(clock: clockid_t, time: *mut timespec) -> c_int {
     let Some(elapsed) = elapsed() else {
         // SAFETY: the arguments are those of the system call, and the caller's.
         let result = unsafe { libc::syscall(libc::SYS_clock_gettime, c_long::from(clock), time) };
@@ -93,7 +93,7 @@ pub unsafe extern "C" fn clock_gettime(clock: clockid_t, time: *mut timespec) ->
 /// # Safety
 /// `buffer` is valid for writes of `length` bytes.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn getrandom(buffer: *mut c_void, length: size_t, flags: c_uint) -> ssize_t {
+pub(crate) unsafe extern "C" fn getrandom(buffer: *mut c_void, length: size_t, flags: c_uint) -> ssize_t {
     let bytes = buffer.cast::<u8>();
     for at in (0..length).step_by(8) {
         let Some(random) = random() else {

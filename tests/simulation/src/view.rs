@@ -19,18 +19,15 @@ enum Place {
     /// A join or a leave is not answered: events may come, in order.
     Unsure { last: u64 },
     /// It has everything up to `through`, and gets everything behind it.
-    In {
-        through: u64,
-        /// How far the last replay has come again over what was there already.
-        repeated: u64,
-    },
+    In { through: u64 },
 }
 
 pub(crate) struct View {
     truth: Arc<Truth>,
     places: BTreeMap<String, Place>,
-    /// While a session is recovered: whether what the client has already may come again.
-    replay: Option<bool>,
+    /// Rooms of which what the client has already may come again, until something new comes: its gateway died. Up to
+    /// where that has come.
+    repeating: BTreeMap<String, u64>,
     pub(crate) repeats: usize,
     pub(crate) received: usize,
 }
@@ -40,7 +37,7 @@ impl View {
         Self {
             truth: Arc::clone(truth),
             places: BTreeMap::new(),
-            replay: None,
+            repeating: BTreeMap::new(),
             repeats: 0,
             received: 0,
         }
@@ -57,24 +54,21 @@ impl View {
     /// Up to where it has everything of a room it is in.
     pub(crate) fn through(&self, room: &str) -> Option<u64> {
         match self.places.get(room) {
-            Some(Place::In { through, .. }) => Some(*through),
+            Some(Place::In { through }) => Some(*through),
             _ => None,
         }
     }
 
     /// It asks to come back; `repeats`: its gateway was not there to tell what it has sent.
     pub(crate) fn asks_back(&mut self, repeats: bool) {
-        self.replay = Some(repeats);
-        for place in self.places.values_mut() {
-            if let Place::In { repeated, .. } = place {
-                *repeated = 0;
-            }
+        if repeats {
+            let rooms = self.places.keys().cloned();
+            self.repeating = rooms.map(|room| (room, 0)).collect();
         }
     }
 
     /// Everything it missed has come.
     pub(crate) fn recovered(&mut self) {
-        self.replay = None;
         // A leave is answered before it is stored.
         for place in self.places.values_mut() {
             if *place == Place::Out {
@@ -85,7 +79,7 @@ impl View {
 
     /// It is somebody new, in no room.
     pub(crate) fn fresh(&mut self) {
-        self.replay = None;
+        self.repeating.clear();
         self.places.clear();
     }
 
@@ -101,7 +95,7 @@ impl View {
         let last = match place {
             Place::Out => 0,
             Place::Unsure { last } => *last,
-            Place::In { through, .. } => *through,
+            Place::In { through } => *through,
         };
         *place = Place::Unsure { last };
     }
@@ -131,7 +125,7 @@ impl View {
                 return broken(format!("had {last} before the join at {offset} was answered"));
             }
             Place::Unsure { .. } => offset,
-            Place::In { through, .. } => through,
+            Place::In { through } => through,
         };
         let missing = self
             .truth
@@ -142,7 +136,6 @@ impl View {
         }
         *self.place(room) = Place::In {
             through: known.max(offset),
-            repeated: 0,
         };
         if let Some((limit, came)) = history {
             let mut wanted = self.truth.behind(room, 0);
@@ -168,36 +161,30 @@ impl View {
         if self.truth.at(room, seq).as_ref() != Some(message) {
             return broken(format!("got {message:?}, which is not in the log there"));
         }
-        let replay = self.replay;
-        let next_of = |truth: &Truth, after| truth.next(room, after);
-        let truth = Arc::clone(&self.truth);
+        let repeated = self.repeating.get(room).copied();
         match self.place(room) {
             Place::Out => broken(format!("got {message:?} of a room it is not in")),
-            Place::Unsure { last } if seq <= *last && replay != Some(true) => {
-                broken(format!("got {message:?} behind {last}"))
+            Place::Unsure { last } | Place::In { through: last } if seq <= *last => {
+                let last = *last;
+                let Some(repeated) = repeated else {
+                    return broken(format!("got {message:?} again; it was at {last}"));
+                };
+                self.repeats += 1;
+                self.repeating.insert(room.to_owned(), seq);
+                if seq <= repeated {
+                    return broken(format!("got {message:?} again and again"));
+                }
+                Ok(())
             }
             Place::Unsure { last } => {
                 *last = seq;
+                self.repeating.remove(room);
                 Ok(())
             }
-            Place::In { through, repeated } if seq <= *through => {
-                let in_order = seq > *repeated;
-                *repeated = seq;
-                if replay != Some(true) {
-                    return broken(format!(
-                        "got {message:?} again; it had everything up to {through}"
-                    ));
-                }
-                if !in_order {
-                    return broken(format!("got {message:?} again and again"));
-                }
-                self.repeats += 1;
-                Ok(())
-            }
-            Place::In { through, .. } => {
-                let before = *through;
-                *through = seq;
-                match next_of(&truth, before) {
+            Place::In { through } => {
+                let before = std::mem::replace(through, seq);
+                self.repeating.remove(room);
+                match self.truth.next(room, before) {
                     Some(next) if next.offset.seq == seq => Ok(()),
                     next => broken(format!("got {message:?} behind {before}, before {next:?}")),
                 }
@@ -208,7 +195,7 @@ impl View {
     /// What it should have got and has not.
     pub(crate) fn missing(&self) -> Option<Broken> {
         self.places.iter().find_map(|(room, place)| {
-            let Place::In { through, .. } = place else {
+            let Place::In { through } = place else {
                 return None;
             };
             let missing = self.truth.next(room, *through)?;
