@@ -375,7 +375,6 @@ impl Client {
                 let mut state = self.state.lock();
                 if recovered {
                     state.recovered += 1;
-                    state.view.recovered();
                 } else {
                     state.fresh += usize::from(before.is_some());
                     state.view.fresh();

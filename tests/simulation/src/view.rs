@@ -61,15 +61,12 @@ impl View {
 
     /// It asks to come back; `repeats`: its gateway was not there to tell what it has sent.
     pub(crate) fn asks_back(&mut self, repeats: bool) {
-        if repeats {
-            let rooms = self.places.keys().cloned();
-            self.repeating = rooms.map(|room| (room, 0)).collect();
+        if !repeats {
+            return;
         }
-    }
-
-    /// Everything it missed has come.
-    pub(crate) fn recovered(&mut self) {
-        // A leave is answered before it is stored.
+        let rooms = self.places.keys().cloned();
+        self.repeating = rooms.map(|room| (room, 0)).collect();
+        // A leave is answered before it is stored, and so it may be forgotten.
         for place in self.places.values_mut() {
             if *place == Place::Out {
                 *place = Place::Unsure { last: 0 };

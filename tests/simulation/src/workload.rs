@@ -87,6 +87,10 @@ impl Workload {
         self.be_where_wanted().await;
     }
 
+    pub(crate) fn client(&self) -> &Arc<Client> {
+        &self.client
+    }
+
     /// Whether it is where it wants to be, and has everything.
     pub(crate) fn is_complete(&self) -> bool {
         self.client
