@@ -76,6 +76,9 @@ struct Member {
 #[derive(Default)]
 struct Held {
     joins: u32,
+    /// Where the first of them begins, once that is known; and so do the others, because what was held since then
+    /// comes behind all their answers.
+    begin: Option<u64>,
     bytes: usize,
     events: Vec<Waiting>,
 }
@@ -244,6 +247,14 @@ impl Room {
         };
         if let Ok(seq) = result {
             inner.position = inner.position.max(*seq);
+            for held in inner
+                .members
+                .iter_mut()
+                .flatten()
+                .flat_map(|member| &mut member.held)
+            {
+                held.begin.get_or_insert(*seq);
+            }
         }
         for sender in waiting {
             // Whoever joined may have gone.
@@ -348,15 +359,20 @@ impl Inner {
 
     /// Holds the member of a slot once more.
     fn hold(&mut self, slot: u32) -> Hold {
+        let mut position = self.position;
         let member = match self.members.get_mut(slot as usize) {
             Some(Some(member)) => {
-                member.held.get_or_insert_default().joins += 1;
+                let held = member.held.get_or_insert_default();
+                held.joins += 1;
+                if matches!(self.interest, State::Confirmed) {
+                    position = *held.begin.get_or_insert(position);
+                }
                 member.number
             }
             Some(None) | None => 0,
         };
         let confirmed = match &mut self.interest {
-            State::Confirmed => Ok(self.position),
+            State::Confirmed => Ok(position),
             State::Asked(waiting) => {
                 let (sender, receiver) = oneshot::channel();
                 waiting.push(sender);

@@ -1,6 +1,7 @@
 use std::sync::{Arc, atomic::Ordering};
 
 use sio::packet::Encoded;
+use tokio::sync::oneshot;
 
 use super::{Confirmed, Hold, Room, Rooms, Waiting, variants::Variants};
 use crate::{interest::InterestError, journal::Receivers, session::Socket};
@@ -51,12 +52,13 @@ impl Joining {
     /// Waits until every later event of the room is sure to come. The position: what the member gets
     /// from now on is exactly what stands behind it.
     pub(crate) async fn confirmed(&mut self) -> Result<u64, InterestError> {
-        let position = match &mut self.confirmed {
+        let result = match &mut self.confirmed {
             Ok(position) => return Ok(*position),
-            Err(receiver) => receiver.await.unwrap_or(Err(InterestError::Stopped))?,
+            Err(receiver) => receiver.await.unwrap_or(Err(InterestError::Stopped)),
         };
-        self.confirmed = Ok(position);
-        Ok(position)
+        // Asked again, it fails again.
+        self.confirmed = result.clone().map_err(|_| oneshot::channel().1);
+        result
     }
 
     /// The member has everything up to `seq`, so it gets what stands behind that. To be called once everything up to
