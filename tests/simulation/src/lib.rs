@@ -20,7 +20,14 @@ mod view;
 mod workload;
 mod world;
 
-use std::{collections::BTreeSet, fmt, sync::Arc, thread, time::Duration};
+use std::{
+    cell::Cell,
+    collections::BTreeSet,
+    fmt, panic,
+    sync::{Arc, Once},
+    thread,
+    time::Duration,
+};
 
 use futures_util::future::join_all;
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
@@ -89,6 +96,7 @@ impl fmt::Display for Outcome {
 /// Runs the simulation of a seed, in a thread of its own.
 #[must_use]
 pub fn run(seed: u64) -> Outcome {
+    count_panics();
     let simulated = thread::spawn(move || {
         system::enter(seed);
         // No I/O: nothing but timers wakes anybody, so time goes on when all wait.
@@ -104,6 +112,22 @@ pub fn run(seed: u64) -> Outcome {
     simulated
         .join()
         .unwrap_or_else(|_| nothing(seed, "the simulation has panicked"))
+}
+
+thread_local! {
+    static PANICS: Cell<usize> = const { Cell::new(0) };
+}
+
+/// A panic ends its task alone, so nobody would notice.
+fn count_panics() {
+    static COUNTS: Once = Once::new();
+    COUNTS.call_once(|| {
+        let default = panic::take_hook();
+        panic::set_hook(Box::new(move |info| {
+            PANICS.set(PANICS.get() + 1);
+            default(info);
+        }));
+    });
 }
 
 fn nothing(seed: u64, why: &str) -> Outcome {
@@ -162,6 +186,11 @@ async fn simulate(seed: u64) -> Outcome {
         sleep(Duration::from_millis(100)).await;
     }
     doubled(&world);
+    if PANICS.get() > 0 {
+        let what = "something has panicked".to_owned();
+        let room = String::new();
+        world.broken("world", &Broken { room, what });
+    }
     let count = |what: fn(&view::View) -> usize| clients.iter().map(|client| client.view(what)).sum();
     let returns: Vec<_> = clients.iter().map(|client| client.returns()).collect();
     let broken = world.first_broken().map(|(who, broken)| {
