@@ -93,7 +93,8 @@ impl fmt::Display for Outcome {
     }
 }
 
-/// Runs the simulation of a seed, in a thread of its own.
+/// Runs the simulation of a seed, in a thread of its own. Only the first one of a process can be repeated: some of what
+/// the code under test uses is shared by all threads, e.g. the counter in the ids of events.
 #[must_use]
 pub fn run(seed: u64) -> Outcome {
     count_panics();

@@ -1,47 +1,38 @@
 //! A bounded number of seeds, for every change; `make simulate` runs as many as wanted.
 
-/// In debug builds a seed takes some 0.2 s.
-const SEEDS: u64 = 100;
+use std::process::{Command, Output};
 
-/// As many groups as there are tests, so that they run in parallel.
-fn group(number: u64) {
-    for seed in (number..SEEDS).step_by(4) {
-        let outcome = simulation::run(seed);
-        assert!(
-            outcome.broken.is_none(),
-            "{}\n\nagain: cargo run -p simulation -- --seed {seed}",
-            outcome.broken.unwrap_or_default()
-        );
-        assert!(outcome.acknowledged > 0, "{outcome}");
-    }
+fn simulate(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_simulation"))
+        .args(arguments)
+        .env_remove("RUST_LOG")
+        .output()
+        .unwrap()
 }
 
 #[test]
-fn nothing_is_lost_doubled_or_reordered_1() {
-    group(0);
-}
-
-#[test]
-fn nothing_is_lost_doubled_or_reordered_2() {
-    group(1);
-}
-
-#[test]
-fn nothing_is_lost_doubled_or_reordered_3() {
-    group(2);
-}
-
-#[test]
-fn nothing_is_lost_doubled_or_reordered_4() {
-    group(3);
+fn nothing_is_lost_doubled_or_reordered() {
+    let output = simulate(&["--seeds", "100"]);
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        output.status.success(),
+        "{told}\nagain: cargo run -p simulation -- --seed N"
+    );
 }
 
 #[test]
 fn a_seed_gives_the_same_run_again() {
-    for seed in [1, 7, 23] {
-        let (one, other) = (simulation::run(seed), simulation::run(seed));
-        assert_eq!(one.trace, other.trace);
-        assert_eq!(one.hash, other.hash);
+    for seed in ["1", "7", "23", "38", "692"] {
+        let (one, other) = (simulate(&["--seed", seed]), simulate(&["--seed", seed]));
+        assert!(one.status.success(), "{}", String::from_utf8_lossy(&one.stderr));
+        assert!(!one.stdout.is_empty());
+        assert_eq!(
+            String::from_utf8_lossy(&one.stdout),
+            String::from_utf8_lossy(&other.stdout)
+        );
     }
-    assert_ne!(simulation::run(1).hash, simulation::run(2).hash);
+    assert_ne!(
+        simulate(&["--seed", "1"]).stdout,
+        simulate(&["--seed", "2"]).stdout
+    );
 }
