@@ -132,9 +132,10 @@ impl Drop for Joining {
         if self.released {
             return;
         }
-        self.finish(|_| Vec::new());
+        // First, so that what was held does not go out: without what lies before it, it would be a gap.
         if self.new {
             self.rooms.leave(&self.socket, self.room.token);
         }
+        self.finish(|_| Vec::new());
     }
 }
