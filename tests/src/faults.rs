@@ -482,7 +482,11 @@ pub fn at_random(seed: u64, time: Duration) -> Row {
         while Instant::now() < end {
             let fault = kinds.get(dice.throw(kinds.len())).context("there is one")?;
             (fault.run)(cluster, traffic).with_context(|| fault.name)?;
-            eprintln!("  {}, {} without their session so far", fault.name, traffic.fresh());
+            eprintln!(
+                "  {}, {} without their session so far",
+                fault.name,
+                traffic.fresh()
+            );
             if traffic.fresh() > 0 {
                 return Ok(());
             }

@@ -53,7 +53,10 @@ const EDGES: &[Edges] = &[
     top("simulation"),
     top("bench"),
     top("instructions"),
-    service("gateway", &["auth", "bus", "delivery", "limits", "model", "proto", "sio"]),
+    service(
+        "gateway",
+        &["auth", "bus", "delivery", "limits", "model", "proto", "sio"],
+    ),
     service("fanout", &["bus", "delivery", "model", "proto", "registry"]),
     service("presence", &["bus", "model", "proto", "registry"]),
     edges("auth", &["config", "lifecycle", "model"]),

@@ -58,7 +58,8 @@ impl Call {
             remaining: decision.remaining,
             reset_in: seconds(decision.reset_in),
         };
-        self.core.tell(&self.socket, "rate-limit-warning", &json(&warning));
+        self.core
+            .tell(&self.socket, "rate-limit-warning", &json(&warning));
     }
 
     fn over(self, over: &Notice) -> Step {

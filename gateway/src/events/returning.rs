@@ -47,7 +47,11 @@ impl Core {
             }
             Err(because) => {
                 // It cannot be answered as a fresh one any more; it connects anew.
-                tracing::debug!(because, id = socket.id(), "a session that was claimed is not recovered");
+                tracing::debug!(
+                    because,
+                    id = socket.id(),
+                    "a session that was claimed is not recovered"
+                );
                 self.metrics.recovered(because);
                 if let Some(pid) = socket.pid() {
                     self.end(pid);

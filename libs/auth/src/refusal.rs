@@ -123,10 +123,7 @@ mod tests {
         }
         assert_eq!(Refusal::InvalidNamespace.data(), None);
         let later = Refusal::TooManyFailures(7);
-        assert_eq!(
-            later.data().unwrap(),
-            r#"{"code":"RATE_LIMITED","retryAfter":7}"#
-        );
+        assert_eq!(later.data().unwrap(), r#"{"code":"RATE_LIMITED","retryAfter":7}"#);
         assert_eq!(later.to_error().retry_after, Some(7));
     }
 }

@@ -15,7 +15,9 @@ fn budgets(criterion: &mut Criterion) {
     let limit = Limit::new(u32::MAX, Duration::from_secs(60)).expect("a limit");
     let alone = Budgets::new(limit, 80, NonZeroUsize::MAX, system_clock());
     let budget = alone.budget("ada");
-    criterion.bench_function("spend, alone", |bencher| bencher.iter(|| black_box(budget.spend())));
+    criterion.bench_function("spend, alone", |bencher| {
+        bencher.iter(|| black_box(budget.spend()))
+    });
 
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
