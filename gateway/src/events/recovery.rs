@@ -23,8 +23,9 @@ use crate::{
 
 /// Another gateway gets so long to answer a claim.
 const CLAIM: Duration = Duration::from_secs(5);
-/// A session may have moved on so often while its client kept an older position.
-const MOVES: usize = 4;
+/// A session may have moved on so often while its client kept an older position: one that only publishes gets no events,
+/// and so has none but the first.
+const MOVES: usize = 16;
 
 /// Why nothing is recovered, as a metric label.
 pub(super) type Because = &'static str;
@@ -159,7 +160,6 @@ impl Core {
         namespace: &Namespace,
         user: &Arc<User>,
     ) -> Result<(Arc<User>, Returns), Because> {
-        let own = self.journal.gateway();
         let here = self
             .claim_here(pid, position.as_ref(), namespace, &Who::of(user))
             .await;
@@ -189,12 +189,8 @@ impl Core {
                         .and_then(|gateway| GatewayId::new(gateway).ok())
                         .ok_or("unknown")?,
                 };
-                let owner = if owner == *own {
-                    self.moved.of(pid).ok_or("unknown")?
-                } else {
-                    owner.to_string()
-                };
-                self.claim_there(owner, pid, position, namespace, user).await
+                self.claim_there(owner.to_string(), pid, position, namespace, user)
+                    .await
             }
             Err(because) => Err(because),
         }
@@ -252,6 +248,16 @@ impl Core {
     ) -> Result<(Arc<User>, Returns), Because> {
         let who = Who::of(user);
         for _ in 0..MOVES {
+            if owner == self.journal.gateway().as_str() {
+                if self.is_going_back(pid) {
+                    return Err("unavailable");
+                }
+                owner = match self.moved.of(pid) {
+                    Some(gateway) => gateway,
+                    None => self.noted(&owner, pid).await?,
+                };
+                continue;
+            }
             let claim = ClaimSession {
                 pid: pid.to_owned(),
                 namespace: namespace.to_string(),
@@ -275,7 +281,8 @@ impl Core {
                     Some(Outcome::MovedTo(gateway)) => gateway,
                     Some(Outcome::TooLate(_)) => return Err("too late"),
                     Some(Outcome::Later(_)) => return Err("unavailable"),
-                    Some(Outcome::Unknown(_)) | None => return Err("unknown"),
+                    // It does not remember for ever where sessions went.
+                    Some(Outcome::Unknown(_)) | None => self.noted(&owner, pid).await?,
                 },
                 Err("unavailable") => return Err("unavailable"),
                 Err(_) => match self
@@ -301,16 +308,15 @@ impl Core {
                     Err(moved_to) => moved_to,
                 },
             };
-            if moved_to == self.journal.gateway().as_str() {
-                return Err(if self.is_going_back(pid) {
-                    "unavailable"
-                } else {
-                    "unknown"
-                });
-            }
             owner = moved_to;
         }
         Err("unknown")
+    }
+
+    /// The gateway to which a session went on from `owner`, as the store has it.
+    async fn noted(&self, owner: &str, pid: &str) -> Result<String, Because> {
+        let store = self.store.as_ref().ok_or("unknown")?;
+        store.moved_to(owner, pid).await?.ok_or("unknown")
     }
 
     /// Takes a session that a gateway left in the store, or names the gateway that has taken it.

@@ -394,6 +394,18 @@ impl SessionStore {
         }
     }
 
+    /// The gateway to which a session went on from `owner`.
+    pub(crate) async fn moved_to(&self, owner: &str, pid: &str) -> Result<Option<String>, Because> {
+        let document = self.documents.get(BUCKET, &key(owner, pid)).await;
+        let state = document
+            .map_err(unavailable)?
+            .and_then(|document| decode(&document.value));
+        Ok(match state {
+            Some(State::MovedTo(gateway)) => Some(gateway),
+            Some(State::Kept(_)) | None => None,
+        })
+    }
+
     /// Takes a session of a gateway that is gone, if `fits`: nobody else gets it after that. When it is not known whether
     /// the store took note, it is given back.
     pub(crate) async fn take(
