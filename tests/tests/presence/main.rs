@@ -74,9 +74,21 @@ fn every_call(cluster: &mut Cluster) -> Result<()> {
         *rooms.entry(format!("room {}", number % 10)).or_default() += 1;
     }
     compare(cluster, members.len(), &rooms)?;
+    stubs(cluster, members.len())?;
     // Each gateway tells everything once more, in parts.
     cluster.redis.command("FLUSHALL")?;
     compare(cluster, members.len(), &rooms)
+}
+
+/// An application may also compile what is published.
+fn stubs(cluster: &Cluster, members: usize) -> Result<()> {
+    let (replicas, members) = (replicas(cluster)?, members.to_string());
+    let settings = [
+        ("FANFARE_PRESENCE", replicas.as_str()),
+        ("FANFARE_PROTO", concat!(env!("CARGO_MANIFEST_DIR"), "/../proto")),
+        ("FANFARE_MEMBERS", members.as_str()),
+    ];
+    python_program("python/presence_stubs.py", &settings).map(drop)
 }
 
 /// Whether the presence API says what the clients hold, and of each gateway what that one says it holds, within
