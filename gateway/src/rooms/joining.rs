@@ -3,7 +3,11 @@ use std::sync::{Arc, atomic::Ordering};
 use sio::packet::Encoded;
 use tokio::sync::oneshot;
 
-use super::{Confirmed, Hold, Room, Rooms, Waiting, variants::Variants};
+use super::{
+    Rooms,
+    room::{Confirmed, Hold, Room, Waiting},
+    variants::Variants,
+};
 use crate::{interest::InterestError, journal::Receivers, session::Socket};
 
 /// A join under way. Dropped before it is released, it is taken back.
