@@ -7,7 +7,7 @@ use prometheus::{
 };
 use sio::engine::{CloseReason, HandshakeError};
 
-use crate::session::Refusal;
+use crate::session::{Because, Refusal};
 
 /// Names an `event` label may have; every other event counts as `other`.
 const EVENTS: [&str; 19] = [
@@ -129,7 +129,7 @@ impl Metrics {
             recoveries: IntCounterVec::new(
                 opts!(
                     "fanfare_recoveries_total",
-                    "Clients that came back with a session, by what became of it: recovered, unknown (nobody has it), too late (what was missed is gone), forbidden"
+                    "Clients that came back with a session, by what became of it: recovered, unknown (nobody has it), too late (what was missed is gone), forbidden, unavailable (nobody can tell now; the client comes again)"
                 ),
                 &["result"],
             )?,
@@ -247,7 +247,8 @@ impl Metrics {
         self.limited.with_label_values(&[limit, outcome]).inc();
     }
 
-    pub(crate) fn recovered(&self, result: &str) {
+    pub(crate) fn recovered(&self, result: Result<(), Because>) {
+        let result = result.map_or_else(Because::as_str, |()| "recovered");
         self.recoveries.with_label_values(&[result]).inc();
     }
 

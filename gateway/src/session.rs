@@ -9,7 +9,9 @@ mod store;
 pub(crate) use auth::named_guest;
 pub use auth::{Authenticator, Refusal, Shown};
 pub(crate) use expiry::Expiries;
-pub(crate) use recovery::{Arrived, Claim, Left, Sessions, Source, Who, is_anonymous, is_recoverable};
+pub(crate) use recovery::{
+    Arrived, Because, Claim, Left, Sessions, Source, Who, is_anonymous, is_recoverable,
+};
 pub use recovery::{Away, Moved, Returns};
 pub use server::{Admission, Application, Connect, EventPacket, SocketServer};
 pub(crate) use server::{Success, unavailable};

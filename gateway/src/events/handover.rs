@@ -20,7 +20,7 @@ use proto::v1::{
 use super::Core;
 use crate::{
     journal::Position,
-    session::{Away, Who},
+    session::{Away, Because, Who},
 };
 
 /// Who claims a session comes back within this time for what its client missed.
@@ -147,7 +147,7 @@ impl Handover {
                     .insert(claim.pid.into(), (away, after, Instant::now()));
                 outcome(Outcome::Claimed(claimed))
             }
-            Err("too late") => outcome(Outcome::TooLate(true)),
+            Err(Because::TooLate) => outcome(Outcome::TooLate(true)),
             Err(_) if self.core.is_going_back(&claim.pid) => outcome(Outcome::Later(true)),
             // It may have been here more than once.
             Err(_) => outcome(match self.core.moved.of(&claim.pid) {

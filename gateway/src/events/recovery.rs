@@ -16,8 +16,8 @@ use super::Core;
 use crate::{
     journal::{Journaled, Position, Returning},
     session::{
-        Admission, Away, Claim, Left, Moved, Refusal, Returns, Socket, Source, Taken, Who, is_recoverable,
-        named_guest,
+        Admission, Away, Because, Claim, Left, Moved, Refusal, Returns, Socket, Source, Taken, Who,
+        is_recoverable, named_guest,
     },
 };
 
@@ -26,9 +26,6 @@ const CLAIM: Duration = Duration::from_secs(5);
 /// A session may have moved on so often while its client kept an older position: one that only publishes gets no events,
 /// and so has none but the first.
 const MOVES: usize = 16;
-
-/// Why nothing is recovered, as a metric label.
-pub(super) type Because = &'static str;
 
 impl Core {
     pub(super) fn disconnected(&self, socket: &Arc<Socket>, reason: CloseReason) {
@@ -129,7 +126,7 @@ impl Core {
         let position = claim.offset.map(|offset| offset.parse::<Position>()).transpose();
         let result = match position {
             Ok(position) => self.find(&pid, position, namespace, user).await,
-            Err(_) => Err("unknown"),
+            Err(_) => Err(Because::Unknown),
         };
         match result {
             Ok((user, returns)) => {
@@ -143,11 +140,11 @@ impl Core {
                 }))
             }
             Err(because) => {
-                tracing::debug!(because, namespace = %namespace, "a session is not recovered");
-                self.metrics.recovered(because);
+                tracing::debug!(?because, namespace = %namespace, "a session is not recovered");
+                self.metrics.recovered(Err(because));
                 match because {
-                    "unavailable" => Err(Refusal::Unavailable),
-                    _ => Ok(None),
+                    Because::Unavailable => Err(Refusal::Unavailable),
+                    Because::Unknown | Because::TooLate | Because::Forbidden => Ok(None),
                 }
             }
         }
@@ -180,14 +177,14 @@ impl Core {
                     return Ok((was, Returns::Here { away, after }));
                 }
                 self.give_up(pid, away);
-                Err("forbidden")
+                Err(Because::Forbidden)
             }
-            Err("unknown") => {
+            Err(Because::Unknown) => {
                 let owner = match &position {
                     Some(position) => position.gateway.clone(),
                     None => GatewayId::of_sid(pid)
                         .and_then(|gateway| GatewayId::new(gateway).ok())
-                        .ok_or("unknown")?,
+                        .ok_or(Because::Unknown)?,
                 };
                 self.claim_there(owner.to_string(), pid, position, namespace, user)
                     .await
@@ -213,18 +210,18 @@ impl Core {
             .sessions
             .claim(pid, namespace, who, part)
             .await
-            .ok_or("unknown")?;
+            .ok_or(Because::Unknown)?;
         let Some(after) = away.after(position, self.journal.gateway()) else {
             // A position of a gateway it was at before: what it stands for here nobody knows any more.
             self.give_up(pid, away);
-            return Err("too late");
+            return Err(Because::TooLate);
         };
         let bytes = self
             .missed(&away, after)
             .map(|missed| missed.iter().map(Journaled::size).sum::<usize>());
         if bytes.is_none_or(|bytes| bytes > self.max_replay) {
             self.give_up(pid, away);
-            return Err("too late");
+            return Err(Because::TooLate);
         }
         Ok((away, after))
     }
@@ -250,7 +247,7 @@ impl Core {
         for _ in 0..MOVES {
             if owner == self.journal.gateway().as_str() {
                 if self.is_going_back(pid) {
-                    return Err("unavailable");
+                    return Err(Because::Unavailable);
                 }
                 owner = match self.moved.of(pid) {
                     Some(gateway) => gateway,
@@ -267,7 +264,7 @@ impl Core {
             };
             let answer = self.ask(&owner, Step::Claim(claim), CLAIM).await;
             let moved_to = match answer {
-                Ok(answer) => match ClaimReply::decode(answer).map_err(|_| "unknown")?.outcome {
+                Ok(answer) => match ClaimReply::decode(answer).map_err(|_| Because::Unknown)?.outcome {
                     Some(Outcome::Claimed(claimed)) => {
                         let session = Session {
                             socket_id: claimed.socket_id,
@@ -279,12 +276,12 @@ impl Core {
                         return self.admit_from(Source::Gateway(owner), position, session, namespace, user);
                     }
                     Some(Outcome::MovedTo(gateway)) => gateway,
-                    Some(Outcome::TooLate(_)) => return Err("too late"),
-                    Some(Outcome::Later(_)) => return Err("unavailable"),
+                    Some(Outcome::TooLate(_)) => return Err(Because::TooLate),
+                    Some(Outcome::Later(_)) => return Err(Because::Unavailable),
                     // It does not remember for ever where sessions went.
                     Some(Outcome::Unknown(_)) | None => self.noted(&owner, pid).await?,
                 },
-                Err("unavailable") => return Err("unavailable"),
+                Err(Because::Unavailable) => return Err(Because::Unavailable),
                 Err(_) => match self
                     .claim_left(&owner, pid, position.as_ref(), namespace, &who)
                     .await?
@@ -310,13 +307,13 @@ impl Core {
             };
             owner = moved_to;
         }
-        Err("unknown")
+        Err(Because::Unknown)
     }
 
     /// The gateway to which a session went on from `owner`, as the store has it.
     async fn noted(&self, owner: &str, pid: &str) -> Result<String, Because> {
-        let store = self.store.as_ref().ok_or("unknown")?;
-        store.moved_to(owner, pid).await?.ok_or("unknown")
+        let store = self.store.as_ref().ok_or(Because::Unknown)?;
+        store.moved_to(owner, pid).await?.ok_or(Because::Unknown)
     }
 
     /// Takes a session that a gateway left in the store, or names the gateway that has taken it.
@@ -328,7 +325,7 @@ impl Core {
         namespace: &Namespace,
         who: &Who<'_>,
     ) -> Result<Result<Left, String>, Because> {
-        let store = self.store.as_ref().ok_or("unknown")?;
+        let store = self.store.as_ref().ok_or(Because::Unknown)?;
         let trail = store.trails.of(owner).await?;
         let taken = store
             .take(owner, pid, |session| who.had(session, namespace))
@@ -336,7 +333,7 @@ impl Core {
         Ok(match taken {
             Taken::MovedTo(gateway) => Err(gateway),
             Taken::Session(session) => {
-                let number = Left::number(&session, position, owner).ok_or("too late")?;
+                let number = Left::number(&session, position, owner).ok_or(Because::TooLate)?;
                 Ok(Left {
                     owner: owner.to_owned(),
                     session,
@@ -358,13 +355,13 @@ impl Core {
         let was = if session.user_id == user.id.as_str() {
             Arc::clone(user)
         } else {
-            let id = UserId::new(&session.user_id).map_err(|_| "unknown")?;
+            let id = UserId::new(&session.user_id).map_err(|_| Because::Unknown)?;
             Arc::new(named_guest(id, &session.username))
         };
         let rooms: Vec<RoomName> = session.rooms.iter().map(|room| RoomName::stored(room)).collect();
         let rules = self.access.rules();
         if !rooms.iter().all(|room| rules.may_stay(&was, namespace, room)) {
-            return Err("forbidden");
+            return Err(Because::Forbidden);
         }
         let moved = Moved {
             source,
@@ -389,15 +386,15 @@ impl Core {
             .request(&subject, request.encode_to_vec().into(), timeout)
             .await;
         answer.map_err(|error| match error {
-            SignalsError::NoResponders(_) => "unknown",
+            SignalsError::NoResponders(_) => Because::Unknown,
             // It stands still: as good as gone.
             SignalsError::Timeout(_) => {
                 tracing::warn!(%error, gateway, "a session cannot be taken over");
-                "unknown"
+                Because::Unknown
             }
             SignalsError::Unavailable(_) => {
                 tracing::debug!(%error, gateway, "a session cannot be taken over yet");
-                "unavailable"
+                Because::Unavailable
             }
         })
     }

@@ -10,13 +10,13 @@ use proto::v1::{
 };
 use sio::{engine::CloseReason, packet::Encoded};
 
-use super::{Core, kept_session, recovery::Because};
+use super::{Core, kept_session};
 use crate::{
     journal::{Receivers, Returning},
     presence_feed::is_told,
     replay::ReplayError,
     rooms::Joining,
-    session::{Arrived, Away, Left, Moved, Returns, Socket, Source, Who},
+    session::{Arrived, Away, Because, Left, Moved, Returns, Socket, Source, Who},
 };
 
 /// Another gateway gets so long to have everything that a client missed.
@@ -40,7 +40,7 @@ impl Core {
         };
         match done {
             Ok(()) => {
-                self.metrics.recovered("recovered");
+                self.metrics.recovered(Ok(()));
                 self.sessions.here(socket);
                 self.tell_presence(socket);
                 self.watch_expiry(socket);
@@ -48,11 +48,11 @@ impl Core {
             Err(because) => {
                 // It cannot be answered as a fresh one any more; it connects anew.
                 tracing::debug!(
-                    because,
+                    ?because,
                     id = socket.id(),
                     "a session that was claimed is not recovered"
                 );
-                self.metrics.recovered(because);
+                self.metrics.recovered(Err(because));
                 if let Some(pid) = socket.pid() {
                     self.end(pid);
                 }
@@ -94,7 +94,7 @@ impl Core {
         let Some(missed) = lane.missed(after, &returning) else {
             drop(lane);
             self.rooms.give_up(away.places);
-            return Err("too late");
+            return Err(Because::TooLate);
         };
         for event in missed {
             socket.conn().send(&lane.encode(&event));
@@ -133,7 +133,7 @@ impl Core {
         };
         self.catch_up(&mut joins, reached).await?;
         let kept = kept_session(socket, &mut joins).await;
-        let mut kept = kept.map_err(|_| "unavailable")?;
+        let mut kept = kept.map_err(|_| Because::Unavailable)?;
         {
             let mut lane = self.journal.lane();
             kept.arrived = Some(KeptArrival {
@@ -173,7 +173,7 @@ impl Core {
     async fn catch_up(&self, joins: &mut [Joining], reached: Vec<u64>) -> Result<(), Because> {
         let mut places = Vec::with_capacity(joins.len());
         for (join, reached) in joins.iter_mut().zip(reached) {
-            if reached > join.confirmed().await.map_err(|_| "unavailable")? {
+            if reached > join.confirmed().await.map_err(|_| Because::Unavailable)? {
                 join.has(reached);
                 places.push(Offset {
                     partition: join.room().partition(),
@@ -182,7 +182,7 @@ impl Core {
             }
         }
         let caught_up = self.deliverer.reached(&places, CATCH_UP).await;
-        caught_up.then_some(()).ok_or("unavailable")
+        caught_up.then_some(()).ok_or(Because::Unavailable)
     }
 
     /// What was missed. With an error comes back what was taken from the store.
@@ -201,7 +201,7 @@ impl Core {
             Ok(found) => return Ok(found),
             Err(because) => because,
         };
-        if because != "unknown" {
+        if because != Because::Unknown {
             return Err((because, None));
         }
         // It is gone in this very moment.
@@ -210,7 +210,7 @@ impl Core {
         let left = self.claim_left(&owner, pid, position, socket.namespace(), &who);
         match left.await {
             Ok(Ok(left)) => self.fetch_left(socket, Box::new(left), joins).await,
-            Ok(Err(_)) => Err(("unknown", None)),
+            Ok(Err(_)) => Err((Because::Unknown, None)),
             Err(because) => Err((because, None)),
         }
     }
@@ -225,7 +225,7 @@ impl Core {
         let mut rooms = Vec::with_capacity(joins.len());
         for join in joins {
             rooms.push(RoomPosition {
-                seq: join.confirmed().await.map_err(|_| "unavailable")?,
+                seq: join.confirmed().await.map_err(|_| Because::Unavailable)?,
                 room: join.room().name().to_string(),
             });
         }
@@ -235,9 +235,13 @@ impl Core {
             gateway: self.journal.gateway().to_string(),
         };
         let reply = self.ask(owner, Step::Fetch(fetch), FETCH).await?;
-        let reply = MissedReply::decode(reply).map_err(|_| "unavailable")?;
+        let reply = MissedReply::decode(reply).map_err(|_| Because::Unavailable)?;
         if !reply.complete {
-            return Err(if reply.later { "unavailable" } else { "too late" });
+            return Err(if reply.later {
+                Because::Unavailable
+            } else {
+                Because::TooLate
+            });
         }
         let events = reply.events.into_iter();
         let missed = events.map(
@@ -263,7 +267,7 @@ impl Core {
     ) -> Result<Found, (Because, Option<Box<Left>>)> {
         match self.replay(socket, &left, joins).await {
             Ok(found) => Ok(found),
-            Err("too late") => Err(("too late", None)),
+            Err(Because::TooLate) => Err((Because::TooLate, None)),
             Err(because) => Err((because, Some(left))),
         }
     }
@@ -275,10 +279,10 @@ impl Core {
         joins: &mut [Joining],
     ) -> Result<Found, Because> {
         let failed = |error: ReplayError| match error {
-            ReplayError::Gone => "too late",
+            ReplayError::Gone => Because::TooLate,
             ReplayError::Log(error) => {
                 tracing::warn!(%error, "what a client missed cannot be read");
-                "unavailable"
+                Because::Unavailable
             }
         };
         let places = |has: bool| {
@@ -294,8 +298,10 @@ impl Core {
         let mut found: Vec<(Offset, Publish)> = Vec::new();
         for offset in places(false) {
             let entry = self.publisher.log().get(offset.partition, offset.seq).await;
-            let entry = entry.map_err(|error| failed(error.into()))?.ok_or("too late")?;
-            let publish = Publish::decode(entry.payload).map_err(|_| "too late")?;
+            let entry = entry
+                .map_err(|error| failed(error.into()))?
+                .ok_or(Because::TooLate)?;
+            let publish = Publish::decode(entry.payload).map_err(|_| Because::TooLate)?;
             if names.contains(&publish.room) {
                 known.insert(offset);
                 found.push((offset, publish));
@@ -303,7 +309,7 @@ impl Core {
         }
         let mut reached = Vec::with_capacity(joins.len());
         for join in joins {
-            let through = join.confirmed().await.map_err(|_| "unavailable")?;
+            let through = join.confirmed().await.map_err(|_| Because::Unavailable)?;
             let room = join.room();
             let kept = left
                 .session
@@ -311,9 +317,9 @@ impl Core {
                 .iter()
                 .find(|kept| kept.name == room.name().as_str());
             // The rooms are those of the session.
-            let kept = kept.ok_or("unknown")?;
+            let kept = kept.ok_or(Because::Unknown)?;
             let partition = room.partition();
-            let after = left.begin(kept, partition).ok_or("too late")?;
+            let after = left.begin(kept, partition).ok_or(Because::TooLate)?;
             reached.push(after.max(through));
             let entries = self
                 .replay
@@ -325,7 +331,7 @@ impl Core {
                     partition,
                     seq: entry.seq,
                 };
-                let publish = Publish::decode(entry.payload).map_err(|_| "too late")?;
+                let publish = Publish::decode(entry.payload).map_err(|_| Because::TooLate)?;
                 let is_of_room =
                     publish.room == room.name().as_str() && publish.namespace == room.namespace().as_str();
                 let is_wanted = is_of_room && !is_excepted(publish.except.as_ref(), socket, &names);
@@ -337,7 +343,7 @@ impl Core {
         found.sort_by_key(|(offset, _)| *offset);
         let bytes: usize = found.iter().map(|(_, publish)| publish.encoded_len()).sum();
         if bytes > self.max_replay {
-            return Err("too late");
+            return Err(Because::TooLate);
         }
         Ok((found, reached))
     }

@@ -37,6 +37,31 @@ impl Claim {
     }
 }
 
+/// Why a session is not recovered.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Because {
+    /// Nobody has it, or it is somebody else's.
+    Unknown,
+    /// What was missed cannot be had whole any more.
+    TooLate,
+    /// The token does not allow its rooms any more.
+    Forbidden,
+    /// Nobody can tell now: it may be there in a moment.
+    Unavailable,
+}
+
+impl Because {
+    /// As a metric label.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Unknown => "unknown",
+            Self::TooLate => "too late",
+            Self::Forbidden => "forbidden",
+            Self::Unavailable => "unavailable",
+        }
+    }
+}
+
 /// What a client comes back to.
 pub enum Returns {
     /// A session of this gateway.

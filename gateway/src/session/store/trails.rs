@@ -12,8 +12,8 @@ use parking_lot::Mutex;
 use prost::Message;
 use proto::v1;
 
-use super::{BUCKET, Because, RACES, unavailable};
-use crate::trail::Trail;
+use super::{BUCKET, RACES, claims::unavailable};
+use crate::{session::Because, trail::Trail};
 
 /// Another gateway's trail is not read again within this time.
 const TRAIL: Duration = Duration::from_secs(5);
@@ -82,7 +82,7 @@ impl Trails {
             .get(BUCKET, &trail_key(gateway))
             .await
             .map_err(unavailable)?;
-        let trail = v1::Trail::decode(document.ok_or("unknown")?.value).map_err(unavailable)?;
+        let trail = v1::Trail::decode(document.ok_or(Because::Unknown)?.value).map_err(unavailable)?;
         let trail = Arc::new(Trail::decode(trail));
         *shared = Some((Instant::now(), Arc::clone(&trail)));
         Ok(trail)
