@@ -191,7 +191,6 @@ impl Application for Vocabulary {
     }
 
     fn disconnected(&self, socket: &Arc<Socket>, reason: CloseReason) {
-        self.core.user_connections.leave(socket);
         self.core.disconnected(socket, reason);
     }
 }

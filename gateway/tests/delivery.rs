@@ -2,80 +2,23 @@
 //! answers, so what depends on one falls back.
 #![allow(clippy::unwrap_used, missing_docs, reason = "tests")]
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+mod alone;
 
-use axum::Router;
+use std::time::Duration;
+
+use alone::Alone;
 use bench::client::{Reader, Writer, connect};
-use bus::{
-    EventLog, PageQuery, Signals,
-    documents::memory::MemoryDocuments,
-    event_log::memory::{MemoryLog, MemoryLogConfig},
-    signals::memory::MemorySignals,
-    subjects,
-};
+use bus::{EventLog, PageQuery, Signals, subjects};
 use config::{Config, Role};
-use delivery::{
-    Batch, Delivery, GatewayLink, VolatileEvent,
-    local::{LinkLimits, LocalLink, OneLink, pair},
-};
-use gateway::{Deps, Gateway, new_id};
-use lifecycle::Tasks;
+use delivery::{Batch, Delivery, GatewayLink, VolatileEvent};
 use model::{Namespace, RoomName, RoomToken, partition_of};
-use tokio_util::sync::CancellationToken;
 
-struct Bench {
-    log: MemoryLog,
-    signals: Arc<MemorySignals>,
-    link: LocalLink,
-    addr: SocketAddr,
-    gateway: Arc<Gateway>,
-    stop: CancellationToken,
-}
-
-async fn start() -> Bench {
-    start_with(Config::for_tests(Role::Standalone)).await
-}
-
-async fn start_with(config: Config) -> Bench {
-    let signals = Arc::new(MemorySignals::new());
-    let log = MemoryLog::new(MemoryLogConfig {
-        partitions: config.bus.partitions,
-        ..MemoryLogConfig::default()
-    });
-    let (link, deliveries) = pair(config.bus.partitions, LinkLimits::default());
-    let tasks = Tasks::new();
-    let deps = Deps {
-        log: Arc::new(log.clone()),
-        signals: Arc::clone(&signals) as _,
-        documents: Arc::new(MemoryDocuments::new()),
-        links: Box::new(OneLink::new(deliveries)),
-        cluster: None,
-        limiters: None,
-        tasks: tasks.clone(),
-        registry: prometheus::Registry::new(),
-    };
-    let gateway = Arc::new(Gateway::build(&config, new_id(), deps).await.unwrap());
-    let listener = tokio::net::TcpListener::bind(config.gateway.listen)
-        .await
-        .unwrap();
-    let addr = listener.local_addr().unwrap();
-    let stop = CancellationToken::new();
-    let (serving, until) = (Arc::clone(&gateway), stop.clone());
-    tasks.spawn("serve", async move {
-        serving.serve(listener, Router::new(), until).await
-    });
-    Bench {
-        log,
-        signals,
-        link,
-        addr,
-        gateway,
-        stop,
-    }
+async fn start() -> Alone {
+    alone::start(Config::for_tests(Role::Standalone)).await
 }
 
 /// Joins a room and publishes `count` messages there, which nobody delivers yet.
-async fn publish(bench: &Bench, count: usize) -> (Reader, Writer) {
+async fn publish(bench: &Alone, count: usize) -> (Reader, Writer) {
     let (mut reader, mut writer) = connect(bench.addr, "/chat").await.unwrap();
     writer
         .text("42/chat,0[\"join-room\",{\"roomId\":\"r\"}]")
@@ -100,7 +43,7 @@ fn token() -> RoomToken {
 }
 
 /// The room's messages as a worker would send them.
-async fn deliveries(bench: &Bench) -> (u16, Vec<Delivery>) {
+async fn deliveries(bench: &Alone) -> (u16, Vec<Delivery>) {
     let partition = partition_of(token(), bench.log.partitions());
     let all = PageQuery::After {
         after: 0,
@@ -166,8 +109,7 @@ async fn repeats_and_replaced_workers_are_dropped() {
     while bench.link.acknowledged(partition) < last {
         tokio::task::yield_now().await;
     }
-    bench.stop.cancel();
-    bench.gateway.close().await;
+    bench.stop().await;
 }
 
 #[tokio::test]
@@ -201,8 +143,7 @@ async fn a_gap_is_read_from_the_log_before_what_follows() {
     };
     bench.link.deliver(batch).unwrap();
     assert_eq!(contents(&mut reader, 6).await, numbers(1..=6));
-    bench.stop.cancel();
-    bench.gateway.close().await;
+    bench.stop().await;
 }
 
 #[tokio::test]
@@ -222,8 +163,7 @@ async fn an_empty_batch_behind_a_gap_is_enough() {
         })
         .unwrap();
     assert_eq!(contents(&mut reader, 3).await, numbers(1..=3));
-    bench.stop.cancel();
-    bench.gateway.close().await;
+    bench.stop().await;
 }
 
 #[tokio::test]
@@ -231,7 +171,7 @@ async fn a_message_that_is_not_stored_is_acknowledged_and_sent_without_an_offset
     let mut config = Config::for_tests(Role::Standalone);
     config.namespaces[1].volatile = vec!["message".to_owned()];
     assert_eq!(config.namespaces[1].pattern, "/chat");
-    let bench = start_with(config).await;
+    let bench = alone::start(config).await;
     let (mut reader, mut writer) = publish(&bench, 0).await;
     let partition = partition_of(token(), bench.log.partitions());
     let subject = subjects::signals_of_partition(partition);
@@ -272,5 +212,5 @@ async fn a_message_that_is_not_stored_is_acknowledged_and_sent_without_an_offset
         event.contains("\"content\":\"now\"") && !event.contains("offset"),
         "{event}"
     );
-    bench.stop.cancel();
+    bench.stop().await;
 }

@@ -29,6 +29,7 @@ const MOVES: usize = 16;
 
 impl Core {
     pub(super) fn disconnected(&self, socket: &Arc<Socket>, reason: CloseReason) {
+        self.user_connections.leave(socket);
         if socket.ends_later(reason) {
             return;
         }

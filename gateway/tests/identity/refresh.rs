@@ -148,3 +148,13 @@ async fn rooms_that_a_new_token_does_not_allow_are_left() {
     assert_eq!(client.outcome("message", &room("b")).await, "ok");
     edge.stop().await;
 }
+
+#[tokio::test]
+async fn who_was_put_out_is_not_counted_any_more() {
+    let edge = start(|config| config.limits.connections_per_user = 1).await;
+    let mut first = Client::join(&edge, &json!({ "exp": now() + 2 })).await;
+    assert_eq!(first.heard(|text| text.starts_with("41")).await, "41/chat,");
+    // The connection stands, without a namespace.
+    Client::join(&edge, &json!({})).await;
+    edge.stop().await;
+}

@@ -1,39 +1,38 @@
 //! A gateway by itself, and clients that say what they mean.
 
 use std::{
-    net::SocketAddr,
-    sync::Arc,
+    ops::{Deref, DerefMut},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use axum::Router;
 use bench::client::{Reader, Writer, open};
-use bus::{
-    documents::memory::MemoryDocuments,
-    event_log::memory::{MemoryLog, MemoryLogConfig},
-    signals::memory::MemorySignals,
-};
 use config::{Config, Role, Secret};
-use delivery::local::{LinkLimits, LocalLink, OneLink, pair};
-use gateway::{Deps, Gateway, new_id};
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
-use lifecycle::Tasks;
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
 };
-use tokio_util::sync::CancellationToken;
+
+use crate::alone::{self, Alone};
 
 pub(crate) const SECRET: &str = "a secret of the tests, 32 bytes or more";
 const PATIENCE: Duration = Duration::from_secs(30);
 
-pub(crate) struct Edge {
-    pub(crate) addr: SocketAddr,
-    pub(crate) gateway: Arc<Gateway>,
-    pub(crate) config: Config,
-    stop: CancellationToken,
-    _link: LocalLink,
+pub(crate) struct Edge(Alone);
+
+impl Deref for Edge {
+    type Target = Alone;
+
+    fn deref(&self) -> &Alone {
+        &self.0
+    }
+}
+
+impl DerefMut for Edge {
+    fn deref_mut(&mut self) -> &mut Alone {
+        &mut self.0
+    }
 }
 
 /// Tokens are needed and no room is public, unless `change` says otherwise.
@@ -43,45 +42,12 @@ pub(crate) async fn start(change: impl FnOnce(&mut Config)) -> Edge {
     config.auth.jwt_secret = Some(Secret::from(SECRET.to_owned()));
     config.rooms.public = Vec::new();
     change(&mut config);
-    let log = MemoryLog::new(MemoryLogConfig {
-        partitions: config.bus.partitions,
-        ..MemoryLogConfig::default()
-    });
-    let (link, deliveries) = pair(config.bus.partitions, LinkLimits::default());
-    let tasks = Tasks::new();
-    let deps = Deps {
-        log: Arc::new(log),
-        signals: Arc::new(MemorySignals::new()),
-        documents: Arc::new(MemoryDocuments::new()),
-        links: Box::new(OneLink::new(deliveries)),
-        cluster: None,
-        limiters: None,
-        tasks: tasks.clone(),
-        registry: prometheus::Registry::new(),
-    };
-    let gateway = Arc::new(Gateway::build(&config, new_id(), deps).await.unwrap());
-    let listener = tokio::net::TcpListener::bind(config.gateway.listen)
-        .await
-        .unwrap();
-    let addr = listener.local_addr().unwrap();
-    let stop = CancellationToken::new();
-    let (serving, until) = (Arc::clone(&gateway), stop.clone());
-    tasks.spawn("serve", async move {
-        serving.serve(listener, Router::new(), until).await;
-    });
-    Edge {
-        addr,
-        gateway,
-        config,
-        stop,
-        _link: link,
-    }
+    Edge(alone::start(config).await)
 }
 
 impl Edge {
     pub(crate) async fn stop(self) {
-        self.stop.cancel();
-        self.gateway.close().await;
+        self.0.stop().await;
     }
 
     /// A request over a connection of its own: status and body.

@@ -39,7 +39,7 @@ async fn an_address_may_shake_hands_so_often() {
         stage.metric("fanfare_rate_limits_total", &["address", "refused"]),
         2.0
     );
-    stage.close().await;
+    stage.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -54,7 +54,7 @@ async fn an_address_may_have_so_many_connections() {
     while websocket(stage.addr, "").await.status != 101 {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    stage.close().await;
+    stage.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -65,7 +65,7 @@ async fn short_of_memory_nobody_is_taken() {
         assert!(answer.header("retry-after").is_some(), "{answer:?}");
     }
     assert_eq!(stage.metric("socket_connections_total", &["memory"]), 2.0);
-    stage.close().await;
+    stage.stop().await;
 }
 
 fn token(sub: &str) -> String {
@@ -114,7 +114,7 @@ async fn a_user_may_have_so_many_connections() {
     while !enter(&mut four, "/chat", &ada).await.0 {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    stage.close().await;
+    stage.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -137,11 +137,11 @@ async fn who_fails_too_often_is_heard_no_more() {
     let after = refused["data"]["retryAfter"].as_u64().unwrap();
     assert!((1..=20).contains(&after), "{after}");
     is_limited(&polling(stage.addr, "").await, 20);
-    stage.close().await;
+    stage.stop().await;
 }
 
 /// A limit of one handshake an address tells whom the gateway takes for whom.
-async fn one_each(trusted: &str, protocol: bool) -> crate::stage::Stage {
+async fn one_each(trusted: &str, protocol: bool) -> crate::alone::Alone {
     let trusted = trusted.parse().unwrap();
     start(config(|config| {
         config.limits.handshakes_per_ip = 1;
@@ -167,7 +167,7 @@ async fn a_trusted_proxy_says_who_it_is() {
         let answer = polling(stage.addr, &format!("x-forwarded-for: {said}\r\n")).await;
         assert_eq!(answer.status, status, "{said}");
     }
-    stage.close().await;
+    stage.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -181,7 +181,7 @@ async fn others_say_it_in_vain() {
     let lie = format!("PROXY TCP4 1.1.1.3 1.1.1.1 1 1\r\n{POLLING}\r\n");
     let answer = raw(stage.addr, lie.as_bytes()).await.unwrap();
     assert_eq!(answer.status, 400, "no HTTP");
-    stage.close().await;
+    stage.stop().await;
 }
 
 async fn behind(addr: SocketAddr, header: &[u8]) -> Option<u16> {
@@ -234,5 +234,5 @@ async fn a_trusted_proxy_begins_with_a_header() {
     let mut silent = TcpStream::connect(stage.addr).await.unwrap();
     silent.write_all(b"PROXY TC").await.unwrap();
     assert!(answer(&mut silent).await.is_none());
-    stage.close().await;
+    stage.stop().await;
 }

@@ -3,7 +3,7 @@ use std::time::Duration;
 use bench::client::{Reader, Writer, open};
 use serde_json::{Value, json};
 
-use crate::stage::Stage;
+use crate::alone::Alone;
 
 /// Nothing that must come takes longer, however busy the machine.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -29,15 +29,15 @@ pub(crate) enum Heard {
 }
 
 impl Client {
-    pub(crate) async fn new(stage: &Stage) -> Self {
+    pub(crate) async fn new(stage: &Alone) -> Self {
         Self::enter(stage, &json!({})).await
     }
 
-    pub(crate) async fn with_token(stage: &Stage, token: &str) -> Self {
+    pub(crate) async fn with_token(stage: &Alone, token: &str) -> Self {
         Self::enter(stage, &json!({ "token": token })).await
     }
 
-    async fn enter(stage: &Stage, auth: &Value) -> Self {
+    async fn enter(stage: &Alone, auth: &Value) -> Self {
         let (mut reader, mut writer) = open(stage.addr).await.unwrap();
         writer.text(&format!("40/chat,{auth}")).await.unwrap();
         let connected = reader.text().await.unwrap();

@@ -46,7 +46,7 @@ async fn warned_refused_and_well_again() {
     assert_eq!((name.as_str(), &error["code"]), ("error", &json!("RATE_LIMITED")));
     tokio::time::sleep(Duration::from_secs(refused["retryAfter"].as_u64().unwrap())).await;
     assert!(is_ok(&client.ask("ping").await));
-    stage.close().await;
+    stage.stop().await;
 }
 
 /// Every event counts, forbidden and unknown ones too, and what is refused has no effect.
@@ -73,7 +73,7 @@ async fn a_refused_event_has_no_effect() {
         panic!("the history is free");
     };
     assert_eq!(history["messages"], json!([]));
-    stage.close().await;
+    stage.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -104,7 +104,7 @@ async fn an_event_may_have_a_limit_of_its_own() {
     assert!(
         matches!(client.hear().await, Heard::Event(name, near) if name == "rate-limit-warning" && near["limit"] == 3)
     );
-    stage.close().await;
+    stage.stop().await;
 }
 
 /// Guests are users of their own, so what two sockets share is only what a socket has.
@@ -123,7 +123,7 @@ async fn a_socket_has_its_own_limit() {
         assert!(matches!(client.hear().await, Heard::Ack(1, _)));
         assert_eq!(client.ask("ping").await["code"], "RATE_LIMITED");
     }
-    stage.close().await;
+    stage.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -155,7 +155,7 @@ async fn who_goes_on_is_cut() {
     assert_eq!(refused, 3.0);
     let cut = stage.metric("socket_disconnects_total", &["rate limited"]);
     assert_eq!(cut, 1.0);
-    stage.close().await;
+    stage.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -165,5 +165,5 @@ async fn without_a_limit_nobody_is_warned() {
     for _ in 0..500 {
         assert!(is_ok(&client.ask("ping").await));
     }
-    stage.close().await;
+    stage.stop().await;
 }

@@ -2,15 +2,16 @@
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "tests")]
 
 mod addresses;
+#[path = "../alone/mod.rs"]
+mod alone;
 mod client;
 mod events;
 mod http;
 mod refusals;
 mod slow;
-mod stage;
 
+use alone::start;
 use config::{Config, Role};
-use stage::start;
 
 /// No limit but those that a test sets.
 fn config(change: impl FnOnce(&mut Config)) -> Config {

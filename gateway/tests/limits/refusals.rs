@@ -7,16 +7,16 @@ use jsonwebtoken::{EncodingKey, Header};
 use serde_json::{Value, json};
 
 use crate::{
+    alone::Alone,
     client::{Client, Heard},
     config,
     http::{polling, raw},
-    stage::Stage,
     start,
 };
 
 const SECRET: &str = "a secret of the tests, 32 bytes or more";
 
-async fn stage() -> Stage {
+async fn stage() -> Alone {
     start(config(|config| {
         config.auth.mode = AuthMode::Guest;
         config.auth.jwt_secret = Some(SECRET.to_owned().into());
@@ -26,7 +26,7 @@ async fn stage() -> Stage {
     .await
 }
 
-async fn user(stage: &Stage, sub: &str) -> Client {
+async fn user(stage: &Alone, sub: &str) -> Client {
     let key = EncodingKey::from_secret(SECRET.as_bytes());
     let claims = json!({ "sub": sub, "rooms": ["*", "user:*"] });
     let token = jsonwebtoken::encode(&Header::default(), &claims, &key).unwrap();
@@ -133,7 +133,7 @@ async fn table_of_refused_events() {
             Heard::Event(..) => {}
         }
     }
-    stage.close().await;
+    stage.stop().await;
 }
 
 /// Who is called like a room, or like a pattern, is nobody else.
@@ -165,7 +165,7 @@ async fn an_odd_id_opens_no_room_of_others() {
             assert_eq!(answer["status"] == "ok", may, "{id:?} in {room:?}: {answer}");
         }
     }
-    stage.close().await;
+    stage.stop().await;
 }
 
 /// Packets that end the connection, and the reason that is counted.
@@ -235,7 +235,7 @@ async fn table_of_packets_that_end_a_connection() {
         assert_eq!(counted(), before + 1.0, "{what}");
         assert_eq!(bystander.ask("ping").await["status"], "ok", "{what}");
     }
-    stage.close().await;
+    stage.stop().await;
 }
 
 /// Requests for sessions: nobody gets into another's by guessing.
@@ -323,5 +323,5 @@ async fn table_of_refused_requests() {
         (200, "ok"),
         "it was not disturbed"
     );
-    stage.close().await;
+    stage.stop().await;
 }

@@ -8,10 +8,10 @@ use tokio::{
 };
 
 use crate::{
+    alone::Alone,
     client::Client,
     config,
     http::{POLLING, answer, polling, raw},
-    stage::Stage,
     start,
 };
 
@@ -19,7 +19,7 @@ const PATIENCE: Duration = Duration::from_millis(600);
 /// A busy machine is late, but not for ever.
 const LATE: Duration = Duration::from_secs(20);
 
-async fn impatient() -> Stage {
+async fn impatient() -> Alone {
     start(config(|config| {
         config.gateway.handshake_timeout = PATIENCE;
         config.gateway.body_timeout = PATIENCE;
@@ -28,7 +28,7 @@ async fn impatient() -> Stage {
 }
 
 /// Sends `begin`, then a byte now and then, until the server hangs up; after how long that was.
-async fn drip(stage: &Stage, begin: &[u8]) -> Duration {
+async fn drip(stage: &Alone, begin: &[u8]) -> Duration {
     let mut stream = TcpStream::connect(stage.addr).await.unwrap();
     let begun = Instant::now();
     stream.write_all(begin).await.unwrap();
@@ -66,7 +66,7 @@ async fn a_head_must_come_in_time() {
         let took = drip(&stage, begin).await;
         assert!(took >= PATIENCE / 2, "{took:?}");
     }
-    stage.close().await;
+    stage.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -88,7 +88,7 @@ async fn a_body_must_come_in_time() {
         (400, true),
         "{gone:?}"
     );
-    stage.close().await;
+    stage.stop().await;
 }
 
 /// Who never finishes takes nothing from the others.
@@ -109,5 +109,5 @@ async fn others_are_served_meanwhile() {
         let _ = read.await.unwrap();
     }
     assert_eq!(client.ask("ping").await["status"], "ok");
-    stage.close().await;
+    stage.stop().await;
 }

@@ -1,4 +1,5 @@
-//! A gateway without workers and presence: nothing is delivered, everything is answered.
+//! A gateway by itself on engines in memory: no worker, no presence service but what a test plays.
+#![allow(dead_code, reason = "each suite uses its part")]
 
 use std::{net::SocketAddr, sync::Arc};
 
@@ -15,25 +16,30 @@ use lifecycle::Tasks;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-pub(crate) struct Stage {
+pub(crate) struct Alone {
     pub(crate) addr: SocketAddr,
+    pub(crate) config: Config,
+    pub(crate) gateway: Arc<Gateway>,
+    pub(crate) log: MemoryLog,
+    pub(crate) signals: Arc<MemorySignals>,
+    /// To the gateway, as a worker has it.
+    pub(crate) link: LocalLink,
     pub(crate) registry: prometheus::Registry,
-    gateway: Arc<Gateway>,
     stop: CancellationToken,
-    _link: LocalLink,
 }
 
-pub(crate) async fn start(config: Config) -> Stage {
+pub(crate) async fn start(config: Config) -> Alone {
     let log = MemoryLog::new(MemoryLogConfig {
         partitions: config.bus.partitions,
         ..MemoryLogConfig::default()
     });
+    let signals = Arc::new(MemorySignals::new());
     let (link, deliveries) = pair(config.bus.partitions, LinkLimits::default());
     let tasks = Tasks::new();
     let registry = prometheus::Registry::new();
     let deps = Deps {
-        log: Arc::new(log),
-        signals: Arc::new(MemorySignals::new()),
+        log: Arc::new(log.clone()),
+        signals: Arc::clone(&signals) as _,
         documents: Arc::new(MemoryDocuments::new()),
         links: Box::new(OneLink::new(deliveries)),
         cluster: None,
@@ -49,17 +55,20 @@ pub(crate) async fn start(config: Config) -> Stage {
     tasks.spawn("serve", async move {
         serving.serve(listener, Router::new(), until).await;
     });
-    Stage {
+    Alone {
         addr,
-        registry,
+        config,
         gateway,
+        log,
+        signals,
+        link,
+        registry,
         stop,
-        _link: link,
     }
 }
 
-impl Stage {
-    pub(crate) async fn close(self) {
+impl Alone {
+    pub(crate) async fn stop(self) {
         self.stop.cancel();
         self.gateway.close().await;
     }
