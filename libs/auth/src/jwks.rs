@@ -3,17 +3,14 @@
 
 use std::{sync::Arc, time::Duration};
 
+use calls::{Http, uri};
 use http::Uri;
 use tokio::{
     sync::{Notify, watch},
     time::Instant,
 };
 
-use crate::{
-    SetupError,
-    http::{Http, uri},
-    keys::Key,
-};
+use crate::{SetupError, keys::Key};
 
 /// A wish for new keys is granted so often at most: anybody can make up the id of a key.
 const COOLDOWN: Duration = Duration::from_secs(60);
@@ -59,7 +56,7 @@ impl Remote {
             at: None,
         });
         let wish = Arc::new(Notify::new());
-        let patience = http.timeout + SLACK;
+        let patience = http.timeout() + SLACK;
         let task = Task {
             url: uri(setting, url)?,
             http,

@@ -4,7 +4,6 @@
 //! [`Authenticator`] holds all of it and can be given new settings while it is used.
 
 mod guest;
-mod http;
 mod jwks;
 mod keys;
 mod refusal;
@@ -18,6 +17,8 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
+pub use calls::SetupError;
+use calls::{Http, Trust};
 use config::{AuthMode, Config};
 pub use guest::{GUEST, named_guest};
 use lifecycle::Tasks;
@@ -50,16 +51,6 @@ struct Current {
     sources: Sources,
     /// Claims that policies refer to, by name.
     claims: Vec<String>,
-}
-
-/// Why settings cannot be used. Shows no secret.
-#[derive(Debug, thiserror::Error)]
-#[error("{setting}: {problem}")]
-pub struct SetupError {
-    /// The key of the setting.
-    pub setting: String,
-    /// What is wrong with it.
-    pub problem: String,
 }
 
 /// What a client may say in the CONNECT packet's payload; the rest is ignored.
@@ -144,7 +135,7 @@ impl Authenticator {
 
     /// What of a handshake request says who sends it.
     #[must_use]
-    pub fn shown(&self, headers: &::http::HeaderMap, query: Option<&str>) -> Shown {
+    pub fn shown(&self, headers: &http::HeaderMap, query: Option<&str>) -> Shown {
         Shown::of(headers, query, &self.current().sources)
     }
 
@@ -156,7 +147,10 @@ impl Authenticator {
 impl Current {
     fn new(config: &Config, tasks: &Tasks, before: Option<&Verifier>) -> Result<Self, SetupError> {
         let auth = &config.auth;
-        let http = http::Http::new(config)?;
+        let issuers = config.issuers.iter().map(|issuer| issuer.jwks_url.as_deref());
+        let urls = issuers.chain([auth.jwks_url.as_deref(), auth.session_url.as_deref()]);
+        let trust = Trust::of("auth.tls_ca", auth.tls_ca.as_deref(), urls.flatten());
+        let http = Http::new(trust, auth.timeout)?;
         let verifier = Verifier::new(config, &http, tasks, before)?;
         let sessions = match &auth.session_url {
             Some(url) => Some(Arc::new(Sessions::new(url, auth, http)?)),

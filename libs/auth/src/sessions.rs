@@ -3,61 +3,27 @@
 //! It is asked once for what many ask at the same time, its answers are kept as long as it says, and when it does not
 //! answer nobody gets in.
 
-mod breaker;
-mod cache;
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc, time::Duration};
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    net::IpAddr,
-    sync::Arc,
-    time::{Duration, Instant},
-};
-
+use calls::{Http, Inquiries, InquirySettings, Key, Outcome, ttl, uri};
 use config::Auth;
-use futures_util::{
-    FutureExt,
-    future::{BoxFuture, Shared, WeakShared},
-};
 use http::{StatusCode, Uri};
 use model::{Role, User, UserId};
-use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-use tokio::sync::Semaphore;
 
-use self::{breaker::Breaker, cache::Cache};
-use crate::{
-    Refusal, SetupError, Shown,
-    http::{Http, uri},
-    is_name, now, pick_claims,
-};
+use crate::{Refusal, SetupError, Shown, is_name, now, pick_claims};
 
 /// Requests to the endpoint at a time; more wait.
 const MAX_CALLS: usize = 100;
 /// Bytes of an answer.
 const MAX_ANSWER: usize = 64 * 1024;
-/// Seconds that an answer is kept at most, whatever it says.
-const MAX_TTL: f64 = 24.0 * 3600.0;
-/// Calls under way of which those that nobody waits for any more are looked for.
-const SWEEP_AT: usize = 1024;
 
-/// BLAKE3 of a token: tokens themselves are not kept.
-type Hash = [u8; 32];
-type Asked = BoxFuture<'static, Result<Arc<User>, Refusal>>;
-type Call = Shared<Asked>;
-
-/// The session endpoint.
+/// The session endpoint. Answers are kept by the BLAKE3 of the token: tokens themselves are not kept.
 pub(crate) struct Sessions {
-    endpoint: Arc<Endpoint>,
-    calls: Mutex<HashMap<Hash, WeakShared<Asked>>>,
-}
-
-struct Endpoint {
     url: Uri,
     http: Http,
-    cache: Mutex<Cache>,
-    breaker: Mutex<Breaker>,
-    turns: Semaphore,
+    inquiries: Inquiries<Arc<User>, Refusal>,
 }
 
 /// What the endpoint is sent.
@@ -102,15 +68,16 @@ enum Subject {
 
 impl Sessions {
     pub(crate) fn new(url: &str, auth: &Auth, http: Http) -> Result<Self, SetupError> {
+        let settings = InquirySettings {
+            name: "session endpoint",
+            kept: auth.session_cache,
+            at_a_time: MAX_CALLS,
+            patience: auth.timeout,
+        };
         Ok(Self {
-            endpoint: Arc::new(Endpoint {
-                url: uri("auth.session_url", url)?,
-                http,
-                cache: Mutex::new(Cache::new(auth.session_cache)),
-                breaker: Mutex::default(),
-                turns: Semaphore::new(MAX_CALLS),
-            }),
-            calls: Mutex::default(),
+            url: uri("auth.session_url", url)?,
+            http,
+            inquiries: Inquiries::new(settings, Refusal::Unavailable),
         })
     }
 
@@ -122,108 +89,56 @@ impl Sessions {
         ip: IpAddr,
         wanted: &[String],
     ) -> Result<Arc<User>, Refusal> {
-        let hash: Hash = blake3::hash(token.as_bytes()).into();
-        let known = self.endpoint.cache.lock().get(&hash, Instant::now());
-        let user = match known {
-            Some(user) => user,
-            None => self.call(hash, token, shown, ip, wanted).await?,
+        let key: Key = blake3::hash(token.as_bytes()).into();
+        let ask = || {
+            let question = Question {
+                token,
+                headers: shown.headers().collect(),
+                ip,
+            };
+            // A map of texts, a text and an address are always JSON.
+            let question = serde_json::to_vec(&question).unwrap_or_default();
+            let (url, http, wanted) = (self.url.clone(), self.http.clone(), wanted.to_vec());
+            async move {
+                match http.post(&url, &[], question.into(), MAX_ANSWER).await {
+                    Ok((status, body)) => outcome(status, &body, &wanted),
+                    Err(error) => Outcome::Failure(error.to_string()),
+                }
+            }
         };
+        let user = self.inquiries.ask(key, ask).await?;
         if user.expires_at.is_some_and(|expires_at| expires_at <= now()) {
             return Err(Refusal::TokenExpired);
         }
         Ok(user)
     }
-
-    /// Joins the call that is under way for the same token, if one is.
-    fn call(&self, hash: Hash, token: &str, shown: &Shown, ip: IpAddr, wanted: &[String]) -> Call {
-        let mut calls = self.calls.lock();
-        if let Some(call) = calls.get(&hash).and_then(WeakShared::upgrade)
-            && call.peek().is_none()
-        {
-            return call;
-        }
-        let question = Question {
-            token,
-            headers: shown.headers().collect(),
-            ip,
-        };
-        // A map of texts, a text and an address are always JSON.
-        let question = serde_json::to_vec(&question).unwrap_or_default();
-        let (endpoint, wanted) = (Arc::clone(&self.endpoint), wanted.to_vec());
-        let call = async move { endpoint.ask(hash, question, &wanted).await };
-        let call = call.boxed().shared();
-        if calls.len() >= SWEEP_AT {
-            calls.retain(|_, call| call.upgrade().is_some_and(|call| call.peek().is_none()));
-        }
-        if let Some(weak) = call.downgrade() {
-            calls.insert(hash, weak);
-        }
-        call
-    }
 }
 
-impl Endpoint {
-    async fn ask(&self, hash: Hash, question: Vec<u8>, wanted: &[String]) -> Result<Arc<User>, Refusal> {
-        let turn = tokio::time::timeout(self.http.timeout, self.turns.acquire()).await;
-        let Ok(Ok(_turn)) = turn else {
-            return Err(Refusal::Unavailable);
-        };
-        if !self.breaker.lock().lets_through(Instant::now()) {
-            return Err(Refusal::Unavailable);
-        }
-        let answer = self.http.post(&self.url, question, MAX_ANSWER).await;
-        let outcome = match answer {
-            Ok((status, body)) => outcome(status, &body, wanted),
-            Err(error) => Err(Failure::Unavailable(error.to_string())),
-        };
-        match outcome {
-            Ok((user, ttl)) => {
-                self.breaker.lock().succeeded();
-                let user = Arc::new(user);
-                self.cache.lock().put(hash, &user, ttl, Instant::now());
-                Ok(user)
-            }
-            Err(Failure::Refused(refusal)) => {
-                self.breaker.lock().succeeded();
-                Err(refusal)
-            }
-            Err(Failure::Unavailable(why)) => {
-                tracing::debug!(url = %self.url, why, "the session endpoint does not answer");
-                self.breaker.lock().failed(&why, Instant::now());
-                Err(Refusal::Unavailable)
-            }
-        }
-    }
-}
-
-enum Failure {
-    Refused(Refusal),
-    /// Why, for the log. Quotes nothing that was sent or came.
-    Unavailable(String),
-}
-
-fn outcome(status: StatusCode, body: &[u8], wanted: &[String]) -> Result<(User, Duration), Failure> {
+fn outcome(status: StatusCode, body: &[u8], wanted: &[String]) -> Outcome<Arc<User>, Refusal> {
     match status {
-        StatusCode::OK => {}
+        StatusCode::OK => user_of(body, wanted).map_or_else(
+            || Outcome::Failure("the answer is not {user, role, permissions, rooms, ttl}".to_owned()),
+            |(user, ttl)| Outcome::Answer(Arc::new(user), ttl),
+        ),
         // What is about the token must not look like a failure: anybody could open the breaker with bad tokens.
         StatusCode::BAD_REQUEST
         | StatusCode::UNAUTHORIZED
         | StatusCode::NOT_FOUND
         | StatusCode::GONE
-        | StatusCode::UNPROCESSABLE_ENTITY => {
-            return Err(Failure::Refused(Refusal::InvalidToken));
-        }
-        StatusCode::FORBIDDEN => return Err(Failure::Refused(Refusal::Forbidden)),
-        status => return Err(Failure::Unavailable(format!("status {status}"))),
+        | StatusCode::UNPROCESSABLE_ENTITY => Outcome::Refusal(Refusal::InvalidToken),
+        StatusCode::FORBIDDEN => Outcome::Refusal(Refusal::Forbidden),
+        status => Outcome::Failure(format!("status {status}")),
     }
-    let unreadable =
-        || Failure::Unavailable("the answer is not {user, role, permissions, rooms, ttl}".to_owned());
-    let answer: Answer = serde_json::from_slice(body).map_err(|_| unreadable())?;
+}
+
+/// The user, and how long that holds; `None` when the answer is none.
+fn user_of(body: &[u8], wanted: &[String]) -> Option<(User, Duration)> {
+    let answer: Answer = serde_json::from_slice(body).ok()?;
     let (id, name, role) = match answer.user {
         Subject::Id(id) => (id, None, None),
         Subject::User { id, username, role } => (id, username, role),
     };
-    let user_id = UserId::new(&id).map_err(|_| unreadable())?;
+    let user_id = UserId::new(&id).ok()?;
     let username = answer.username.or(name).filter(|name| is_name(name));
     let role = answer.role.or(role).unwrap_or_default();
     let claims = if wanted.is_empty() {
@@ -243,12 +158,7 @@ fn outcome(status: StatusCode, body: &[u8], wanted: &[String]) -> Result<(User, 
         claims,
         expires_at: answer.expires_at,
     };
-    let ttl = if answer.ttl.is_finite() {
-        Duration::from_secs_f64(answer.ttl.clamp(0.0, MAX_TTL))
-    } else {
-        Duration::ZERO
-    };
-    Ok((user, ttl))
+    Some((user, ttl(answer.ttl)))
 }
 
 #[cfg(test)]
@@ -260,14 +170,14 @@ mod tests {
         let of = |status: u16, body: &str| {
             let wanted = ["team".to_owned()];
             match outcome(StatusCode::from_u16(status).unwrap(), body.as_bytes(), &wanted) {
-                Ok((user, ttl)) => Ok((
+                Outcome::Answer(user, ttl) => Ok((
                     user.id.to_string(),
                     user.username.to_string(),
                     user.role,
                     ttl.as_secs(),
                 )),
-                Err(Failure::Refused(refusal)) => Err(refusal),
-                Err(Failure::Unavailable(_)) => Err(Refusal::Unavailable),
+                Outcome::Refusal(refusal) => Err(refusal),
+                Outcome::Failure(_) => Err(Refusal::Unavailable),
             }
         };
         let user = |id: &str, name: &str, role, ttl| Ok((id.to_owned(), name.to_owned(), role, ttl));

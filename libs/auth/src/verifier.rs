@@ -3,6 +3,7 @@
 use std::{path::Path, sync::Arc};
 
 use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
+use calls::Http;
 use config::{Config, Secret};
 use jsonwebtoken::Algorithm;
 use lifecycle::Tasks;
@@ -10,14 +11,7 @@ use model::{Role, User, UserId};
 use serde::{Deserialize, de::IgnoredAny};
 use serde_json::{Map, Value};
 
-use crate::{
-    Refusal, SetupError,
-    http::{Http, setup},
-    is_name,
-    jwks::Remote,
-    keys::Key,
-    pick_claims,
-};
+use crate::{Refusal, SetupError, is_name, jwks::Remote, keys::Key, pick_claims};
 
 /// Characters of the id of a key.
 const MAX_KEY_ID: usize = 256;
@@ -297,7 +291,7 @@ fn read(setting: &str, path: &Path) -> Result<String, SetupError> {
 }
 
 fn in_file(setting: &str, path: &Path, problem: &str) -> SetupError {
-    setup(setting, format!("{}: {problem}", path.display()))
+    SetupError::new(setting, format!("{}: {problem}", path.display()))
 }
 
 /// A part of a token.

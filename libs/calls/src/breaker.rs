@@ -8,17 +8,28 @@ const FAILURES: u32 = 5;
 const PAUSE: Duration = Duration::from_secs(1);
 const MAX_PAUSE: Duration = Duration::from_secs(30);
 
-/// Closed by default.
-#[derive(Default)]
-pub(super) struct Breaker {
+/// A circuit breaker, closed at first.
+pub struct Breaker {
+    /// What it protects, for the log.
+    name: &'static str,
     failures: u32,
     /// Open: until when, and for how long it was opened.
     open: Option<(Instant, Duration)>,
 }
 
 impl Breaker {
+    /// For the service of this name.
+    #[must_use]
+    pub fn new(name: &'static str) -> Self {
+        Self {
+            name,
+            failures: 0,
+            open: None,
+        }
+    }
+
     /// Whether a call may be made. Of an open one whose time is up one call is the look.
-    pub(super) fn lets_through(&mut self, now: Instant) -> bool {
+    pub fn lets_through(&mut self, now: Instant) -> bool {
         match &mut self.open {
             None => true,
             Some((until, _)) if now < *until => false,
@@ -29,14 +40,16 @@ impl Breaker {
         }
     }
 
-    pub(super) fn succeeded(&mut self) {
+    /// A call was answered.
+    pub fn succeeded(&mut self) {
         if self.open.is_some() {
-            tracing::info!("the session endpoint answers again");
+            tracing::info!("the {} answers again", self.name);
         }
-        *self = Self::default();
+        *self = Self::new(self.name);
     }
 
-    pub(super) fn failed(&mut self, why: &str, now: Instant) {
+    /// A call was not answered; `why` goes to the log.
+    pub fn failed(&mut self, why: &str, now: Instant) {
         self.failures = self.failures.saturating_add(1);
         match self.open {
             Some((_, pause)) => {
@@ -44,10 +57,7 @@ impl Breaker {
                 self.open = Some((now + pause, pause));
             }
             None if self.failures >= FAILURES => {
-                tracing::warn!(
-                    why,
-                    "the session endpoint fails: session tokens are refused until it is back"
-                );
+                tracing::warn!(why, "the {} fails: it is left alone for a while", self.name);
                 self.open = Some((now + PAUSE, PAUSE));
             }
             None => {}
@@ -61,7 +71,7 @@ mod tests {
 
     #[test]
     fn opens_looks_once_and_closes() {
-        let mut breaker = Breaker::default();
+        let mut breaker = Breaker::new("test");
         let mut now = Instant::now();
         for _ in 0..FAILURES {
             assert!(breaker.lets_through(now));
