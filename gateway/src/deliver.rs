@@ -300,7 +300,7 @@ impl Deliverer {
         };
         let except = except(&self.rooms, &mut publish, room.namespace());
         let publish = Arc::new(publish);
-        let sent = room.signal(&self.journal.lane(), &publish, &except, cork);
+        let sent = room.signal(&mut self.journal.lane(), &publish, &except, cork);
         self.note(&room, &publish, sent);
     }
 
@@ -365,13 +365,20 @@ fn except(rooms: &Rooms, publish: &mut Publish, namespace: &Namespace) -> Except
         return Except::default();
     };
     let mut sockets: HashSet<Box<str>> = except.sockets.into_iter().map(Into::into).collect();
-    for name in except.rooms {
-        let token = RoomToken::new(namespace, &RoomName::stored(&name));
-        sockets.extend(rooms.get(token).map(|room| room.socket_ids()).unwrap_or_default());
+    let names = except.rooms.iter().map(|name| RoomName::stored(name));
+    let tokens: Vec<_> = names.map(|name| RoomToken::new(namespace, &name)).collect();
+    for token in &tokens {
+        sockets.extend(
+            rooms
+                .get(*token)
+                .map(|room| room.socket_ids())
+                .unwrap_or_default(),
+        );
     }
     Except {
         sockets,
         users: except.users,
+        rooms: tokens,
     }
 }
 

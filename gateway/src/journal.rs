@@ -7,7 +7,7 @@
 //! names, and the same bytes serve all members of a room.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
     fmt,
     str::FromStr,
     sync::Arc,
@@ -20,7 +20,7 @@ use parking_lot::{Mutex, MutexGuard};
 use proto::v1::Publish;
 use sio::packet::Encoded;
 
-use crate::deliver::encode;
+use crate::{copies::Copies, deliver::encode};
 
 /// Bytes of events that are kept for those who come back.
 const MAX_BYTES: usize = 64 << 20;
@@ -48,6 +48,8 @@ pub(crate) struct Lane {
     /// Number of each room's newest entry that was given up, so that a quiet room's members are not late
     /// because others talk.
     floors: HashMap<RoomToken, u64>,
+    /// Who has got events that stand in several rooms.
+    pub(crate) copies: Copies,
 }
 
 /// A client's position: everything up to it has been received.
@@ -101,14 +103,16 @@ pub(crate) enum Receivers {
 /// Who must not get an event.
 #[derive(Debug, Default)]
 pub(crate) struct Except {
-    pub(crate) sockets: std::collections::HashSet<Box<str>>,
+    pub(crate) sockets: HashSet<Box<str>>,
     pub(crate) users: Vec<String>,
+    /// Rooms whose members that are here are among the sockets; those that are away are not.
+    pub(crate) rooms: Vec<RoomToken>,
 }
 
 impl Except {
     /// Everybody gets it.
     pub(crate) fn is_empty(&self) -> bool {
-        self.sockets.is_empty() && self.users.is_empty()
+        self.sockets.is_empty() && self.users.is_empty() && self.rooms.is_empty()
     }
 
     pub(crate) fn names(&self, socket: &str, user: &str) -> bool {
@@ -121,6 +125,12 @@ pub(crate) struct Returning<'a> {
     pub(crate) socket: &'a str,
     pub(crate) user: &'a str,
     pub(crate) rooms: &'a [(RoomToken, u64)],
+}
+
+impl Returning<'_> {
+    fn is_in(&self, room: RoomToken) -> bool {
+        self.rooms.iter().any(|(known, _)| *known == room)
+    }
 }
 
 impl Journal {
@@ -142,6 +152,7 @@ impl Journal {
                 entries: VecDeque::new(),
                 bytes: 0,
                 floors: HashMap::new(),
+                copies: Copies::default(),
             }),
         })
     }
@@ -159,6 +170,7 @@ impl Journal {
     /// Forgets what nobody may ask for any more.
     pub(crate) fn sweep(&self, now: Instant) {
         let mut lane = self.lane.lock();
+        lane.copies.sweep(now, self.window);
         while let Some(entry) = lane.entries.front() {
             if now.duration_since(entry.at) < self.window {
                 return;
@@ -278,12 +290,38 @@ impl Lane {
                 (Receivers::Members { except, held }, Some((_, since))) => {
                     entry.event.number > *since
                         && !except.names(returning.socket, returning.user)
+                        && !except.rooms.iter().any(|room| returning.is_in(*room))
                         && held.iter().all(|held| **held != *returning.socket)
                 }
                 (_, None) => false,
             }
         });
-        Some(missed.map(|entry| entry.event.clone()).collect())
+        let mut copies = HashSet::new();
+        let is_first = |entry: &&Entry| {
+            let Publish {
+                id, several_rooms, ..
+            } = &*entry.event.publish;
+            // One before `after` has been received, one behind it is among these.
+            let has = || {
+                self.copies
+                    .given(id, returning.socket)
+                    .is_some_and(|number| number <= after)
+            };
+            !several_rooms || (!has() && copies.insert(id.clone()))
+        };
+        Some(missed.filter(is_first).map(|entry| entry.event.clone()).collect())
+    }
+
+    /// Ids of events in several rooms of which a socket got a copy at or before a place.
+    pub(crate) fn given(&self, socket: &str, through: u64) -> Vec<String> {
+        let given = self.copies.all_given(socket);
+        let received = given.filter(|(_, number)| *number <= through);
+        received.map(|(event, _)| event.to_owned()).collect()
+    }
+
+    /// The event of the last [`Lane::next`] is one for this socket: it has not got a copy from another room.
+    pub(crate) fn is_first(&mut self, publish: &Publish, socket: &str) -> bool {
+        !publish.several_rooms || self.copies.is_first(&publish.id, socket, self.position.number)
     }
 }
 

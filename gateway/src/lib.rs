@@ -2,6 +2,7 @@
 //!
 //! [`Gateway::build`] wires it, [`Gateway::serve`] runs it until it is told to stop.
 
+mod copies;
 mod deliver;
 mod drain;
 mod events;

@@ -150,6 +150,7 @@ fn record(sender: Option<&Socket>, event: Event<'_>, except: Option<Except>, tim
         traceparent: String::new(),
         stamp_offset: false,
         volatile: false,
+        several_rooms: false,
     }
 }
 

@@ -4,7 +4,7 @@
 use std::{collections::HashMap, sync::Arc, time::Instant};
 
 use model::RoomName;
-use proto::v1::{KeptSession, OwnEvent};
+use proto::v1::{GivenEvent, KeptSession, OwnEvent};
 
 use crate::{
     deliver::Deliverer,
@@ -62,6 +62,7 @@ impl Remains {
             .collect();
         let mut sessions: HashMap<String, HashMap<RoomName, Known>> = HashMap::new();
         let mut pids = Vec::new();
+        let mut given: HashMap<String, Vec<GivenEvent>> = HashMap::new();
         let (trail, own) = {
             let lane = self.journal.lane();
             self.sessions.each_left_behind(|pid, away| {
@@ -73,6 +74,11 @@ impl Remains {
                     (place.room.name().clone(), known)
                 });
                 sessions.insert(away.id().to_owned(), rooms.collect());
+                let of_several_rooms = lane.copies.all_given(away.id()).map(|(id, number)| GivenEvent {
+                    id: id.to_owned(),
+                    number,
+                });
+                given.insert(away.id().to_owned(), of_several_rooms.collect());
                 pids.push(Box::<str>::from(pid));
             });
             let own: HashMap<String, Vec<OwnEvent>> = lane
@@ -103,6 +109,7 @@ impl Remains {
                     (room.since, room.floor) = (known.since, known.floor);
                 }
             }
+            session.given = given.get(&session.socket_id).cloned().unwrap_or_default();
             session.own = own.get(&session.socket_id).cloned().unwrap_or_default();
         };
         let failed = self.store.leave(pids.iter().map(|pid| &**pid), complete).await;

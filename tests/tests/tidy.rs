@@ -63,6 +63,7 @@ const EDGES: &[Edges] = &[
     edges("bus", &["model", "proto", "servers"]),
     edges("delivery", &["lifecycle", "model", "proto", "servers"]),
     edges("registry", &["model", "servers"]),
+    edges("publisher", &["bus", "model", "proto", "sio"]),
     edges("proto", &["model"]),
     edges("sio", &[]),
     edges("model", &[]),

@@ -208,6 +208,7 @@ impl Handover {
                     .collect(),
                 reached,
                 later: false,
+                given: self.core.journal.lane().given(away.id(), after),
             },
             None => MissedReply::default(),
         };

@@ -27,8 +27,14 @@ const CATCH_UP: Duration = Duration::from_secs(60);
 /// Events that were missed, each with its place in the log.
 type Missed = Vec<(Offset, Publish)>;
 
-/// What was missed; and of each room, in the order of the joins, up to where the client has everything with it.
-type Found = (Missed, Vec<u64>);
+/// What a socket gets when it comes back.
+struct Found {
+    missed: Missed,
+    /// Of each room, in the order of the joins, up to where the client has everything with it.
+    reached: Vec<u64>,
+    /// Ids of events with copies in several rooms of which the client has one.
+    given: Vec<String>,
+}
 
 impl Core {
     /// Ends with the socket in its rooms and its client told, or with its connection closed. Not to be cancelled: the
@@ -97,6 +103,9 @@ impl Core {
             return Err(Because::TooLate);
         };
         for event in missed {
+            if event.publish.several_rooms {
+                lane.copies.is_first(&event.publish.id, socket.id(), event.number);
+            }
             socket.conn().send(&lane.encode(&event));
         }
         socket.conn().send(answer);
@@ -122,7 +131,11 @@ impl Core {
             .map(|room| self.rooms.join(socket, room))
             .collect();
         let found = self.fetch(socket, source, position.as_ref(), &mut joins).await;
-        let (missed, reached) = match found {
+        let Found {
+            missed,
+            reached,
+            given,
+        } = match found {
             Ok(found) => found,
             Err((because, left)) => {
                 if let (Some(pid), Some(left)) = (socket.pid(), left) {
@@ -146,9 +159,16 @@ impl Core {
             };
             // A socket comes over once in its life.
             let _ = socket.arrived.set(Arc::new(arrived));
+            let number = lane.number();
+            for id in given {
+                lane.copies.is_first(&id, socket.id(), number);
+            }
             for (offset, publish) in missed {
                 let publish = Arc::new(publish);
                 lane.next(offset, publish.time_ms);
+                if !lane.is_first(&publish, socket.id()) {
+                    continue;
+                }
                 let token = RoomToken::new(socket.namespace(), &RoomName::stored(&publish.room));
                 let event = lane.sent(token, publish, Receivers::Socket(socket.id().into()));
                 socket.conn().send(&lane.encode(&event));
@@ -255,7 +275,11 @@ impl Core {
             },
         );
         let reached = reply.reached.into_iter().map(|room| room.seq);
-        Ok((missed.collect(), reached.collect()))
+        Ok(Found {
+            missed: missed.collect(),
+            reached: reached.collect(),
+            given: reply.given,
+        })
     }
 
     /// From the log, for a gateway that is gone.
@@ -345,7 +369,13 @@ impl Core {
         if bytes > self.max_replay {
             return Err(Because::TooLate);
         }
-        Ok((found, reached))
+        let given = left.session.given.iter();
+        let given = given.filter(|given| given.number <= left.number);
+        Ok(Found {
+            missed: found,
+            reached,
+            given: given.map(|given| given.id.clone()).collect(),
+        })
     }
 }
 

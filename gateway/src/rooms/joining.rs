@@ -114,6 +114,9 @@ impl Joining {
                 Some(offset) => lane.next(offset, publish.time_ms),
                 None => lane.position(),
             };
+            if !lane.is_first(&publish, self.socket.id()) {
+                continue;
+            }
             let variants = Variants::new(&publish, offset, position);
             let packet = variants.of(&self.socket);
             if publish.volatile {

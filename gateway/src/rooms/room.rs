@@ -175,7 +175,9 @@ impl Room {
                 run.push(event);
             }
         }
-        let is_plain = |event: &Durable| event.except.is_empty() && !event.publish.volatile;
+        let is_plain = |event: &Durable| {
+            event.except.is_empty() && !event.publish.volatile && !event.publish.several_rooms
+        };
         if run.len() > 1 && run.iter().all(is_plain) && !inner.holds_any() {
             return inner.send_run(self.token, lane, &run, cork, sent);
         }
@@ -186,7 +188,7 @@ impl Room {
         } in run
         {
             let variants = Variants::new(&publish, Some(offset), lane.next(offset, publish.time_ms));
-            let (became, held) = inner.send(&variants, &except, cork);
+            let (became, held) = inner.send(lane, &variants, &except, cork);
             sent(&publish, became);
             if inner.away > 0 || variants.is_recoverable() {
                 let except = Arc::new(except);
@@ -200,7 +202,7 @@ impl Room {
     /// take it now.
     pub(crate) fn signal(
         &self,
-        lane: &Lane,
+        lane: &mut Lane,
         publish: &Arc<Publish>,
         except: &Except,
         cork: &mut Cork,
@@ -209,9 +211,8 @@ impl Room {
         if inner.members.is_empty() {
             return Sent::default();
         }
-        inner
-            .send(&Variants::new(publish, None, lane.position()), except, cork)
-            .0
+        let variants = Variants::new(publish, None, lane.position());
+        inner.send(lane, &variants, except, cork).0
     }
 
     /// The log holds the interest from `seq` on.
@@ -250,15 +251,25 @@ impl Room {
 
 impl Inner {
     /// Also tells the sockets that are held.
-    fn send(&mut self, variants: &Variants<'_>, except: &Except, cork: &mut Cork) -> (Sent, Vec<Box<str>>) {
+    fn send(
+        &mut self,
+        lane: &mut Lane,
+        variants: &Variants<'_>,
+        except: &Except,
+        cork: &mut Cork,
+    ) -> (Sent, Vec<Box<str>>) {
         let mut sent = Sent::default();
         let volatile = variants.publish.volatile;
         // Their names lie elsewhere in memory: two cache misses a member, saved where nobody is excepted.
-        let is_selective = !except.is_empty();
+        let is_selective = !except.is_empty() || variants.publish.several_rooms;
         let mut were_held = Vec::new();
         for Member { socket, held, .. } in self.members.iter_mut().flatten() {
-            if is_selective && except.names(socket.id(), socket.user().id.as_str()) {
-                continue;
+            if is_selective {
+                let is_excepted = except.names(socket.id(), socket.user().id.as_str());
+                // Who is held gets it later, or from another room before.
+                if is_excepted || (held.is_none() && !lane.is_first(variants.publish, socket.id())) {
+                    continue;
+                }
             }
             let packet = variants.of(socket);
             sent.receivers += 1;

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use bytestring::ByteString;
 
 pub use args::RawArgs;
-pub use decode::{DecodeError, Decoded, MAX_NAMESPACE_BYTES};
+pub use decode::{DecodeError, Decoded, MAX_NAMESPACE_BYTES, RESERVED_EVENTS};
 pub use encoded::{Encoded, Frame, Frames};
 
 /// How packets are put into messages.

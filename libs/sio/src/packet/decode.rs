@@ -11,7 +11,7 @@ pub const MAX_NAMESPACE_BYTES: usize = 512;
 const MAX_ACK_ID: u64 = (1 << 53) - 1;
 
 /// Names that mean something to the reference libraries themselves (socket.io-parser, `RESERVED_EVENTS`).
-const RESERVED_EVENTS: [&str; 6] = [
+pub const RESERVED_EVENTS: [&str; 6] = [
     "connect",
     "connect_error",
     "disconnect",

@@ -1,0 +1,13 @@
+//! Events that servers send to clients (CONTRACT section 6, "Publish"): [`Emit`] says what and to whom, checked;
+//! [`Emitter`] puts it where it reaches them. [`json`] reads the HTTP and NATS forms, `proto::v1` has the gRPC form.
+
+mod args;
+mod check;
+mod emit;
+mod emitter;
+pub mod json;
+
+pub use args::{Args, ArgsError};
+pub use check::{Check, MAX_TARGETS};
+pub use emit::{Emit, Excluded, MAX_EVENT};
+pub use emitter::{Emitted, Emitter, log_error};
