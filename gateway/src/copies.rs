@@ -14,14 +14,25 @@ const KEPT: Duration = Duration::from_secs(120);
 const MAX_RECEIVERS: usize = 1 << 19;
 
 /// Who has got which event, for a while.
-#[derive(Default)]
 pub(crate) struct Copies {
+    max_receivers: usize,
     /// By socket id: the ids of events, each with the place in the journal of the copy that it got.
     given: HashMap<Arc<str>, HashMap<Arc<str>, u64>>,
     /// Event and socket, oldest first.
     order: VecDeque<(Instant, Arc<str>, Arc<str>)>,
     /// Of the newest event, for the next receiver.
     event: Option<Arc<str>>,
+}
+
+impl Default for Copies {
+    fn default() -> Self {
+        Self {
+            max_receivers: MAX_RECEIVERS,
+            given: HashMap::new(),
+            order: VecDeque::new(),
+            event: None,
+        }
+    }
 }
 
 impl Copies {
@@ -42,7 +53,7 @@ impl Copies {
         let given = self.given.entry(Arc::clone(&socket)).or_default();
         given.insert(Arc::clone(&event), number);
         self.order.push_back((Instant::now(), event, socket));
-        if self.order.len() > MAX_RECEIVERS {
+        if self.order.len() > self.max_receivers {
             self.give_up();
         }
         true
@@ -117,8 +128,11 @@ mod tests {
 
     #[test]
     fn receivers_are_bounded() {
-        let mut copies = Copies::default();
-        for number in 0..MAX_RECEIVERS {
+        let mut copies = Copies {
+            max_receivers: 10,
+            ..Copies::default()
+        };
+        for number in 0..10 {
             copies.is_first("a", &number.to_string(), 1);
         }
         copies.is_first("b", "s", 2);

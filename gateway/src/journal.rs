@@ -482,6 +482,47 @@ mod tests {
     }
 
     #[test]
+    fn of_copies_in_several_rooms_one_is_missed() {
+        let journal = Journal::new(&gateway(), Duration::from_secs(120));
+        let send = |room: u8, id: &str, is_here: bool| {
+            let mut lane = journal.lane();
+            lane.next(Offset { partition: 1, seq: 1 }, 1);
+            let publish = Arc::new(Publish {
+                id: id.to_owned(),
+                event: format!("{id}{room}"),
+                several_rooms: true,
+                ..Publish::default()
+            });
+            let is_first = is_here && lane.is_first(&publish, "s");
+            lane.sent(token(room), publish, members());
+            (lane.number(), is_first)
+        };
+        let (received, is_first) = send(1, "a", true);
+        assert!(is_first);
+        assert!(!send(2, "a", true).1, "it has the other copy");
+        let (last, is_first) = send(2, "b", true);
+        assert!(is_first);
+        send(1, "b", false);
+        send(1, "c", false);
+        send(2, "c", false);
+        let rooms = [(token(1), 0), (token(2), 0)];
+        let returning = Returning {
+            socket: "s",
+            user: "ada",
+            rooms: &rooms,
+        };
+        let missed = |after| names(journal.lane().missed(after, &returning)).unwrap();
+        assert_eq!(missed(0), ["a1", "b2", "c1"]);
+        assert_eq!(missed(received), ["b2", "c1"]);
+        assert_eq!(
+            missed(last),
+            ["c1"],
+            "the copy that came while it was away is no second one"
+        );
+        assert_eq!(journal.lane().given("s", received), ["a"]);
+    }
+
+    #[test]
     fn what_was_given_up_is_not_replayed_in_part() {
         let journal = Journal::new(&gateway(), Duration::ZERO);
         assert_eq!(journal.lane().position(), None, "off");
