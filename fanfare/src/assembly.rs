@@ -24,7 +24,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    demo,
+    demo::{self, Tokens},
     presence::{serve_api, settings},
 };
 
@@ -139,15 +139,16 @@ impl Assembly {
         Arc::clone(&self.gateway)
     }
 
-    /// Accepts clients on `listener` until `stop`.
+    /// Accepts clients on `listener` until `stop`; the page hands out `tokens`.
     pub(crate) fn open(
         &self,
         config: &Config,
+        tokens: Option<Tokens>,
         listener: TcpListener,
         stop: CancellationToken,
     ) -> anyhow::Result<()> {
         let port = listener.local_addr()?.port();
-        let demo = demo::router(Arc::clone(&self.gateway), self.signals.clone());
+        let demo = demo::router(Arc::clone(&self.gateway), self.signals.clone(), tokens);
         let others = Router::new()
             .merge(gateway::health(&config.environment, port, stop.clone()))
             .merge(demo);

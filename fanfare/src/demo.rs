@@ -1,4 +1,6 @@
-//! The demo page, from the binary itself: page, stock client, the server's counts.
+//! The page, from the binary itself: its files, the stock client, development tokens, the server's counts.
+
+mod tokens;
 
 use std::{
     sync::Arc,
@@ -17,37 +19,34 @@ use prost::Message;
 use proto::v1::{PresenceStatsQuery, PresenceStatsReply};
 use serde_json::json;
 
+pub(crate) use self::tokens::Tokens;
+
 /// Nothing but the page's own files and its own server.
 const POLICY: &str =
     "default-src 'self'; connect-src 'self' ws: wss:; base-uri 'none'; frame-ancestors 'none'";
 const TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Path, content type, content.
-const FILES: [(&str, &str, &[u8]); 6] = [
+const FILES: [(&str, &str, &[u8]); 5] = [
     (
         "/",
         "text/html; charset=utf-8",
-        include_bytes!("../../web/index.html"),
+        include_bytes!("../../web/dist/index.html"),
     ),
     (
         "/app.js",
         "text/javascript; charset=utf-8",
-        include_bytes!("../../web/app.js"),
+        include_bytes!("../../web/dist/app.js"),
     ),
     (
-        "/chat.js",
-        "text/javascript; charset=utf-8",
-        include_bytes!("../../web/chat.js"),
-    ),
-    (
-        "/style.css",
+        "/app.css",
         "text/css; charset=utf-8",
-        include_bytes!("../../web/style.css"),
+        include_bytes!("../../web/dist/app.css"),
     ),
     (
         "/favicon.svg",
         "image/svg+xml",
-        include_bytes!("../../web/favicon.svg"),
+        include_bytes!("../../web/dist/favicon.svg"),
     ),
     (
         "/socket.io/socket.io.min.js",
@@ -56,9 +55,9 @@ const FILES: [(&str, &str, &[u8]); 6] = [
     ),
 ];
 
-pub(crate) fn router(gateway: Arc<Gateway>, signals: Arc<dyn Signals>) -> Router {
+pub(crate) fn router(gateway: Arc<Gateway>, signals: Arc<dyn Signals>, tokens: Option<Tokens>) -> Router {
     let begun = Instant::now();
-    let mut router = Router::new();
+    let mut router = tokens.map(Tokens::router).unwrap_or_default();
     for (path, content_type, content) in FILES {
         router = router.route(path, get(move || async move { file(content_type, content) }));
     }

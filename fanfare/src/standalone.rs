@@ -4,6 +4,7 @@ use config::Config;
 
 use crate::{
     assembly::Assembly,
+    demo::Tokens,
     process::{Process, bind},
 };
 
@@ -13,7 +14,7 @@ use crate::{
 )]
 pub(crate) async fn run(process: Process) -> anyhow::Result<()> {
     let Process {
-        config,
+        mut config,
         tasks,
         readiness,
         registry,
@@ -24,13 +25,23 @@ pub(crate) async fn run(process: Process) -> anyhow::Result<()> {
     let open = readiness.condition("accepting clients");
     let listener = bind(config.gateway.listen, "the public address").await?;
     let public = listener.local_addr()?;
+    let tokens = Tokens::of(&config);
+    say_what_holds(&config, tokens.is_some());
+    if let Some(tokens) = &tokens {
+        tokens.accept(&mut config);
+    }
     let assembly = Assembly::start(&config, &tasks, &registry).await?;
-    assembly.open(&config, listener, stop.clone())?;
+    assembly.open(&config, tokens.clone(), listener, stop.clone())?;
     let gateway = assembly.gateway();
-    reloads.add(move |config| gateway.reload(config).map_err(|error| error.to_string()));
+    reloads.add(move |config| {
+        let mut config = config.clone();
+        if let Some(tokens) = &tokens {
+            tokens.accept(&mut config);
+        }
+        gateway.reload(&config).map_err(|error| error.to_string())
+    });
     open.met();
     println!("fanfare listening on http://{public}");
-    say_what_holds(&config);
 
     stop.cancelled().await;
     open.missing("stopping");
@@ -38,10 +49,12 @@ pub(crate) async fn run(process: Process) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn say_what_holds(config: &Config) {
+fn say_what_holds(config: &Config, tokens: bool) {
     tracing::info!("standalone: everything is kept in memory and gone when the process ends");
     let auth = &config.auth;
-    if !auth.has_keys() && config.issuers.is_empty() && auth.session_url.is_none() {
-        tracing::info!("no JWT_SECRET: guests only, tokens are refused");
+    if tokens {
+        tracing::info!("no JWT_SECRET: anybody may come in, as a guest or by a token that the page gets");
+    } else if !auth.has_keys() && config.issuers.is_empty() && auth.session_url.is_none() {
+        tracing::info!("no JWT_SECRET: tokens are refused");
     }
 }

@@ -125,7 +125,7 @@ pub fn artillery(url: &str) -> Result<Counts> {
 ///
 /// # Errors
 /// When there is none.
-pub fn chromium() -> Result<PathBuf> {
+fn chromium() -> Result<PathBuf> {
     let named = std::env::var_os("CHROMIUM").map(PathBuf::from);
     let usual = [
         "/usr/bin/chromium",
@@ -138,6 +138,36 @@ pub fn chromium() -> Result<PathBuf> {
         .chain(usual)
         .find(|path| path.exists())
         .context("no Chromium: install the package `chromium`, or name one in the variable CHROMIUM")
+}
+
+/// Runs a test file of `tests/compat/browser` against a server.
+///
+/// # Errors
+/// When there is no Chromium, and as [`node`].
+pub fn browser(file: &str, url: &str, settings: &[(&str, &str)]) -> Result<()> {
+    let chromium = chromium()?;
+    let chromium = chromium.to_string_lossy();
+    let mut settings = settings.to_vec();
+    settings.push(("CHROMIUM", &chromium));
+    node(&format!("browser/{file}.test.mjs"), url, &settings)
+}
+
+/// Checks the types of the page's sources in `web`, and builds them into `to`.
+///
+/// # Errors
+/// When Node or the packages cannot be had, or the sources hold mistakes: all that was printed is told.
+pub fn build_page(to: &Path) -> Result<()> {
+    let web = compat().join("../../web");
+    // The compiler of the page is a program of the machine's own, an optional package.
+    install_packages(&web, &[])?;
+    let mut check = Command::new("node");
+    check
+        .args(["node_modules/typescript/bin/tsc", "--noEmit"])
+        .current_dir(&web);
+    run("tsc", &mut check)?;
+    let mut build = Command::new("node");
+    build.arg("build.mjs").arg(to).current_dir(&web);
+    run("build.mjs", &mut build).map(drop)
 }
 
 /// Runs a program of `tests/compat` with Python, and answers what it printed.
@@ -174,17 +204,17 @@ pub(crate) fn install_node_packages() -> Result<()> {
 
 /// Installs what the lock file of a directory lists, there.
 fn install_locked(directory: &Path) -> Result<()> {
+    // None of the clients needs what is optional: code of the machine's own.
+    install_packages(directory, &["--omit=optional"])
+}
+
+fn install_packages(directory: &Path, flags: &[&str]) -> Result<()> {
     let modules = directory.join("node_modules");
     installed(&directory.join("package-lock.json"), &modules, || {
         let mut npm = Command::new("npm");
-        npm.args([
-            "ci",
-            "--ignore-scripts",
-            "--omit=optional",
-            "--no-audit",
-            "--no-fund",
-        ])
-        .current_dir(directory);
+        npm.args(["ci", "--ignore-scripts", "--no-audit", "--no-fund"])
+            .args(flags)
+            .current_dir(directory);
         install("npm ci (needs Node 20 or later)", &mut npm)
     })
 }

@@ -14,7 +14,7 @@ mod traffic;
 mod wire;
 
 pub use client::{Answer, Client, Message, Published, offset};
-pub use clients::{Counts, Mode, artillery, chromium, node, python, python_program, scenario};
+pub use clients::{Counts, Mode, artillery, browser, build_page, node, python, python_program, scenario};
 pub use cluster::{Cluster, Instance, Role, Size, until};
 pub use ledger::{Ledger, Verdict};
 pub use returner::{Gateways, Returner, Seen};

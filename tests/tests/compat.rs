@@ -2,7 +2,7 @@
 //! `tests/compat`; one test here runs one of them against a server of its own.
 
 use anyhow::{Result, ensure};
-use tests::{Mode, ProtocolSuites, Standalone, artillery, chromium, node, python, scenario};
+use tests::{Mode, ProtocolSuites, Standalone, artillery, node, python, scenario};
 
 fn with_server(run: impl FnOnce(&Standalone) -> Result<()>) -> Result<()> {
     with_settings(&[], run)
@@ -78,13 +78,6 @@ macro_rules! socket_io_client {
 }
 
 socket_io_client!(websocket: Mode::Websocket, polling: Mode::Polling, upgrade: Mode::Upgrade);
-
-#[test]
-fn demo_page_in_a_browser() -> Result<()> {
-    let browser = chromium()?;
-    let browser = browser.to_string_lossy();
-    with_server(|server| node("browser/demo.test.mjs", &server.url, &[("CHROMIUM", &browser)]))
-}
 
 #[test]
 fn same_as_the_reference_server() -> Result<()> {
