@@ -1,6 +1,7 @@
 //! The built-in vocabulary (CONTRACT section 4): what each event means, one file a family.
 
 mod access;
+mod caller;
 mod handover;
 mod input;
 mod limited;
@@ -12,7 +13,7 @@ mod returning;
 mod rooms;
 mod typing;
 
-use std::{future::ready, sync::Arc};
+use std::{future::ready, net::IpAddr, sync::Arc};
 
 use bus::{Documents, Signals};
 use futures_util::future::BoxFuture;
@@ -24,10 +25,14 @@ use serde_json::json;
 use sio::{engine::CloseReason, packet::Encoded};
 use tokio::sync::oneshot;
 
-use self::input::Input;
+use self::caller::by_event;
 pub(crate) use self::{
     access::Access,
+    caller::{Ask, Caller, Visitor, by_request},
     handover::{Handover, MovedSessions},
+    input::Input,
+    messages::{History, MarkRead, SendMessage},
+    rooms::GetOrCreate,
     typing::Typing,
 };
 use crate::{
@@ -101,7 +106,11 @@ impl Application for Vocabulary {
     fn connect(&self, request: Connect) -> BoxFuture<'static, Result<Admission, Refusal>> {
         let core = Arc::clone(&self.core);
         Box::pin(async move {
-            let user = core.identify(&request).await?;
+            let handshake = request.conn.handshake();
+            let auth = request.auth.as_deref();
+            let user = core
+                .identify(&request.namespace, auth, &handshake.shown, handshake.ip)
+                .await?;
             let recovers = request.conn.handshake().recovers;
             let claim = Claim::from_auth(request.auth.as_deref());
             if claim.pid.is_some() {
@@ -203,21 +212,16 @@ fn handle(call: Call, event: &EventPacket) -> Step {
     if name == "refresh-token" {
         return refresh::refresh(call, input);
     }
-    let rules = call.core.access.rules();
-    let policy = rules.policy(call.namespace());
-    if !policy.is_some_and(|policy| policy.may_emit(name, &call.socket.rights())) {
-        return call.fail(ClientError::new(
-            ErrorCode::Forbidden,
-            format!("You may not send {:?}", shown(name)),
-        ));
+    if let Err(error) = call.may_emit(name) {
+        return call.fail(error);
     }
     match name {
         "join-room" => rooms::join(call, input),
         "leave-room" => rooms::leave(call, input),
         "getOrCreateRoom" => rooms::get_or_create(call, input),
-        "message" | "sendMessage" => messages::send(call, input),
-        "getMessages" => messages::history(call, input),
-        "markMessagesRead" => messages::mark_read(call, input),
+        "message" | "sendMessage" => by_event::<SendMessage>(call, input),
+        "getMessages" => by_event::<History>(call, input),
+        "markMessagesRead" => by_event::<MarkRead>(call, input),
         "typing" => typing::typing(call, input),
         "getOnlineUsers" => online::users(call, input),
         "ping" => call.done(&json!({ "time": crate::now_ms() })),
@@ -259,26 +263,28 @@ async fn claim_apart(
 }
 
 impl Core {
-    /// Who asks to join a namespace, if there is one and they may.
-    async fn identify(&self, request: &Connect) -> Result<Arc<User>, Refusal> {
-        if self.access.rules().policy(&request.namespace).is_none() {
+    /// Who asks to enter a namespace, if there is one and they may. `auth` is the CONNECT packet's payload.
+    pub(crate) async fn identify(
+        &self,
+        namespace: &Namespace,
+        auth: Option<&str>,
+        shown: &Shown,
+        ip: IpAddr,
+    ) -> Result<Arc<User>, Refusal> {
+        if self.access.rules().policy(namespace).is_none() {
             return Err(Refusal::InvalidNamespace);
         }
-        let handshake = request.conn.handshake();
-        if let Err(after) = self.addresses.may_authenticate(handshake.ip) {
+        if let Err(after) = self.addresses.may_authenticate(ip) {
             return Err(Refusal::TooManyFailures(limited::seconds(after)));
         }
-        let auth = request.auth.as_deref();
-        let identified = self
-            .authenticator
-            .authenticate(auth, &handshake.shown, handshake.ip);
+        let identified = self.authenticator.authenticate(auth, shown, ip);
         let user = identified.await.inspect_err(|refusal| {
             if refusal.code() == Some(ErrorCode::Unauthorized) {
-                self.addresses.failed(handshake.ip);
+                self.addresses.failed(ip);
             }
         })?;
         let rules = self.access.rules();
-        match rules.policy(&request.namespace) {
+        match rules.policy(namespace) {
             Some(policy) if policy.admits(user.role) => Ok(user),
             Some(_) => Err(Refusal::Forbidden),
             None => Err(Refusal::InvalidNamespace),
@@ -374,15 +380,12 @@ impl Call {
     /// Goes on with `then` if the user may use the room. Later events wait while membership is looked
     /// up, so that a socket's events keep their order.
     fn with_access(self, room: RoomName, then: impl FnOnce(Self, RoomName) -> Step + Send + 'static) -> Step {
-        let user = self.socket.rights();
-        match self.core.access.rules().quick(&user, self.namespace(), &room) {
+        match self.quick(&room) {
             access::Quick::Allowed => then(self, room),
             access::Quick::Denied => self.fail(access::denied(&room)),
             access::Quick::AskMembership => Step::Wait(Box::pin(async move {
-                let asked = access::is_member(&*self.core.documents, &user, self.namespace(), &room).await;
-                match asked {
-                    Ok(true) => then(self, room),
-                    Ok(false) => self.fail(access::denied(&room)),
+                match self.may_use(&room).await {
+                    Ok(()) => then(self, room),
                     Err(error) => self.fail(error),
                 }
             })),

@@ -42,6 +42,10 @@ pub struct Mount {
     pub engine: Arc<EngineServer>,
 }
 
+/// The address of the client, as an extension of requests that go to the router.
+#[derive(Copy, Clone)]
+pub(crate) struct ClientAddress(pub(crate) IpAddr);
+
 /// Accepts connections until `stop`. Those accepted go on as tasks of `tasks`.
 pub async fn serve(
     listener: TcpListener,
@@ -150,12 +154,20 @@ pub(crate) async fn connection(
     }
 }
 
-async fn answer(request: Request<Incoming>, ip: IpAddr, mounts: &[Mount], others: Router) -> Response<Body> {
+async fn answer(
+    mut request: Request<Incoming>,
+    ip: IpAddr,
+    mounts: &[Mount],
+    others: Router,
+) -> Response<Body> {
     match mounts.iter().find(|mount| mount.path == request.uri().path()) {
         Some(mount) => mount.engine.serve(request, ip).await,
-        None => match others.oneshot(request).await {
-            Ok(response) => response,
-            Err(never) => match never {},
-        },
+        None => {
+            request.extensions_mut().insert(ClientAddress(ip));
+            match others.oneshot(request).await {
+                Ok(response) => response,
+                Err(never) => match never {},
+            }
+        }
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! [`Gateway::build`] wires it, [`Gateway::serve`] runs it until it is told to stop.
 
+mod api;
 mod copies;
 mod deliver;
 mod drain;
@@ -427,9 +428,11 @@ impl Gateway {
         &self.metrics
     }
 
-    /// Accepts clients until `stop`, then returns; connections go on. `others` answers what is not
-    /// under the Socket.IO path.
+    /// Accepts clients until `stop`, then returns; connections go on. `others` answers what is neither under the
+    /// Socket.IO path nor under `/api`.
     pub async fn serve(&self, listener: TcpListener, others: Router, stop: CancellationToken) {
+        let api = api::router(Arc::clone(&self.core), Arc::clone(&self.engine));
+        let others = others.merge(api).fallback(api::not_found);
         serve(
             listener,
             vec![self.mount()],

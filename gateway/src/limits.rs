@@ -21,7 +21,7 @@ use parking_lot::Mutex;
 use smallvec::SmallVec;
 
 pub(crate) use self::{
-    addresses::{Addresses, Place, UserConnections},
+    addresses::{Addresses, Place, UserConnections, visitor},
     memory::Memory,
 };
 use crate::session::Socket;
@@ -182,6 +182,26 @@ impl EventLimits {
         match purse {
             Some(purse) => purse.spend(&self.clock, notice),
             None => Admitted::Now(Verdict::Yes(notice)),
+        }
+    }
+
+    /// Whether somebody without a socket may do what an event of this name does; `key` is the user's id. Waits 100 ms
+    /// at most.
+    pub(crate) async fn admit_visitor(&self, key: &str, event: &str) -> Result<(), Notice> {
+        let own = self.by_event.iter().find(|(name, _)| name == event);
+        let (kind, budgets) = match own {
+            Some((_, budgets)) => (Kind::Event, budgets),
+            None => (Kind::User, &self.user),
+        };
+        let Some(budgets) = budgets else { return Ok(()) };
+        let budget = budgets.budget(key);
+        let spent = match budget.spend() {
+            Some(spent) => spent,
+            None => budget.ask().await,
+        };
+        match spent {
+            Spent::Allowed | Spent::Near(_) => Ok(()),
+            Spent::Refused(decision) => Err(Notice { kind, decision }),
         }
     }
 

@@ -223,6 +223,12 @@ impl Metrics {
         self.auth_events.with_label_values(&[refusal.message()]).inc();
     }
 
+    /// Who sends a request over HTTP was asked for; why not, if it did not hold.
+    pub(crate) fn authenticated(&self, refusal: Option<&Refusal>) {
+        let status = refusal.map_or("ok", |refusal| refusal.message());
+        self.auth_events.with_label_values(&[status]).inc();
+    }
+
     pub(crate) fn socket_disconnected(&self, namespace: &Namespace, reason: CloseReason) {
         self.active_connections
             .with_label_values(&[namespace.as_str()])

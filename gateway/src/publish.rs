@@ -9,8 +9,6 @@ use prost::Message;
 use proto::v1::{Except, Publish, Sender};
 use uuid::Uuid;
 
-use crate::session::Socket;
-
 /// Names an event by its sender and the client's own id for it, so that a retry has the same name.
 const RETRY_NAMESPACE: Uuid = Uuid::from_u128(0x6f1c_9d52_7c1e_4a0b_9d0e_2f5a_91c4_73b8);
 
@@ -84,17 +82,17 @@ impl Publisher {
     /// Appends. The event has its place in the room's order once this returns; the future says which.
     pub(crate) fn append(
         &self,
-        socket: &Socket,
+        sender: Sender,
         event: Event<'_>,
         id: EventId,
         time_ms: u64,
-    ) -> impl Future<Output = Result<Stored, ClientError>> + Send + 'static {
+    ) -> impl Future<Output = Result<Stored, ClientError>> + Send + 'static + use<> {
         let token = RoomToken::new(event.namespace, event.room);
         let partition = self.partition(token);
         let record = Publish {
             id: id.id,
             stamp_offset: true,
-            ..record(Some(socket), event, None, time_ms)
+            ..record(Some(sender), event, None, time_ms)
         };
         let entry = NewEntry {
             subject: LogSubject::Room(token),
@@ -115,7 +113,7 @@ impl Publisher {
     /// `volatile` one is also dropped for members that cannot take it at once.
     pub(crate) fn signal(
         &self,
-        sender: Option<&Socket>,
+        sender: Option<Sender>,
         event: Event<'_>,
         except: Option<Except>,
         volatile: bool,
@@ -133,7 +131,7 @@ impl Publisher {
     }
 }
 
-fn record(sender: Option<&Socket>, event: Event<'_>, except: Option<Except>, time_ms: u64) -> Publish {
+fn record(sender: Option<Sender>, event: Event<'_>, except: Option<Except>, time_ms: u64) -> Publish {
     Publish {
         id: String::new(),
         namespace: event.namespace.to_string(),
@@ -141,10 +139,7 @@ fn record(sender: Option<&Socket>, event: Event<'_>, except: Option<Except>, tim
         event: event.name.to_owned(),
         args: Bytes::from(event.args),
         attachments: Vec::new(),
-        sender: sender.map(|socket| Sender {
-            user_id: socket.user().id.to_string(),
-            socket_id: socket.id().to_owned(),
-        }),
+        sender,
         time_ms,
         except,
         traceparent: String::new(),

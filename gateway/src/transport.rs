@@ -9,7 +9,7 @@ mod driver;
 mod forward;
 mod outbound;
 mod polling;
-mod reply;
+pub(crate) mod reply;
 pub mod server;
 mod tunnel;
 mod wake;

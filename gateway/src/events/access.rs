@@ -48,7 +48,7 @@ struct Who {
 
 /// An answer without asking anybody.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
-pub(super) enum Quick {
+pub(crate) enum Quick {
     Allowed,
     Denied,
     /// The user may be a member of it.

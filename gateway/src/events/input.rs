@@ -19,9 +19,10 @@ const MAX_NAME: usize = 128;
 const MAX_WORD: usize = 64;
 
 /// The payload of an event: its first argument, an object.
-pub(super) struct Input<'a> {
+pub(crate) struct Input<'a> {
     fields: Fields<'a>,
     details: Vec<Detail>,
+    key: Option<&'a str>,
 }
 
 /// Names and raw values, in their order.
@@ -32,11 +33,12 @@ struct Fields<'a> {
 }
 
 impl<'a> Input<'a> {
-    pub(super) fn new(argument: Option<&'a str>) -> Self {
+    pub(crate) fn new(argument: Option<&'a str>) -> Self {
         let fields = argument.and_then(|argument| serde_json::from_str::<Fields<'_>>(argument).ok());
         let mut input = Self {
             details: Vec::new(),
             fields: Fields::default(),
+            key: None,
         };
         match fields {
             Some(fields) if fields.too_many => {
@@ -46,6 +48,27 @@ impl<'a> Input<'a> {
             None => input.wrong("", "must be an object"),
         }
         input
+    }
+
+    /// The same with the key that a retry has in common with the first attempt.
+    pub(crate) fn with_key(mut self, key: Option<&'a str>) -> Self {
+        self.key = key;
+        self
+    }
+
+    /// Takes `alias` for a field that is not there.
+    pub(crate) fn with_alias(mut self, field: &str, alias: &str) -> Self {
+        if self.raw(field).is_none() {
+            for (name, _) in self.fields.known.iter_mut().filter(|(name, _)| name == alias) {
+                field.clone_into(name);
+            }
+        }
+        self
+    }
+
+    /// The key of [`Input::with_key`].
+    pub(super) fn key(&self) -> Option<&'a str> {
+        self.key
     }
 
     fn wrong(&mut self, path: impl Into<String>, message: impl Into<String>) {
@@ -212,6 +235,13 @@ impl<'a> Input<'a> {
             }
         }
         ids
+    }
+
+    /// As [`Input::finish`], for fields that are required.
+    pub(super) fn both<A, B>(self, a: Option<A>, b: Option<B>) -> Result<(A, B), ClientError> {
+        self.finish()?;
+        // A required field that is not there is among what was wrong.
+        a.zip(b).ok_or_else(|| ClientError::invalid(Vec::new()))
     }
 
     /// Everything that was wrong.

@@ -63,12 +63,10 @@ impl Call {
     }
 
     fn over(self, over: &Notice) -> Step {
-        let Notice { kind, decision } = over;
-        let mut error = ClientError::new(ErrorCode::RateLimited, "Too many events");
-        error.retry_after = Some(seconds(decision.retry_after));
+        let error = over.to_error();
         let cut = self.core.limits.refused(&self.socket);
         let outcome = if cut { "cut" } else { "refused" };
-        self.core.metrics.limited(kind.as_str(), outcome);
+        self.core.metrics.limited(over.kind.as_str(), outcome);
         let socket = Arc::clone(&self.socket);
         let step = self.fail(error);
         if cut {
@@ -87,6 +85,15 @@ impl Call {
             conn.close(CloseReason::RateLimited);
         }
         step
+    }
+}
+
+impl Notice {
+    /// What somebody over the limit is told.
+    pub(crate) fn to_error(self) -> ClientError {
+        let mut error = ClientError::new(ErrorCode::RateLimited, "Too many events");
+        error.retry_after = Some(seconds(self.decision.retry_after));
+        error
     }
 }
 

@@ -3,25 +3,28 @@
 use std::sync::Arc;
 
 use bus::{DocumentsError, Entry, EventLog, PageQuery};
-use model::{ClientError, ErrorCode, Offset, RoomName, RoomToken};
+use model::{ClientError, ErrorCode, Namespace, Offset, RoomName, RoomToken};
 use prost::Message;
-use proto::v1::Publish;
+use proto::v1::{Publish, Sender};
 use serde::{Deserialize, Serialize};
 use serde_json::{json, value::RawValue};
 use uuid::Uuid;
 
-use super::{Call, Input};
+use super::{
+    Core, Input,
+    caller::{Ask, Caller},
+};
 use crate::{
     deliver::stamp,
-    publish::{Event, EventId, Stored, log_error},
+    publish::{Event, EventId, Publisher, Stored, log_error},
     session::{json, unavailable},
-    transport::Step,
 };
 
 const EVENT: &str = "message";
 const TYPES: [&str; 3] = ["text", "image", "file"];
 const MAX_CONTENT: usize = 5000;
 const MAX_CLIENT_ID: usize = 128;
+const MAX_ID: usize = 128;
 const DEFAULT_PAGE: u64 = 50;
 const MAX_PAGE: u64 = 200;
 /// Bucket of read marks, by room token and user.
@@ -48,7 +51,7 @@ struct Body<'a> {
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Sent {
+pub(crate) struct Sent {
     id: String,
     room_id: RoomName,
     /// None where messages are not stored.
@@ -64,71 +67,86 @@ struct ReadMark {
     seq: u64,
 }
 
-pub(super) fn send(call: Call, mut input: Input) -> Step {
-    let room = input.room("roomId");
-    let content = input.text("content", MAX_CONTENT);
-    let kind = input.one_of("type", &TYPES);
-    let client_id = input.optional_text("clientId", MAX_CLIENT_ID);
-    match (room, content, input.finish()) {
-        (Some(room), Some(content), Ok(())) => call.with_access(room, move |call, room| {
-            append(call, room, &content, kind, client_id.as_deref())
-        }),
-        (_, _, Err(error)) => call.fail(error),
-        (..) => Step::Done,
-    }
+/// `message`.
+pub(crate) struct SendMessage {
+    room: RoomName,
+    content: String,
+    kind: &'static str,
+    client_id: Option<String>,
+    /// What a retry has in common with the first attempt.
+    key: Option<String>,
 }
 
-fn append(call: Call, room: RoomName, content: &str, kind: &'static str, client_id: Option<&str>) -> Step {
-    let user = call.socket.user();
-    let token = RoomToken::new(call.namespace(), &room);
-    let id = EventId::new(user.id.as_str(), token, client_id);
-    let timestamp = crate::now_ms();
-    let body = Body {
-        id: &id.id,
-        room_id: &room,
-        user_id: user.id.as_str(),
-        username: &user.username,
-        content,
-        r#type: kind,
-        timestamp,
-        client_id,
-    };
-    let args = json(&body);
-    let sent_id = id.id.clone();
-    let event = Event {
-        namespace: call.namespace(),
-        room: &room,
-        name: EVENT,
-        args,
-    };
-    let rules = call.core.access.rules();
-    let policy = rules.policy(call.namespace());
-    if policy.is_some_and(|policy| policy.is_volatile(EVENT)) {
-        call.core.publisher.signal(Some(&call.socket), event, None, true);
-        call.reply(&Ok(Sent {
-            id: sent_id,
-            room_id: room,
+impl Ask for SendMessage {
+    type Answer = Sent;
+
+    fn read(_: &impl Caller, mut input: Input<'_>) -> Result<Self, ClientError> {
+        let room = input.room("roomId");
+        let content = input.text("content", MAX_CONTENT);
+        let kind = input.one_of("type", &TYPES);
+        let client_id = input.optional_text("clientId", MAX_CLIENT_ID);
+        let key = input.key().map(str::to_owned).or_else(|| client_id.clone());
+        let (room, content) = input.both(room, content)?;
+        Ok(Self {
+            room,
+            content,
+            kind,
+            client_id,
+            key,
+        })
+    }
+
+    fn room(&self) -> Option<&RoomName> {
+        Some(&self.room)
+    }
+
+    fn run<C: Caller>(self, caller: &C) -> impl Future<Output = Result<Sent, ClientError>> + Send + 'static {
+        let user = caller.user();
+        let token = RoomToken::new(caller.namespace(), &self.room);
+        let id = EventId::new(user.id.as_str(), token, self.key.as_deref());
+        let timestamp = crate::now_ms();
+        let body = Body {
+            id: &id.id,
+            room_id: &self.room,
+            user_id: user.id.as_str(),
+            username: &user.username,
+            content: &self.content,
+            r#type: self.kind,
+            timestamp,
+            client_id: self.client_id.as_deref(),
+        };
+        let args = json(&body);
+        let event = Event {
+            namespace: caller.namespace(),
+            room: &self.room,
+            name: EVENT,
+            args,
+        };
+        let mut sent = Sent {
+            id: id.id.clone(),
+            room_id: self.room.clone(),
             offset: None,
             timestamp,
-        }));
-        return Step::Done;
-    }
-    let stored = call.core.publisher.append(&call.socket, event, id, timestamp);
-    let core = Arc::clone(&call.core);
-    call.later(async move {
-        let Stored { offset, duplicate } = stored.await?;
-        let timestamp = if duplicate {
-            first_time(&**core.publisher.log(), offset).await?
-        } else {
-            timestamp
         };
-        Ok(Sent {
-            id: sent_id,
-            room_id: room,
-            offset: Some(offset),
-            timestamp,
-        })
-    })
+        let core = Arc::clone(caller.core());
+        let rules = core.access.rules();
+        let policy = rules.policy(caller.namespace());
+        let stored = if policy.is_some_and(|policy| policy.is_volatile(EVENT)) {
+            core.publisher.signal(Some(caller.sender()), event, None, true);
+            None
+        } else {
+            Some(core.publisher.append(caller.sender(), event, id, timestamp))
+        };
+        async move {
+            let Some(stored) = stored else { return Ok(sent) };
+            let Stored { offset, duplicate } = stored.await?;
+            sent.offset = Some(offset);
+            if duplicate {
+                sent.timestamp = first_time(&**core.publisher.log(), offset).await?;
+            }
+            Ok(sent)
+        }
+    }
 }
 
 /// When a message that was sent again was sent first.
@@ -154,13 +172,13 @@ impl Messages {
 
 /// The last `limit` messages up to `position`, inclusive.
 pub(super) async fn last(
-    call: &Call,
+    publisher: &Publisher,
     token: RoomToken,
     position: u64,
     limit: usize,
 ) -> Result<Messages, ClientError> {
     page(
-        call,
+        publisher,
         token,
         PageQuery::Before {
             before: position.saturating_add(1),
@@ -170,8 +188,8 @@ pub(super) async fn last(
     .await
 }
 
-async fn page(call: &Call, token: RoomToken, query: PageQuery) -> Result<Messages, ClientError> {
-    let partition = call.core.publisher.partition(token);
+async fn page(publisher: &Publisher, token: RoomToken, query: PageQuery) -> Result<Messages, ClientError> {
+    let partition = publisher.partition(token);
     let (mut at, limit, backwards) = match query {
         PageQuery::Before { before, limit } => (before, limit, true),
         PageQuery::After { after, limit } => (after, limit, false),
@@ -190,7 +208,7 @@ async fn page(call: &Call, token: RoomToken, query: PageQuery) -> Result<Message
                 limit: rest,
             }
         };
-        let page = call.core.publisher.page(token, query).await?;
+        let page = publisher.page(token, query).await?;
         let edge = if backwards {
             page.entries.first()
         } else {
@@ -236,178 +254,232 @@ fn message(partition: u16, entry: Entry) -> Option<(String, Publish)> {
     ))
 }
 
-pub(super) fn history(call: Call, mut input: Input) -> Step {
-    let room = input.room("roomId");
-    let before = input.optional_offset("before");
-    let after = input.optional_offset("after");
-    let limit = input
-        .optional_number("limit", 1, MAX_PAGE)
-        .unwrap_or(DEFAULT_PAGE)
-        .max(1);
-    if before.is_some() && after.is_some() {
-        input.reject("after", "cannot be combined with before");
-    }
-    if let (Some(room), Some(offset)) = (&room, before.or(after)) {
-        let token = RoomToken::new(call.namespace(), room);
-        if offset.partition != call.core.publisher.partition(token) {
-            let field = if before.is_some() { "before" } else { "after" };
-            input.reject(field, "is not an offset of this room");
+/// `getMessages`.
+pub(crate) struct History {
+    room: RoomName,
+    query: PageQuery,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Found {
+    messages: Box<RawValue>,
+    has_more: bool,
+}
+
+impl Ask for History {
+    type Answer = Found;
+
+    fn read(caller: &impl Caller, mut input: Input<'_>) -> Result<Self, ClientError> {
+        let room = input.room("roomId");
+        let before = input.optional_offset("before");
+        let after = input.optional_offset("after");
+        let limit = input
+            .optional_number("limit", 1, MAX_PAGE)
+            .unwrap_or(DEFAULT_PAGE)
+            .max(1);
+        if before.is_some() && after.is_some() {
+            input.reject("after", "cannot be combined with before");
         }
-    }
-    match (room, input.finish()) {
-        (Some(room), Ok(())) => call.with_access(room, move |call, room| {
-            let token = RoomToken::new(call.namespace(), &room);
-            let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-            let query = match (before, after) {
-                (_, Some(after)) => PageQuery::After {
-                    after: after.seq,
-                    limit,
-                },
-                (before, None) => PageQuery::Before {
-                    before: before.map_or(u64::MAX, |before| before.seq),
-                    limit,
-                },
-            };
-            let work = call.clone();
-            call.later(async move {
-                #[derive(Serialize)]
-                #[serde(rename_all = "camelCase")]
-                struct Found {
-                    messages: Box<RawValue>,
-                    has_more: bool,
-                }
-                let messages = page(&work, token, query).await?;
-                Ok(Found {
-                    messages: messages.json(),
-                    has_more: messages.has_more,
-                })
-            })
-        }),
-        (_, Err(error)) => call.fail(error),
-        (None, Ok(())) => Step::Done,
-    }
-}
-
-pub(super) fn mark_read(call: Call, mut input: Input) -> Step {
-    let room = input.room("roomId");
-    let message = input.text("messageId", 128);
-    match (room, message, input.finish()) {
-        (Some(room), Some(message), Ok(())) => call.with_access(room, move |call, room| {
-            let work = mark(call.clone(), room, message);
-            call.later(work)
-        }),
-        (_, _, Err(error)) => call.fail(error),
-        (..) => Step::Done,
-    }
-}
-
-async fn mark(call: Call, room: RoomName, message: String) -> Result<serde_json::Value, ClientError> {
-    let token = RoomToken::new(call.namespace(), &room);
-    let user = call.socket.user().id.as_str();
-    let seq = find(&call, token, &message)
-        .await?
-        .ok_or_else(|| ClientError::new(ErrorCode::NotFound, "There is no such message in the room"))?;
-    let (moved, seq) = advance(
-        &call,
-        token,
-        ReadMark {
-            message: message.clone(),
-            seq,
-        },
-    )
-    .await?;
-    let unread = unread(&call, token, seq).await?;
-    if moved {
-        let read = json!({ "roomId": room, "userId": user, "messageId": message, "readAt": crate::now_ms() });
-        let event = Event {
-            namespace: call.namespace(),
-            room: &room,
-            name: "messagesRead",
-            args: read.to_string(),
-        };
-        call.core.publisher.signal(Some(&call.socket), event, None, false);
-    }
-    Ok(json!({ "roomId": room, "messageId": message, "unread": unread }))
-}
-
-/// The place of a message, the newest first.
-async fn find(call: &Call, token: RoomToken, id: &str) -> Result<Option<u64>, ClientError> {
-    let partition = call.core.publisher.partition(token);
-    let mut before = u64::MAX;
-    loop {
-        let query = PageQuery::Before {
-            before,
-            limit: SEARCH_PAGE,
-        };
-        let page = call.core.publisher.page(token, query).await?;
-        let Some(first) = page.entries.first().map(|entry| entry.seq) else {
-            return Ok(None);
-        };
-        for entry in page.entries.into_iter().rev() {
-            let seq = entry.seq;
-            if message(partition, entry).is_some_and(|(_, publish)| publish.id == id) {
-                return Ok(Some(seq));
+        if let (Some(room), Some(offset)) = (&room, before.or(after)) {
+            let token = RoomToken::new(caller.namespace(), room);
+            if offset.partition != caller.core().publisher.partition(token) {
+                let field = if before.is_some() { "before" } else { "after" };
+                input.reject(field, "is not an offset of this room");
             }
         }
-        if !page.has_more {
-            return Ok(None);
+        let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+        let query = match (before, after) {
+            (_, Some(after)) => PageQuery::After {
+                after: after.seq,
+                limit,
+            },
+            (before, None) => PageQuery::Before {
+                before: before.map_or(u64::MAX, |before| before.seq),
+                limit,
+            },
+        };
+        let (room, ()) = input.both(room, Some(()))?;
+        Ok(Self { room, query })
+    }
+
+    fn room(&self) -> Option<&RoomName> {
+        Some(&self.room)
+    }
+
+    fn run<C: Caller>(self, caller: &C) -> impl Future<Output = Result<Found, ClientError>> + Send + 'static {
+        let token = RoomToken::new(caller.namespace(), &self.room);
+        let publisher = Arc::clone(&caller.core().publisher);
+        async move {
+            let messages = page(&publisher, token, self.query).await?;
+            Ok(Found {
+                messages: messages.json(),
+                has_more: messages.has_more,
+            })
         }
-        before = first;
     }
 }
 
-/// Moves the user's mark forward, never back. Whether it moved, and where it is.
-async fn advance(call: &Call, token: RoomToken, mark: ReadMark) -> Result<(bool, u64), ClientError> {
-    let user = Uuid::new_v5(&Uuid::NAMESPACE_OID, call.socket.user().id.as_str().as_bytes());
-    let key = format!("{token}.{}", user.simple());
-    for _ in 0..MARK_TRIES {
-        let document = call.core.documents.get(READS, &key).await.map_err(unavailable)?;
-        let known = document
-            .as_ref()
-            .and_then(|document| serde_json::from_slice::<ReadMark>(&document.value).ok());
-        if let Some(known) = known.filter(|known| known.seq >= mark.seq) {
-            return Ok((false, known.seq));
-        }
-        let revision = document.map(|document| document.revision);
-        match call
-            .core
-            .documents
-            .put(READS, &key, json(&mark).into(), revision)
-            .await
-        {
-            Ok(_) => return Ok((true, mark.seq)),
-            Err(DocumentsError::Conflict(_)) => {}
-            Err(error) => return Err(unavailable(error)),
-        }
-    }
-    Err(unavailable("a read mark is being written by many at once"))
+/// `markMessagesRead`.
+pub(crate) struct MarkRead {
+    room: RoomName,
+    message: String,
 }
 
-/// Messages of others behind the mark.
-async fn unread(call: &Call, token: RoomToken, mark: u64) -> Result<usize, ClientError> {
-    let partition = call.core.publisher.partition(token);
-    let user = call.socket.user().id.as_str();
-    let mut after = mark;
-    let mut unread = 0;
-    loop {
-        let query = PageQuery::After {
-            after,
-            limit: SEARCH_PAGE,
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Marked {
+    room_id: RoomName,
+    message_id: String,
+    unread: usize,
+}
+
+impl Ask for MarkRead {
+    type Answer = Marked;
+
+    fn read(_: &impl Caller, mut input: Input<'_>) -> Result<Self, ClientError> {
+        let room = input.room("roomId");
+        let message = input.text("messageId", MAX_ID);
+        let (room, message) = input.both(room, message)?;
+        Ok(Self { room, message })
+    }
+
+    fn room(&self) -> Option<&RoomName> {
+        Some(&self.room)
+    }
+
+    fn run<C: Caller>(
+        self,
+        caller: &C,
+    ) -> impl Future<Output = Result<Marked, ClientError>> + Send + 'static {
+        let reader = Reader {
+            core: Arc::clone(caller.core()),
+            namespace: caller.namespace().clone(),
+            token: RoomToken::new(caller.namespace(), &self.room),
+            sender: caller.sender(),
         };
-        let page = call.core.publisher.page(token, query).await?;
-        let Some(last) = page.entries.last().map(|entry| entry.seq) else {
-            return Ok(unread);
-        };
-        let others = page
-            .entries
-            .into_iter()
-            .filter_map(|entry| message(partition, entry));
-        unread += others
-            .filter(|(_, publish)| publish.sender.as_ref().is_none_or(|by| by.user_id != user))
-            .count();
-        if !page.has_more {
-            return Ok(unread);
+        async move { reader.mark(self.room, self.message).await }
+    }
+}
+
+/// Who marks messages of a room as read.
+struct Reader {
+    core: Arc<Core>,
+    namespace: Namespace,
+    token: RoomToken,
+    sender: Sender,
+}
+
+impl Reader {
+    async fn mark(self, room: RoomName, message: String) -> Result<Marked, ClientError> {
+        let seq = self
+            .find(&message)
+            .await?
+            .ok_or_else(|| ClientError::new(ErrorCode::NotFound, "There is no such message in the room"))?;
+        let mark = ReadMark { message, seq };
+        let (moved, seq) = self.advance(&mark).await?;
+        let unread = self.unread(seq).await?;
+        if moved {
+            let read = json!({
+                "roomId": room,
+                "userId": self.sender.user_id,
+                "messageId": mark.message,
+                "readAt": crate::now_ms(),
+            });
+            let event = Event {
+                namespace: &self.namespace,
+                room: &room,
+                name: "messagesRead",
+                args: read.to_string(),
+            };
+            self.core.publisher.signal(Some(self.sender), event, None, false);
         }
-        after = last;
+        Ok(Marked {
+            room_id: room,
+            message_id: mark.message,
+            unread,
+        })
+    }
+
+    /// The place of a message, the newest first.
+    async fn find(&self, id: &str) -> Result<Option<u64>, ClientError> {
+        let partition = self.core.publisher.partition(self.token);
+        let mut before = u64::MAX;
+        loop {
+            let query = PageQuery::Before {
+                before,
+                limit: SEARCH_PAGE,
+            };
+            let page = self.core.publisher.page(self.token, query).await?;
+            let Some(first) = page.entries.first().map(|entry| entry.seq) else {
+                return Ok(None);
+            };
+            for entry in page.entries.into_iter().rev() {
+                let seq = entry.seq;
+                if message(partition, entry).is_some_and(|(_, publish)| publish.id == id) {
+                    return Ok(Some(seq));
+                }
+            }
+            if !page.has_more {
+                return Ok(None);
+            }
+            before = first;
+        }
+    }
+
+    /// Moves the user's mark forward, never back. Whether it moved, and where it is.
+    async fn advance(&self, mark: &ReadMark) -> Result<(bool, u64), ClientError> {
+        let user = Uuid::new_v5(&Uuid::NAMESPACE_OID, self.sender.user_id.as_bytes());
+        let key = format!("{}.{}", self.token, user.simple());
+        for _ in 0..MARK_TRIES {
+            let document = self.core.documents.get(READS, &key).await.map_err(unavailable)?;
+            let known = document
+                .as_ref()
+                .and_then(|document| serde_json::from_slice::<ReadMark>(&document.value).ok());
+            if let Some(known) = known.filter(|known| known.seq >= mark.seq) {
+                return Ok((false, known.seq));
+            }
+            let revision = document.map(|document| document.revision);
+            match self
+                .core
+                .documents
+                .put(READS, &key, json(mark).into(), revision)
+                .await
+            {
+                Ok(_) => return Ok((true, mark.seq)),
+                Err(DocumentsError::Conflict(_)) => {}
+                Err(error) => return Err(unavailable(error)),
+            }
+        }
+        Err(unavailable("a read mark is being written by many at once"))
+    }
+
+    /// Messages of others behind the mark.
+    async fn unread(&self, mark: u64) -> Result<usize, ClientError> {
+        let partition = self.core.publisher.partition(self.token);
+        let user = &self.sender.user_id;
+        let mut after = mark;
+        let mut unread = 0;
+        loop {
+            let query = PageQuery::After {
+                after,
+                limit: SEARCH_PAGE,
+            };
+            let page = self.core.publisher.page(self.token, query).await?;
+            let Some(last) = page.entries.last().map(|entry| entry.seq) else {
+                return Ok(unread);
+            };
+            let others = page
+                .entries
+                .into_iter()
+                .filter_map(|entry| message(partition, entry));
+            unread += others
+                .filter(|(_, publish)| publish.sender.as_ref().is_none_or(|by| by.user_id != *user))
+                .count();
+            if !page.has_more {
+                return Ok(unread);
+            }
+            after = last;
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! `join-room`, `leave-room`, `getOrCreateRoom`.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
 use bus::DocumentsError;
@@ -8,7 +8,11 @@ use model::{ClientError, RoomName, RoomToken};
 use serde::Serialize;
 use serde_json::{json, value::RawValue};
 
-use super::{Call, Input, access, messages};
+use super::{
+    Call, Input, access,
+    caller::{Ask, Caller},
+    messages,
+};
 use crate::{
     session::{Success, unavailable},
     transport::Step,
@@ -59,7 +63,7 @@ fn admit(call: Call, name: RoomName, history: u64) -> Step {
             let messages = match usize::try_from(history).unwrap_or(usize::MAX) {
                 0 => None,
                 limit => Some(
-                    messages::last(&call, joining.room().token(), position, limit)
+                    messages::last(&call.core.publisher, joining.room().token(), position, limit)
                         .await?
                         .json(),
                 ),
@@ -120,39 +124,69 @@ pub(super) fn leave(call: Call, mut input: Input) -> Step {
     }
 }
 
-pub(super) fn get_or_create(call: Call, mut input: Input) -> Step {
-    let mut participants = input.user_ids("participants", MAX_PARTICIPANTS);
-    let name = input.optional_text("name", 128);
-    if let Err(error) = input.finish() {
-        return call.fail(error);
+/// `getOrCreateRoom`.
+pub(crate) struct GetOrCreate(access::Membership);
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct RoomOf {
+    room_id: RoomName,
+    participants: Vec<String>,
+    pub(crate) created: bool,
+}
+
+impl Ask for GetOrCreate {
+    type Answer = RoomOf;
+
+    fn read(caller: &impl Caller, mut input: Input<'_>) -> Result<Self, ClientError> {
+        let mut participants = input.user_ids("participants", MAX_PARTICIPANTS);
+        let name = input.optional_text("name", 128);
+        input.finish()?;
+        participants.push(caller.user().id.to_string());
+        participants.sort_unstable();
+        participants.dedup();
+        Ok(Self(access::Membership { participants, name }))
     }
-    participants.push(call.socket.user().id.to_string());
-    participants.sort_unstable();
-    participants.dedup();
-    let membership = access::Membership { participants, name };
-    let work = create(call.clone(), membership);
+
+    fn room(&self) -> Option<&RoomName> {
+        None
+    }
+
+    fn run<C: Caller>(
+        self,
+        caller: &C,
+    ) -> impl Future<Output = Result<RoomOf, ClientError>> + Send + 'static {
+        let Self(membership) = self;
+        let room = room_of(&membership.participants);
+        let key = RoomToken::new(caller.namespace(), &room).to_string();
+        let documents = Arc::clone(&caller.core().documents);
+        async move {
+            let value = crate::session::json(&membership).into();
+            let created = match documents.put(access::MEMBERSHIP, &key, value, None).await {
+                Ok(_) => true,
+                Err(DocumentsError::Conflict(_)) => false,
+                Err(error) => return Err(unavailable(error)),
+            };
+            Ok(RoomOf {
+                room_id: room,
+                participants: membership.participants,
+                created,
+            })
+        }
+    }
+}
+
+pub(super) fn get_or_create(call: Call, input: Input) -> Step {
+    let ask = match GetOrCreate::read(&call, input) {
+        Ok(ask) => ask,
+        Err(error) => return call.fail(error),
+    };
+    let work = ask.run(&call);
     // What is sent to the room right behind this must find the membership.
     Step::Wait(Box::pin(async move {
         call.reply(&work.await);
         Step::Done
     }))
-}
-
-async fn create(call: Call, membership: access::Membership) -> Result<serde_json::Value, ClientError> {
-    let room = room_of(&membership.participants);
-    let key = RoomToken::new(call.namespace(), &room).to_string();
-    let value = crate::session::json(&membership).into();
-    let created = match call
-        .core
-        .documents
-        .put(access::MEMBERSHIP, &key, value, None)
-        .await
-    {
-        Ok(_) => true,
-        Err(DocumentsError::Conflict(_)) => false,
-        Err(error) => return Err(unavailable(error)),
-    };
-    Ok(json!({ "roomId": room, "participants": membership.participants, "created": created }))
 }
 
 /// The same participants always have the same room: its name is a hash of their sorted ids.

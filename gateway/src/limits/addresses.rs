@@ -129,6 +129,11 @@ fn key(address: IpAddr) -> String {
     address.to_string()
 }
 
+/// What counts somebody at `ip` who has no id that lasts: no user's id, since those have no control characters.
+pub(crate) fn visitor(ip: IpAddr) -> String {
+    format!("\u{1}{}", whose(ip))
+}
+
 /// Who has one address of IPv6 has the 2^64 of its network.
 fn whose(ip: IpAddr) -> IpAddr {
     match ip.to_canonical() {

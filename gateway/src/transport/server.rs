@@ -124,7 +124,7 @@ impl EngineServer {
         *self.origins.write() = Arc::new(Origins::new(origins));
     }
 
-    fn origins(&self) -> Arc<Origins> {
+    pub(crate) fn origins(&self) -> Arc<Origins> {
         Arc::clone(&self.origins.read())
     }
 

@@ -1,0 +1,163 @@
+//! Who asks for something, by an event of a socket or by a request over HTTP. What both can ask for is an [`Ask`], so
+//! that it is checked and done in one place.
+
+use std::sync::Arc;
+
+use model::{ClientError, ErrorCode, Namespace, RoomName, User};
+use proto::v1::Sender;
+use serde::Serialize;
+
+use super::{
+    Call, Core, Input,
+    access::{self, Quick},
+    shown,
+};
+use crate::transport::Step;
+
+/// Somebody in a namespace.
+pub(crate) trait Caller: Send + Sync + 'static {
+    fn core(&self) -> &Arc<Core>;
+    fn namespace(&self) -> &Namespace;
+    fn user(&self) -> &Arc<User>;
+    /// The user as the newest token says.
+    fn rights(&self) -> Arc<User>;
+    /// As events tell who they are from.
+    fn sender(&self) -> Sender;
+
+    /// Whether the namespace's policy lets the caller send an event of this name.
+    fn may_emit(&self, event: &str) -> Result<(), ClientError> {
+        let rules = self.core().access.rules();
+        let policy = rules.policy(self.namespace());
+        if policy.is_some_and(|policy| policy.may_emit(event, &self.rights())) {
+            return Ok(());
+        }
+        Err(ClientError::new(
+            ErrorCode::Forbidden,
+            format!("You may not send {:?}", shown(event)),
+        ))
+    }
+
+    /// Whether the caller may use a room, as far as that is known without asking anybody.
+    fn quick(&self, room: &RoomName) -> Quick {
+        let rules = self.core().access.rules();
+        rules.quick(&self.rights(), self.namespace(), room)
+    }
+
+    /// Whether the caller may use a room.
+    fn may_use(&self, room: &RoomName) -> impl Future<Output = Result<(), ClientError>> + Send {
+        async move {
+            let is_allowed = match self.quick(room) {
+                Quick::Allowed => true,
+                Quick::Denied => false,
+                Quick::AskMembership => {
+                    let documents = &*self.core().documents;
+                    access::is_member(documents, &self.rights(), self.namespace(), room).await?
+                }
+            };
+            is_allowed.then_some(()).ok_or_else(|| access::denied(room))
+        }
+    }
+}
+
+/// Something that can be asked for both ways.
+pub(crate) trait Ask: Sized + Send + 'static {
+    /// What is told of its success.
+    type Answer: Serialize + Send + 'static;
+
+    /// From the event's payload, or the request's body or query.
+    fn read(caller: &impl Caller, input: Input<'_>) -> Result<Self, ClientError>;
+
+    /// The room that the caller must be allowed to use, if it is about one.
+    fn room(&self) -> Option<&RoomName>;
+
+    /// Does it. What it appends has its place once this returns.
+    fn run<C: Caller>(
+        self,
+        caller: &C,
+    ) -> impl Future<Output = Result<Self::Answer, ClientError>> + Send + 'static;
+}
+
+/// By event; runs beside later ones.
+pub(super) fn by_event<A: Ask>(call: Call, input: Input<'_>) -> Step {
+    let ask = match A::read(&call, input) {
+        Ok(ask) => ask,
+        Err(error) => return call.fail(error),
+    };
+    let run = |call: Call, ask: A| {
+        let work = ask.run(&call);
+        call.later(work)
+    };
+    match ask.room().cloned() {
+        Some(room) => call.with_access(room, move |call, _| run(call, ask)),
+        None => run(call, ask),
+    }
+}
+
+/// By request.
+pub(crate) async fn by_request<A: Ask>(
+    caller: &impl Caller,
+    input: Input<'_>,
+) -> Result<A::Answer, ClientError> {
+    let ask = A::read(caller, input)?;
+    if let Some(room) = ask.room() {
+        caller.may_use(room).await?;
+    }
+    ask.run(caller).await
+}
+
+impl Caller for Call {
+    fn core(&self) -> &Arc<Core> {
+        &self.core
+    }
+
+    fn namespace(&self) -> &Namespace {
+        self.namespace()
+    }
+
+    fn user(&self) -> &Arc<User> {
+        self.socket.user()
+    }
+
+    fn rights(&self) -> Arc<User> {
+        self.socket.rights()
+    }
+
+    fn sender(&self) -> Sender {
+        Sender {
+            user_id: self.socket.user().id.to_string(),
+            socket_id: self.socket.id().to_owned(),
+        }
+    }
+}
+
+/// Somebody without a socket.
+pub(crate) struct Visitor {
+    pub(crate) core: Arc<Core>,
+    pub(crate) namespace: Namespace,
+    pub(crate) user: Arc<User>,
+}
+
+impl Caller for Visitor {
+    fn core(&self) -> &Arc<Core> {
+        &self.core
+    }
+
+    fn namespace(&self) -> &Namespace {
+        &self.namespace
+    }
+
+    fn user(&self) -> &Arc<User> {
+        &self.user
+    }
+
+    fn rights(&self) -> Arc<User> {
+        Arc::clone(&self.user)
+    }
+
+    fn sender(&self) -> Sender {
+        Sender {
+            user_id: self.user.id.to_string(),
+            socket_id: String::new(),
+        }
+    }
+}
