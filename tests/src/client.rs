@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use bench::client::{Reader, Writer};
 use parking_lot::Mutex;
 use serde::Deserialize;
@@ -53,8 +53,9 @@ pub struct Published {
     pub took: Duration,
 }
 
-/// A guest in `/chat` over WebSocket who keeps all it hears. Ends when it is dropped.
+/// Somebody in one namespace over WebSocket who keeps all it hears. Ends when it is dropped.
 pub struct Client {
+    namespace: &'static str,
     writer: Arc<tokio::sync::Mutex<Writer>>,
     shared: Arc<Shared>,
     next_ack: AtomicU64,
@@ -63,6 +64,7 @@ pub struct Client {
 
 #[derive(Default)]
 struct Shared {
+    namespace: &'static str,
     state: Mutex<State>,
     news: Notify,
 }
@@ -81,27 +83,50 @@ struct State {
 pub type Answer = oneshot::Receiver<Value>;
 
 impl Client {
-    /// Connects.
+    /// Connects as a guest in `/chat`.
     ///
     /// # Errors
     /// When the gateway refuses.
+    pub async fn connect(address: SocketAddr) -> Result<Self> {
+        let connection = bench::client::connect(address, "/chat").await;
+        let (reader, writer) = connection.with_context(|| format!("connecting to {address}"))?;
+        Ok(Self::new(reader, writer, "/chat"))
+    }
+
+    /// Connects with a token.
+    ///
+    /// # Errors
+    /// When the gateway refuses.
+    pub async fn connect_as(address: SocketAddr, namespace: &'static str, token: &str) -> Result<Self> {
+        let (mut reader, mut writer) = bench::client::open(address).await?;
+        let auth = json!({ "token": token });
+        writer.text(&format!("40{namespace},{auth}")).await?;
+        let connected = reader.text().await?;
+        ensure!(
+            connected.starts_with(&format!("40{namespace}")),
+            "not connected: {connected}"
+        );
+        Ok(Self::new(reader, writer, namespace))
+    }
+
     #[expect(
         clippy::disallowed_methods,
         reason = "the client owns its task and aborts it when it is dropped"
     )]
-    pub async fn connect(address: SocketAddr) -> Result<Self> {
-        let (reader, writer) = bench::client::connect(address, "/chat")
-            .await
-            .with_context(|| format!("connecting to {address}"))?;
+    fn new(reader: Reader, writer: Writer, namespace: &'static str) -> Self {
         let writer = Arc::new(tokio::sync::Mutex::new(writer));
-        let shared = Arc::new(Shared::default());
+        let shared = Arc::new(Shared {
+            namespace,
+            ..Shared::default()
+        });
         let task = tokio::spawn(read(reader, Arc::clone(&writer), Arc::clone(&shared)));
-        Ok(Self {
+        Self {
+            namespace,
             writer,
             shared,
             next_ack: AtomicU64::new(0),
             reading: task.abort_handle(),
-        })
+        }
     }
 
     /// Sends an event that asks for an answer, and does not wait for it. What is sent later stands behind it.
@@ -118,7 +143,7 @@ impl Client {
             }
             state.acks.insert(number, answer);
         }
-        let packet = format!("42/chat,{number}{}", json!([event, payload]));
+        let packet = format!("42{},{number}{}", self.namespace, json!([event, payload]));
         self.writer.lock().await.text(&packet).await?;
         Ok(answered)
     }
@@ -217,6 +242,13 @@ impl Client {
         .await
     }
 
+    /// The events other than messages so far, with their first arguments; they are forgotten.
+    pub fn take_events(&self) -> Vec<(String, Value)> {
+        let events = std::mem::take(&mut self.shared.state.lock().events);
+        let read = |(name, args): (String, String)| (name, first(&args).unwrap_or_default());
+        events.into_iter().map(read).collect()
+    }
+
     /// Why the connection has ended, if it has.
     #[must_use]
     pub fn end(&self) -> Option<String> {
@@ -298,7 +330,12 @@ async fn read(mut reader: Reader, writer: Arc<tokio::sync::Mutex<Writer>>, share
 impl Shared {
     fn received(&self, text: &str) -> Result<()> {
         let at = Instant::now();
-        if let Some(event) = text.strip_prefix("42/chat,[\"") {
+        let own = |kind: &str| {
+            text.strip_prefix(kind)?
+                .strip_prefix(self.namespace)?
+                .strip_prefix(',')
+        };
+        if let Some(event) = own("42").and_then(|event| event.strip_prefix("[\"")) {
             let (name, args) = event.split_once('"').context("an event without name")?;
             let args = args.strip_prefix(',').unwrap_or_default();
             if name == "message" {
@@ -307,7 +344,7 @@ impl Shared {
             } else {
                 self.state.lock().events.push((name.to_owned(), args.to_owned()));
             }
-        } else if let Some(ack) = text.strip_prefix("43/chat,") {
+        } else if let Some(ack) = own("43") {
             let (number, argument) = acknowledgement(ack)?;
             let answer = self.state.lock().acks.remove(&number);
             let answer = answer.with_context(|| format!("a second ack for {number}"))?;

@@ -1,6 +1,7 @@
 use std::{
+    fs,
     io::{Read, Write},
-    net::TcpStream,
+    net::{SocketAddr, TcpStream},
     path::PathBuf,
     process::Command,
     time::{Duration, Instant},
@@ -23,6 +24,7 @@ pub struct Standalone {
     /// `http://127.0.0.1:PORT` of `/livez`, `/readyz`, `/metrics`.
     pub admin: String,
     settings: Vec<(String, String)>,
+    _file: Option<tempfile::NamedTempFile>,
 }
 
 impl Standalone {
@@ -32,6 +34,14 @@ impl Standalone {
     /// # Errors
     /// When the binary is missing, ends, or is not ready within 30 s.
     pub fn start(settings: &[(&str, &str)]) -> Result<Self> {
+        Self::start_with(None, settings)
+    }
+
+    /// The same with a configuration file of this content.
+    ///
+    /// # Errors
+    /// As [`Standalone::start`].
+    pub fn start_with(file: Option<&str>, settings: &[(&str, &str)]) -> Result<Self> {
         let defaults = [
             ("FANFARE_GATEWAY__LISTEN", "127.0.0.1:0"),
             ("FANFARE_ADMIN__LISTEN", "127.0.0.1:0"),
@@ -56,6 +66,13 @@ impl Standalone {
         command
             .arg("standalone")
             .envs(settings.iter().map(|(name, value)| (name, value)));
+        let mut written = None;
+        if let Some(content) = file {
+            let file = tempfile::NamedTempFile::with_suffix(".toml")?;
+            fs::write(file.path(), content)?;
+            command.arg("--config").arg(file.path());
+            written = Some(file);
+        }
         let process = Process::start("fanfare standalone", &mut command)?;
         let address = |prefix: &'static str| {
             process.line(prefix, START, |line| {
@@ -70,7 +87,17 @@ impl Standalone {
             url,
             admin,
             settings,
+            _file: written,
         })
+    }
+
+    /// Where its clients reach it.
+    ///
+    /// # Errors
+    /// When it has told something that is no address.
+    pub fn address(&self) -> Result<SocketAddr> {
+        let address = self.url.strip_prefix("http://").context("an http URL")?;
+        Ok(address.parse()?)
     }
 
     /// The environment it was started with, for the client programs to know.
