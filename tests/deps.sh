@@ -95,6 +95,7 @@ for group in "$@"; do
             have nats-server || [ -x /usr/sbin/nats-server ] || apt_install nats-server
             have redis-server && have redis-cli || apt_install redis-server
             current_nats
+            have prometheus && have promtool || apt_install prometheus
             cargo_tool nextest
             ;;
         bench)

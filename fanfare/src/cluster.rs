@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context, bail};
 use async_trait::async_trait;
 use bus::{
-    Documents, DocumentsError,
+    Documents, DocumentsError, EventLog, Signals,
     documents::nats::{NatsDocuments, NatsDocumentsConfig},
     event_log::nats::{NatsLog, NatsLogConfig, OpenError},
     nats::{NatsConfig, NatsHealth, connect_waiting},
@@ -29,7 +29,11 @@ use registry::{
 
 use tokio::sync::watch;
 
-use crate::process::Process;
+use crate::{
+    measured::{MeasuredDocuments, MeasuredLog, MeasuredSignals},
+    metrics::{self, BusCalls},
+    process::Process,
+};
 
 /// Records are larger than the payloads they carry by the names and ids around them.
 pub(crate) const RECORD_OVERHEAD: usize = 64 * 1024;
@@ -42,9 +46,9 @@ const EPOCHS: &str = "FANFARE_EPOCHS";
 
 /// The engines on NATS.
 pub(crate) struct Bus {
-    pub(crate) log: Arc<NatsLog>,
-    pub(crate) signals: Arc<NatsSignals>,
-    pub(crate) documents: Arc<NatsDocuments>,
+    pub(crate) log: Arc<dyn EventLog>,
+    pub(crate) signals: Arc<dyn Signals>,
+    pub(crate) documents: Arc<dyn Documents>,
 }
 
 /// Connects to NATS and opens the log, waiting for both as long as it takes. From then on `/readyz` says
@@ -56,6 +60,8 @@ pub(crate) async fn bus(process: &Process, name: &str) -> anyhow::Result<Bus> {
     let config = &process.config;
     let condition = process.readiness.condition("NATS");
     let health = NatsHealth::new();
+    metrics::nats(&process.registry, &health)?;
+    let calls = BusCalls::register(&process.registry)?;
     let servers = config.bus.url.as_ref().map(|url| url.expose().to_owned());
     let nats = NatsConfig {
         servers: servers.unwrap_or_default(),
@@ -87,19 +93,22 @@ pub(crate) async fn bus(process: &Process, name: &str) -> anyhow::Result<Bus> {
         }
     };
     let bus = Bus {
-        log: Arc::new(log),
-        signals: Arc::new(NatsSignals::new(client.clone())),
-        documents: Arc::new(NatsDocuments::open(
-            client,
-            NatsDocumentsConfig {
-                replicas: usize::from(config.bus.replicas),
-                max_age: HashMap::from([(
-                    gateway::session::SESSION_BUCKET.to_owned(),
-                    config.gateway.recovery + gateway::session::SPARE_AGE,
-                )]),
-                ..NatsDocumentsConfig::default()
-            },
-        )),
+        log: MeasuredLog::new(Arc::new(log), &calls),
+        signals: MeasuredSignals::new(Arc::new(NatsSignals::new(client.clone())), &calls),
+        documents: MeasuredDocuments::new(
+            Arc::new(NatsDocuments::open(
+                client,
+                NatsDocumentsConfig {
+                    replicas: usize::from(config.bus.replicas),
+                    max_age: HashMap::from([(
+                        gateway::session::SESSION_BUCKET.to_owned(),
+                        config.gateway.recovery + gateway::session::SPARE_AGE,
+                    )]),
+                    ..NatsDocumentsConfig::default()
+                },
+            )),
+            &calls,
+        ),
     };
     process
         .tasks
@@ -125,9 +134,15 @@ pub(crate) fn limiters(process: &Process) -> Option<Arc<dyn Limiters>> {
     }
     let (found, redis) = watch::channel(None);
     let settings = redis_settings(&process.config.redis);
+    let registry = process.registry.clone();
     process.tasks.background("find redis", async move {
         match redis::connect_waiting(&settings).await {
-            Ok(redis) => drop(found.send_replace(Some(redis))),
+            Ok(redis) => {
+                if let Err(error) = metrics::redis(&registry, &redis) {
+                    tracing::error!(%error, "calls of Redis are not counted");
+                }
+                found.send_replace(Some(redis));
+            }
             Err(error) => tracing::error!(%error, "rate limits hold for each gateway by itself"),
         }
     });
@@ -142,6 +157,7 @@ pub(crate) async fn redis(process: &Process) -> anyhow::Result<Redis> {
     let condition = process.readiness.condition("Redis");
     condition.missing("waiting for Redis");
     let redis = redis::connect_waiting(&redis_settings(&process.config.redis)).await?;
+    metrics::redis(&process.registry, &redis)?;
     let watched = redis.clone();
     process.tasks.background("redis health", async move {
         loop {

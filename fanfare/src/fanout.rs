@@ -12,6 +12,7 @@ use uuid::Uuid;
 
 use crate::{
     cluster::{self, DocumentEpochs, RECORD_OVERHEAD, internal_tls},
+    metrics,
     process::Process,
 };
 
@@ -48,12 +49,13 @@ async fn start(process: &Process) -> anyhow::Result<Worker> {
     let config = &process.config;
     let id = format!("worker-{}", Uuid::new_v4().simple());
     let tls = internal_tls(process)?;
-    let metrics = Arc::new(Metrics::new(&process.registry)?);
+    let counts = Arc::new(Metrics::new(&process.registry)?);
     let bus = cluster::bus(process, &id).await?;
     let redis = cluster::redis(process).await?;
     let epochs = Arc::new(DocumentEpochs(bus.documents));
     let connector = GrpcConnector::new(&id, config.bus.partitions, LinkLimits::default(), tls)
         .max_record(config.gateway.max_payload + RECORD_OVERHEAD);
+    metrics::links(&process.registry, &connector.meter())?;
     let settings = fanout::Settings { id, lease: LEASE };
     let deps = fanout::Deps {
         log: bus.log,
@@ -63,7 +65,7 @@ async fn start(process: &Process) -> anyhow::Result<Worker> {
         snapshots: Arc::new(RedisSnapshots::new(redis)),
         connector: Arc::new(connector),
         tasks: process.tasks.clone(),
-        metrics,
+        metrics: counts,
     };
     Ok(Worker::build(settings, deps).await?)
 }

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     cluster::{self, RECORD_OVERHEAD, advertised, internal_tls},
+    metrics,
     process::{Process, bind},
 };
 
@@ -102,6 +103,7 @@ async fn start(
     let gateway = loop {
         let max_record = config.gateway.max_payload + RECORD_OVERHEAD;
         let (routes, links) = grpc::server(id.as_str(), config.bus.partitions, max_record);
+        let meter = links.meter();
         let deps = Deps {
             log: bus.log.clone(),
             signals: bus.signals.clone(),
@@ -116,7 +118,10 @@ async fn start(
             registry: process.registry.clone(),
         };
         match Gateway::build(config, id.clone(), deps).await {
-            Ok(gateway) => break (Arc::new(gateway), routes),
+            Ok(gateway) => {
+                metrics::links(&process.registry, &meter)?;
+                break (Arc::new(gateway), routes);
+            }
             Err(error @ (BuildError::Metrics(_) | BuildError::Auth(_))) => {
                 return Err(error).context("the gateway cannot start");
             }

@@ -7,6 +7,8 @@ mod config_cmd;
 mod demo;
 mod fanout;
 mod gateway;
+mod measured;
+mod metrics;
 mod presence;
 mod process;
 mod reload;
@@ -68,7 +70,7 @@ fn run(
     match settings.load(role) {
         Ok(loaded) => {
             let settings = settings.clone();
-            process::main(loaded, Box::new(move || settings.read(role)), process)
+            process::main(role, loaded, Box::new(move || settings.read(role)), process)
         }
         Err(code) => code,
     }

@@ -3,7 +3,7 @@
 use std::{collections::HashMap, net::SocketAddr, process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::Context;
-use config::{Config, Loaded, LogFormat};
+use config::{Config, Loaded, LogFormat, Role};
 use lifecycle::{
     Readiness, Tasks,
     admin::{self, Commands},
@@ -13,7 +13,10 @@ use prometheus::Registry;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::reload::{self, Load, Reloads};
+use crate::{
+    metrics,
+    reload::{self, Load, Reloads},
+};
 
 const ADMIN_BUDGET: Duration = Duration::from_secs(1);
 
@@ -30,16 +33,17 @@ pub(crate) struct Process {
     pub(crate) reloads: Reloads,
 }
 
-/// Runs a role until it has ended by itself or was asked to; `role` ends soon after [`Process::stop`].
+/// Runs a role until it has ended by itself or was asked to; `work` ends soon after [`Process::stop`].
 #[expect(clippy::print_stderr, reason = "a command line speaks to people")]
 pub(crate) fn main(
+    role: Role,
     loaded: Loaded,
     load: Load,
-    role: impl AsyncFnOnce(Process) -> anyhow::Result<()>,
+    work: impl AsyncFnOnce(Process) -> anyhow::Result<()>,
 ) -> ExitCode {
     let run = || {
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-        let result = runtime.block_on(run(loaded, load, role));
+        let result = runtime.block_on(run(role, loaded, load, work));
         // Whoever is late ends with the process.
         runtime.shutdown_background();
         result
@@ -58,15 +62,17 @@ pub(crate) fn main(
     reason = "says where it listens, for people and for scripts"
 )]
 async fn run(
+    role: Role,
     Loaded { config, warnings }: Loaded,
     load: Load,
-    role: impl AsyncFnOnce(Process) -> anyhow::Result<()>,
+    work: impl AsyncFnOnce(Process) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     telemetry::logs(&config.log.filter, config.log.format == LogFormat::Json)?;
     for warning in warnings {
         tracing::warn!("{warning}");
     }
     let registry = telemetry::registry(&config.environment)?;
+    metrics::process(&registry, role)?;
     let listener = bind(config.admin.listen, "the admin address").await?;
     let address = listener.local_addr()?;
     let tasks = Tasks::new();
@@ -78,7 +84,7 @@ async fn run(
     // Not among the tasks: the admin server outlives them.
     let admin_tasks = Tasks::new();
     let admin_stop = CancellationToken::new();
-    let metrics = registry.clone();
+    let scraped = registry.clone();
     let commands = Commands::new();
     let stops = stop.clone();
     let drain = move |_: &HashMap<String, String>| {
@@ -92,7 +98,7 @@ async fn run(
     let admin = admin::serve(
         listener,
         readiness.clone(),
-        Arc::new(move || telemetry::render(&metrics)),
+        Arc::new(move || telemetry::render(&scraped)),
         commands.clone(),
         admin_stop.clone(),
     );
@@ -112,7 +118,7 @@ async fn run(
         commands,
         reloads,
     };
-    let result = role(process).await;
+    let result = work(process).await;
     admin_stop.cancel();
     phase(
         "close the admin server",

@@ -13,6 +13,8 @@ use tokio::{
     time::{MissedTickBehavior, interval},
 };
 
+use crate::metrics::Metrics;
+
 /// Silence is counted in these, so that a worker that was itself stopped for a while (a suspended
 /// machine, a debugger) takes nobody for dead when it goes on.
 const TICK: Duration = Duration::from_millis(500);
@@ -25,6 +27,7 @@ const GONE: u32 = 240;
 /// The gateways a worker knows. Each has a number that tables use instead of its id; numbers are not
 /// given out twice.
 pub(crate) struct Gateways {
+    metrics: Arc<Metrics>,
     connector: Arc<dyn Connector>,
     known: RwLock<Known>,
     /// Counts the times that a gateway was heard anew.
@@ -71,8 +74,9 @@ pub(crate) struct Link {
 type Connecting = BoxFuture<'static, (u32, Result<Arc<dyn GatewayLink>, LinkError>)>;
 
 impl Gateways {
-    pub(crate) fn new(connector: Arc<dyn Connector>) -> Arc<Self> {
+    pub(crate) fn new(connector: Arc<dyn Connector>, metrics: Arc<Metrics>) -> Arc<Self> {
         Arc::new(Self {
+            metrics,
             connector,
             known: RwLock::default(),
             news: watch::Sender::default(),
@@ -119,8 +123,10 @@ impl Gateways {
     pub(crate) fn closed(&self, number: u32, link: &Link) {
         let mut known = self.known.write();
         let gateway = known.gateways.get_mut(number as usize);
-        if let Some(gateway) = gateway.filter(|gateway| gateway.links == link.number) {
-            gateway.link = None;
+        if let Some(gateway) = gateway.filter(|gateway| gateway.links == link.number)
+            && gateway.link.take().is_some()
+        {
+            self.metrics.links_lost.inc();
         }
     }
 
@@ -169,12 +175,16 @@ impl Gateways {
     }
 
     fn tick(&self) {
-        for gateway in &mut self.known.write().gateways {
+        let mut known = self.known.write();
+        for gateway in &mut known.gateways {
             gateway.silent = gateway.silent.saturating_add(1);
             if gateway.silent >= SILENT && gateway.link.take().is_some() {
+                self.metrics.links_lost.inc();
                 tracing::warn!(gateway = %gateway.id, "gateway is silent");
             }
         }
+        let links = known.gateways.iter().filter_map(|gateway| gateway.link.as_ref());
+        self.metrics.links(links.map(|link| link.to.waiting()));
     }
 
     /// Notes the heartbeat; what there is to do to get a link, if it has none.

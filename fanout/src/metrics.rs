@@ -1,10 +1,19 @@
 //! What a worker counts.
 
-use prometheus::{IntCounter, IntGauge, IntGaugeVec, Opts, Registry};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use delivery::Waiting;
+use prometheus::{Histogram, HistogramOpts, IntCounter, IntGauge, IntGaugeVec, Opts, Registry};
+
+/// From 100 µs, a log in the same process, to 10 s, beyond which clients have come back.
+const SECONDS: [f64; 16] = [
+    0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
+];
 
 /// Metrics of a worker.
 pub struct Metrics {
     owned: IntGauge,
+    partitions: IntGauge,
     epoch: IntGaugeVec,
     position: IntGaugeVec,
     lag: IntGaugeVec,
@@ -14,6 +23,11 @@ pub struct Metrics {
     pub(crate) refused_deliveries: IntCounter,
     pub(crate) batches: IntCounter,
     pub(crate) signals: IntCounter,
+    pub(crate) links_lost: IntCounter,
+    delivery: Histogram,
+    links: IntGauge,
+    link_queue: IntGauge,
+    link_queue_bytes: IntGauge,
 }
 
 impl Metrics {
@@ -38,10 +52,34 @@ impl Metrics {
             registry.register(Box::new(counter.clone()))?;
             Ok(counter)
         };
-        let owned = IntGauge::new("fanfare_partitions_owned", "Partitions this worker owns")?;
-        registry.register(Box::new(owned.clone()))?;
+        let gauge = |name: &str, help: &str| -> Result<IntGauge, prometheus::Error> {
+            let gauge = IntGauge::new(name, help)?;
+            registry.register(Box::new(gauge.clone()))?;
+            Ok(gauge)
+        };
+        let delivery = HistogramOpts::new(
+            "fanfare_delivery_seconds",
+            "From the log's storing the oldest event of a batch to its hand-over to the links to the gateways",
+        );
+        let delivery = Histogram::with_opts(delivery.buckets(SECONDS.to_vec()))?;
+        registry.register(Box::new(delivery.clone()))?;
         Ok(Self {
-            owned,
+            owned: gauge("fanfare_partitions_owned", "Partitions this worker owns")?,
+            partitions: gauge("fanfare_partitions", "Partitions the log has")?,
+            delivery,
+            links: gauge("fanfare_links", "Gateways this worker has a link to")?,
+            link_queue: gauge(
+                "fanfare_link_queue_arrivals",
+                "Batches and volatile events that wait in the links to gateways",
+            )?,
+            link_queue_bytes: gauge(
+                "fanfare_link_queue_bytes",
+                "Bytes of records that wait in the links to gateways",
+            )?,
+            links_lost: counter(
+                "fanfare_links_lost_total",
+                "Links to gateways that broke, or were cut because the gateway was silent",
+            )?,
             epoch: of_partitions("fanfare_partition_epoch", "Fencing epoch of the partitions owned")?,
             position: of_partitions(
                 "fanfare_partition_position",
@@ -70,6 +108,30 @@ impl Metrics {
             )?,
             signals: counter("fanfare_signals_total", "Volatile events handed on")?,
         })
+    }
+
+    pub(crate) fn partitions(&self, partitions: u16) {
+        self.partitions.set(partitions.into());
+    }
+
+    /// A batch of the log was handed on; its oldest event had been stored at `stored_ms`, unix milliseconds.
+    pub(crate) fn dispatched(&self, stored_ms: u64) {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let stored = Duration::from_millis(stored_ms);
+        self.delivery.observe(now.saturating_sub(stored).as_secs_f64());
+    }
+
+    /// What waits in each link there is.
+    pub(crate) fn links(&self, links: impl Iterator<Item = Waiting>) {
+        let (mut count, mut all) = (0, Waiting::default());
+        for waiting in links {
+            count += 1;
+            all.arrivals += waiting.arrivals;
+            all.bytes += waiting.bytes;
+        }
+        self.links.set(count);
+        self.link_queue.set(gauge(all.arrivals as u64));
+        self.link_queue_bytes.set(gauge(all.bytes as u64));
     }
 
     pub(crate) fn taken_over(&self, partition: &str, epoch: u64) {

@@ -268,6 +268,7 @@ impl Partition {
     }
 
     fn process(&mut self, entries: Vec<Entry>) {
+        let oldest = entries.first().map(|entry| entry.time_ms);
         for entry in entries {
             self.position = entry.seq;
             match entry.subject {
@@ -279,6 +280,9 @@ impl Partition {
             }
         }
         self.dispatch.flush(self.position);
+        if let Some(oldest) = oldest {
+            self.context.metrics.dispatched(oldest);
+        }
     }
 
     fn change_interest(&mut self, seq: u64, payload: Bytes) {

@@ -61,7 +61,8 @@ impl Worker {
             tasks,
             metrics,
         } = deps;
-        let gateways = Gateways::new(connector);
+        metrics.partitions(log.partitions());
+        let gateways = Gateways::new(connector, Arc::clone(&metrics));
         let heartbeats = Gateways::subscribe(&*signals).await?;
         let follows = Arc::clone(&gateways);
         tasks.background("gateways", async move { follows.follow(heartbeats).await });

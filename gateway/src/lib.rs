@@ -42,12 +42,14 @@ use delivery::{Arrival, Links, Receiver};
 use futures_util::future::try_join_all;
 use lifecycle::Tasks;
 use model::GatewayId;
+use prometheus::Registry;
 use prost::Message;
 use proto::v1::StateInterest;
 use sio::{
     engine::{CloseReason, Timing},
     packet::Limits,
 };
+use telemetry::computed::nested;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpListener,
@@ -61,7 +63,7 @@ use crate::{
     interest::Interest,
     journal::Journal,
     limits::{Addresses, EventLimits, Memory, UserConnections},
-    metrics::Metrics,
+    metrics::{Metrics, Queues},
     peers::Peers,
     presence_feed::PresenceFeed,
     publish::Publisher,
@@ -97,7 +99,7 @@ pub struct Deps {
     /// Runs its tasks.
     pub tasks: Tasks,
     /// Takes its metrics.
-    pub registry: prometheus::Registry,
+    pub registry: Registry,
 }
 
 /// How a gateway takes part in a cluster.
@@ -161,9 +163,11 @@ impl Gateway {
             cluster,
             limiters,
             tasks,
-            registry,
+            registry: all_metrics,
         } = deps;
         let authenticator = Authenticator::new(config, tasks.clone())?;
+        // Put to the others only once the gateway is there: until then it may be built again.
+        let registry = Registry::new();
         let metrics = Arc::new(Metrics::new(&registry)?);
         let wishes = signals
             .subscribe(&subjects::state_interest(id.as_str()), None)
@@ -223,7 +227,7 @@ impl Gateway {
             sessions: Arc::clone(&sessions),
             moved: Arc::default(),
             max_replay: config.gateway.send_queue,
-            publisher: Arc::new(Publisher::new(log, Arc::clone(&signals))),
+            publisher: Arc::new(Publisher::new(log, Arc::clone(&signals), Arc::clone(&metrics))),
             presence,
             documents,
             signals: Arc::clone(&signals),
@@ -278,6 +282,7 @@ impl Gateway {
             affinity_cookie: true,
         };
         let engine = EngineServer::new(options, sockets, tasks.clone(), Arc::clone(&metrics));
+        registry.register(Box::new(Queues::new(&engine)?))?;
         engine.limit_by(addresses, Arc::clone(&memory));
         // Set once, right here.
         let _ = truth_of.set(Arc::downgrade(&engine));
@@ -318,6 +323,7 @@ impl Gateway {
             http,
             tasks,
         };
+        nested(&all_metrics, "gateway", registry)?;
         gateway.start(deliverer, links, wishes, memory);
         Ok(gateway)
     }

@@ -1,48 +1,88 @@
 //! What a gateway counts (CONTRACT section 8). Labels come from bounded sets; nothing here is touched
 //! once a delivery, only once an event.
 
+mod labels;
+mod namespaces;
+mod queues;
+
+use std::{array, sync::OnceLock, time::Duration};
+
 use model::{ErrorCode, Namespace};
 use prometheus::{
-    Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry, histogram_opts, opts,
+    Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, Registry,
+    core::{Collector, MetricVec, MetricVecBuilder},
+    histogram_opts, opts,
 };
 use sio::engine::{CloseReason, HandshakeError};
 
+pub(crate) use self::queues::Queues;
+use self::{
+    labels::EventLabel,
+    namespaces::{ByNamespace, Direction},
+};
 use crate::session::{Because, Refusal};
 
-/// Names an `event` label may have; every other event counts as `other`.
-const EVENTS: [&str; 19] = [
-    "join-room",
-    "leave-room",
-    "message",
-    "sendMessage",
-    "typing",
-    "getOrCreateRoom",
-    "getMessages",
-    "markMessagesRead",
-    "ping",
-    "subscribe",
-    "markNotificationRead",
-    "getOnlineUsers",
-    "refresh-token",
-    "room-presence",
-    "user-left",
-    "user-online",
-    "user-offline",
-    "user-typing",
-    "messagesRead",
+/// From 100 µs, a fast local round trip, to 10 s, beyond which a client has given up.
+const SECONDS: [f64; 16] = [
+    0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
 ];
+/// From an empty event to the default largest payload.
+const BYTES: [f64; 8] = [
+    64.0,
+    256.0,
+    1024.0,
+    4096.0,
+    16_384.0,
+    65_536.0,
+    262_144.0,
+    1_048_576.0,
+];
+/// Every code that [`Metrics::failed`] may be told.
+const CODES: [ErrorCode; 9] = [
+    ErrorCode::ValidationError,
+    ErrorCode::Unauthorized,
+    ErrorCode::Forbidden,
+    ErrorCode::NotFound,
+    ErrorCode::RateLimited,
+    ErrorCode::PayloadTooLarge,
+    ErrorCode::NoHandler,
+    ErrorCode::Unavailable,
+    ErrorCode::Internal,
+];
+
+/// What became of an append.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Published {
+    Stored,
+    /// A repetition of one that had been stored.
+    Duplicate,
+    TooLarge,
+    Unavailable,
+}
+
+impl Published {
+    const ALL: [(Self, &'static str); 4] = [
+        (Self::Stored, "ok"),
+        (Self::Duplicate, "duplicate"),
+        (Self::TooLarge, "too_large"),
+        (Self::Unavailable, "unavailable"),
+    ];
+}
 
 /// Metrics of a gateway.
 pub struct Metrics {
-    active_connections: IntGaugeVec,
+    by_namespace: ByNamespace,
     connections: IntCounterVec,
-    disconnects: IntCounterVec,
-    messages: IntCounterVec,
     message_duration: HistogramVec,
-    message_size: HistogramVec,
+    durations: [OnceLock<Histogram>; EventLabel::COUNT],
+    size_in: Histogram,
+    size_out: Histogram,
     errors: IntCounterVec,
     auth_events: IntCounterVec,
+    publish: Histogram,
+    publishes: [IntCounter; 4],
     end_to_end: Histogram,
+    slow_consumers: IntCounter,
     pub(crate) stale_batches: IntCounter,
     pub(crate) catch_ups: IntCounter,
     forwards: IntCounterVec,
@@ -54,145 +94,186 @@ pub struct Metrics {
     pub(crate) left_behind: IntGauge,
 }
 
+/// Registers families as they are made.
+struct Families<'a>(&'a Registry);
+
+impl Families<'_> {
+    fn add<C: Collector + Clone + 'static>(
+        &self,
+        made: Result<C, prometheus::Error>,
+    ) -> Result<C, prometheus::Error> {
+        let family = made?;
+        self.0.register(Box::new(family.clone()))?;
+        Ok(family)
+    }
+
+    fn counter(&self, name: &str, help: &str) -> Result<IntCounter, prometheus::Error> {
+        self.add(IntCounter::new(name, help))
+    }
+
+    fn gauge(&self, name: &str, help: &str) -> Result<IntGauge, prometheus::Error> {
+        self.add(IntGauge::new(name, help))
+    }
+
+    fn histogram(&self, name: &str, help: &str, buckets: &[f64]) -> Result<Histogram, prometheus::Error> {
+        self.add(Histogram::with_opts(histogram_opts!(
+            name,
+            help,
+            buckets.to_vec()
+        )))
+    }
+
+    /// The children of `values` are there at 0, so that their first increment shows in a rate.
+    fn counters(
+        &self,
+        name: &str,
+        help: &str,
+        label: &str,
+        values: &[&str],
+    ) -> Result<IntCounterVec, prometheus::Error> {
+        let counters = self.add(IntCounterVec::new(opts!(name, help), &[label]))?;
+        begin(&counters, values.iter().map(|value| vec![*value]));
+        Ok(counters)
+    }
+}
+
+fn begin<'a, B: MetricVecBuilder>(family: &MetricVec<B>, children: impl Iterator<Item = Vec<&'a str>>) {
+    for values in children {
+        family.with_label_values(&values);
+    }
+}
+
 impl Metrics {
     /// Registers everything.
     ///
     /// # Errors
     /// When a name is taken already.
     pub fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
-        // From 100 µs, a fast local round trip, to 10 s, beyond which a client has given up.
-        let seconds = vec![
-            0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0,
-            10.0,
-        ];
-        // From an empty event to the default largest payload.
-        let bytes = vec![
-            64.0,
-            256.0,
-            1024.0,
-            4096.0,
-            16_384.0,
-            65_536.0,
-            262_144.0,
-            1_048_576.0,
-        ];
-        let metrics = Self {
-            active_connections: IntGaugeVec::new(
-                opts!("socket_active_connections", "Sockets connected to this gateway"),
-                &["namespace"],
+        let families = Families(registry);
+        let message_size = families.add(HistogramVec::new(
+            histogram_opts!(
+                "socket_message_size_bytes",
+                "Size of events, by direction",
+                BYTES.to_vec()
+            ),
+            &["direction"],
+        ))?;
+        let publishes = families.counters(
+            "fanfare_publishes_total",
+            "Events given to the log, by result: ok, duplicate (stored before under the same key), too_large, unavailable",
+            "result",
+            &Published::ALL.map(|(_, name)| name),
+        )?;
+        let limited = families.add(IntCounterVec::new(
+            opts!(
+                "fanfare_rate_limits_total",
+                "What limits did, by limit (user, event, socket: events; address: handshakes and failed authentications) and outcome: near (a warning), refused, cut (connections of those who went on)"
+            ),
+            &["limit", "outcome"],
+        ))?;
+        let outcomes = |limit: &'static str| ["near", "refused", "cut"].map(|outcome| vec![limit, outcome]);
+        begin(
+            &limited,
+            ["user", "event", "socket", "address"]
+                .into_iter()
+                .flat_map(outcomes),
+        );
+        let forwards = families.add(IntCounterVec::new(
+            opts!(
+                "fanfare_forwards_total",
+                "Requests for sessions of other gateways, by kind and outcome"
+            ),
+            &["kind", "result"],
+        ))?;
+        let results = |kind: &'static str| ["ok", "gone", "failed"].map(|result| vec![kind, result]);
+        begin(&forwards, ["polling", "upgrade"].into_iter().flat_map(results));
+        let message_duration = families.add(HistogramVec::new(
+            histogram_opts!(
+                "socket_message_duration_seconds",
+                "From an event's arrival at a gateway to its hand-over to the members' sockets",
+                SECONDS.to_vec()
+            ),
+            &["event"],
+        ))?;
+        let mut refusals = vec!["ok"];
+        refusals.extend(Refusal::ALL.map(Refusal::message));
+        Ok(Self {
+            by_namespace: ByNamespace::register(registry)?,
+            connections: families.counters(
+                "socket_connections_total",
+                "Connection attempts, by outcome: connected, refused (by the protocol or the authentication), full, memory, busy, limited",
+                "status",
+                &["connected", "refused", "full", "memory", "busy", "limited"],
             )?,
-            connections: IntCounterVec::new(
-                opts!("socket_connections_total", "Connection attempts, by outcome"),
-                &["status"],
+            durations: array::from_fn(|_| OnceLock::new()),
+            message_duration,
+            size_in: message_size.with_label_values(&[Direction::Inbound.as_str()]),
+            size_out: message_size.with_label_values(&[Direction::Outbound.as_str()]),
+            errors: families.counters(
+                "socket_errors_total",
+                "Errors told to clients, by code; of handshakes, by message",
+                "type",
+                &CODES.map(ErrorCode::as_str),
             )?,
-            disconnects: IntCounterVec::new(
-                opts!("socket_disconnects_total", "Sockets that have gone, by reason"),
-                &["namespace", "reason"],
+            auth_events: families.counters(
+                "socket_auth_events_total",
+                "Authentications, by outcome",
+                "status",
+                &refusals,
             )?,
-            messages: IntCounterVec::new(
-                opts!("socket_messages_total", "Events, by name and direction"),
-                &["namespace", "event", "direction"],
+            publish: families.histogram(
+                "fanfare_publish_seconds",
+                "From giving an event to the log to its acknowledgement",
+                &SECONDS,
             )?,
-            message_duration: HistogramVec::new(
-                histogram_opts!(
-                    "socket_message_duration_seconds",
-                    "From an event's arrival at a gateway to its hand-over to the members' sockets",
-                    seconds.clone()
-                ),
-                &["event"],
-            )?,
-            message_size: HistogramVec::new(
-                histogram_opts!("socket_message_size_bytes", "Size of events, by direction", bytes),
-                &["direction"],
-            )?,
-            errors: IntCounterVec::new(
-                opts!("socket_errors_total", "Errors told to clients, by code"),
-                &["type"],
-            )?,
-            auth_events: IntCounterVec::new(
-                opts!("socket_auth_events_total", "Authentications, by outcome"),
-                &["status"],
-            )?,
-            end_to_end: Histogram::with_opts(histogram_opts!(
+            publishes: Published::ALL.map(|(_, name)| publishes.with_label_values(&[name])),
+            end_to_end: families.histogram(
                 "fanfare_end_to_end_seconds",
                 "From an event's arrival at any gateway to its hand-over to the sockets of this one",
-                seconds
-            ))?,
-            stale_batches: IntCounter::new(
+                &SECONDS,
+            )?,
+            slow_consumers: families.counter(
+                "fanfare_slow_consumers_total",
+                "Sockets cut because their clients did not read what they were sent",
+            )?,
+            stale_batches: families.counter(
                 "fanfare_stale_batches_total",
                 "Batches dropped because they came from a worker that had been replaced",
             )?,
-            catch_ups: IntCounter::new(
+            catch_ups: families.counter(
                 "fanfare_catch_ups_total",
                 "Times a partition was read from the log because deliveries were missing",
             )?,
-            recoveries: IntCounterVec::new(
-                opts!(
-                    "fanfare_recoveries_total",
-                    "Clients that came back with a session, by what became of it: recovered, unknown (nobody has it), too late (what was missed is gone), forbidden, unavailable (nobody can tell now; the client comes again)"
-                ),
-                &["result"],
+            forwards,
+            recoveries: families.counters(
+                "fanfare_recoveries_total",
+                "Clients that came back with a session, by what became of it: recovered, unknown (nobody has it), too late (what was missed is gone), forbidden, unavailable (nobody can tell at the moment)",
+                "result",
+                &["recovered", "unknown", "too late", "forbidden", "unavailable"],
             )?,
-            sent_away: IntCounterVec::new(
-                opts!(
-                    "fanfare_sent_away_total",
-                    "Connections closed so that their clients come back elsewhere, by reason: drain, shed, age"
-                ),
-                &["why"],
+            sent_away: families.counters(
+                "fanfare_sent_away_total",
+                "Connections closed so that their clients come back elsewhere, by reason: drain, shed, age",
+                "why",
+                &["drain", "shed", "age"],
             )?,
-            limited: IntCounterVec::new(
-                opts!(
-                    "fanfare_rate_limits_total",
-                    "What limits did, by limit (user, event, socket: events; address: handshakes and failed authentications) and outcome: near (a warning), refused, cut (connections of those who went on)"
-                ),
-                &["limit", "outcome"],
-            )?,
-            limits_alone: IntGauge::new(
+            limited,
+            limits_alone: families.gauge(
                 "fanfare_rate_limits_alone",
                 "1 while limits that hold for all gateways are counted by this one alone, because Redis does not answer",
             )?,
-            draining: IntGauge::new("fanfare_draining", "1 while the gateway drains")?,
-            left_behind: IntGauge::new(
+            draining: families.gauge("fanfare_draining", "1 while the gateway drains")?,
+            left_behind: families.gauge(
                 "fanfare_sessions_away",
                 "Sessions whose sockets are gone and may come back",
             )?,
-            forwards: IntCounterVec::new(
-                opts!(
-                    "fanfare_forwards_total",
-                    "Requests for sessions of other gateways, by kind and outcome"
-                ),
-                &["kind", "result"],
-            )?,
-        };
-        registry.register(Box::new(metrics.active_connections.clone()))?;
-        registry.register(Box::new(metrics.connections.clone()))?;
-        registry.register(Box::new(metrics.disconnects.clone()))?;
-        registry.register(Box::new(metrics.messages.clone()))?;
-        registry.register(Box::new(metrics.message_duration.clone()))?;
-        registry.register(Box::new(metrics.message_size.clone()))?;
-        registry.register(Box::new(metrics.errors.clone()))?;
-        registry.register(Box::new(metrics.auth_events.clone()))?;
-        registry.register(Box::new(metrics.end_to_end.clone()))?;
-        registry.register(Box::new(metrics.stale_batches.clone()))?;
-        registry.register(Box::new(metrics.catch_ups.clone()))?;
-        registry.register(Box::new(metrics.forwards.clone()))?;
-        registry.register(Box::new(metrics.recoveries.clone()))?;
-        registry.register(Box::new(metrics.sent_away.clone()))?;
-        registry.register(Box::new(metrics.limited.clone()))?;
-        registry.register(Box::new(metrics.limits_alone.clone()))?;
-        registry.register(Box::new(metrics.draining.clone()))?;
-        registry.register(Box::new(metrics.left_behind.clone()))?;
-        Ok(metrics)
+        })
     }
 
     /// Events received and delivered so far.
     #[must_use]
     pub fn messages(&self) -> u64 {
-        use prometheus::core::Collector;
-        let families = self.messages.collect();
-        let counts = families.iter().flat_map(|family| family.get_metric());
-        // Counters of whole numbers, far below 2^53.
-        counts.map(|metric| metric.get_counter().get_value() as u64).sum()
+        self.by_namespace.total()
     }
 
     pub(crate) fn handshake_refused(&self, error: HandshakeError) {
@@ -200,7 +281,7 @@ impl Metrics {
         self.errors.with_label_values(&[error.message()]).inc();
     }
 
-    /// `status` is `full` or `busy`.
+    /// `status` is `full`, `memory`, `busy` or `limited`.
     pub(crate) fn connection_refused(&self, status: &str) {
         self.connections.with_label_values(&[status]).inc();
     }
@@ -213,9 +294,7 @@ impl Metrics {
     pub(crate) fn socket_connected(&self, namespace: &Namespace) {
         self.connections.with_label_values(&["connected"]).inc();
         self.auth_events.with_label_values(&["ok"]).inc();
-        self.active_connections
-            .with_label_values(&[namespace.as_str()])
-            .inc();
+        self.by_namespace.connected(namespace);
     }
 
     pub(crate) fn connect_refused(&self, refusal: &Refusal) {
@@ -230,22 +309,22 @@ impl Metrics {
     }
 
     pub(crate) fn socket_disconnected(&self, namespace: &Namespace, reason: CloseReason) {
-        self.active_connections
-            .with_label_values(&[namespace.as_str()])
-            .dec();
-        self.disconnects
-            .with_label_values(&[namespace.as_str(), reason.as_str()])
-            .inc();
+        self.by_namespace.disconnected(namespace, reason);
+        if reason == CloseReason::SlowConsumer {
+            self.slow_consumers.inc();
+        }
     }
 
     pub(crate) fn received(&self, namespace: &Namespace, event: &str, size: usize) {
-        self.messages
-            .with_label_values(&[namespace.as_str(), label(event), "inbound"])
-            .inc();
+        let event = EventLabel::of(event);
+        self.by_namespace.events(namespace, event, Direction::Inbound, 1);
         // Sizes are far below 2^52.
-        self.message_size
-            .with_label_values(&["inbound"])
-            .observe(size as f64);
+        self.size_in.observe(size as f64);
+    }
+
+    pub(crate) fn published(&self, result: Published, took: Duration) {
+        self.publishes[result as usize].inc();
+        self.publish.observe(took.as_secs_f64());
     }
 
     /// `limit` is `user`, `event`, `socket` or `address`; `outcome` is `near`, `refused` or `cut`.
@@ -266,15 +345,14 @@ impl Metrics {
         size: usize,
         sent_ms: u64,
     ) {
-        let event = label(event);
-        self.messages
-            .with_label_values(&[namespace.as_str(), event, "outbound"])
-            .inc_by(receivers as u64);
-        self.message_size
-            .with_label_values(&["outbound"])
-            .observe(size as f64);
+        let event = EventLabel::of(event);
+        self.by_namespace
+            .events(namespace, event, Direction::Outbound, receivers as u64);
+        self.size_out.observe(size as f64);
         let seconds = crate::now_ms().saturating_sub(sent_ms) as f64 / 1000.0;
-        self.message_duration.with_label_values(&[event]).observe(seconds);
+        self.durations[event.index()]
+            .get_or_init(|| self.message_duration.with_label_values(&[event.as_str()]))
+            .observe(seconds);
         self.end_to_end.observe(seconds);
     }
 
@@ -286,11 +364,4 @@ impl Metrics {
     pub(crate) fn failed(&self, code: ErrorCode) {
         self.errors.with_label_values(&[code.as_str()]).inc();
     }
-}
-
-fn label(event: &str) -> &'static str {
-    EVENTS
-        .into_iter()
-        .find(|known| *known == event)
-        .unwrap_or("other")
 }

@@ -1,6 +1,6 @@
 //! Appends events to the log and sends volatile ones.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use bus::{Appended, EventLog, LogError, LogSubject, NewEntry, Page, PageQuery, Signals, subjects};
 use bytes::Bytes;
@@ -9,12 +9,15 @@ use prost::Message;
 use proto::v1::{Except, Publish, Sender};
 use uuid::Uuid;
 
+use crate::metrics::{Metrics, Published};
+
 /// Names an event by its sender and the client's own id for it, so that a retry has the same name.
 const RETRY_NAMESPACE: Uuid = Uuid::from_u128(0x6f1c_9d52_7c1e_4a0b_9d0e_2f5a_91c4_73b8);
 
 pub(crate) struct Publisher {
     log: Arc<dyn EventLog>,
     signals: Arc<dyn Signals>,
+    metrics: Arc<Metrics>,
 }
 
 /// An event of one room.
@@ -61,8 +64,12 @@ impl EventId {
 }
 
 impl Publisher {
-    pub(crate) fn new(log: Arc<dyn EventLog>, signals: Arc<dyn Signals>) -> Self {
-        Self { log, signals }
+    pub(crate) fn new(log: Arc<dyn EventLog>, signals: Arc<dyn Signals>, metrics: Arc<Metrics>) -> Self {
+        Self {
+            log,
+            signals,
+            metrics,
+        }
     }
 
     pub(crate) fn log(&self) -> &Arc<dyn EventLog> {
@@ -99,9 +106,12 @@ impl Publisher {
             payload: record.encode_to_vec().into(),
             dedup: id.dedup,
         };
+        let (begun, metrics) = (Instant::now(), Arc::clone(&self.metrics));
         let appended = self.log.append(partition, entry);
         async move {
-            let Appended { seq, duplicate } = appended.await.map_err(log_error)?;
+            let appended = appended.await;
+            metrics.published(became(&appended), begun.elapsed());
+            let Appended { seq, duplicate } = appended.map_err(log_error)?;
             Ok(Stored {
                 offset: model::Offset { partition, seq },
                 duplicate,
@@ -146,6 +156,15 @@ fn record(sender: Option<Sender>, event: Event<'_>, except: Option<Except>, time
         stamp_offset: false,
         volatile: false,
         several_rooms: false,
+    }
+}
+
+fn became(appended: &Result<Appended, LogError>) -> Published {
+    match appended {
+        Ok(Appended { duplicate: false, .. }) => Published::Stored,
+        Ok(Appended { duplicate: true, .. }) => Published::Duplicate,
+        Err(LogError::TooLarge { .. }) => Published::TooLarge,
+        Err(LogError::Unavailable(_) | LogError::NoSuchPartition(_)) => Published::Unavailable,
     }
 }
 

@@ -3,6 +3,19 @@
 use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts, Registry};
 use registry::presence_store::{RoomChange, Stats, Transition, UserChange};
 
+const CHANGES: [&str; 9] = [
+    "joined",
+    "restored",
+    "joined_again",
+    "lost",
+    "left",
+    "online",
+    "back",
+    "away",
+    "offline",
+];
+const QUERIES: [&str; 2] = ["online", "stats"];
+
 /// The service's families. Labels come from closed sets.
 #[derive(Clone, Debug)]
 pub struct Metrics {
@@ -44,7 +57,28 @@ impl Metrics {
             "Batches of gateways, by what became of them",
             &["result"],
         )?;
+        let transitions = counters(
+            "fanfare_presence_transitions_total",
+            "Changes of users' stays in rooms and namespaces",
+            &["change"],
+        )?;
+        let queries = counters(
+            "fanfare_presence_queries_total",
+            "Questions on the bus",
+            &["query", "result"],
+        )?;
+        // There at 0, so that the first increment shows in a rate.
+        for change in CHANGES {
+            transitions.with_label_values(&[change]);
+        }
+        for query in QUERIES {
+            for result in ["ok", "error"] {
+                queries.with_label_values(&[query, result]);
+            }
+        }
         Ok(Self {
+            transitions,
+            queries,
             batches_applied: batches.with_label_values(&["applied"]),
             snapshots_asked: batches.with_label_values(&["snapshot_asked"]),
             batches_failed: batches.with_label_values(&["failed"]),
@@ -56,16 +90,6 @@ impl Metrics {
             gateways_expired: counter(
                 "fanfare_presence_gateways_expired_total",
                 "Gateways removed when their lease was over",
-            )?,
-            transitions: counters(
-                "fanfare_presence_transitions_total",
-                "Changes of users' stays in rooms and namespaces",
-                &["change"],
-            )?,
-            queries: counters(
-                "fanfare_presence_queries_total",
-                "Questions on the bus",
-                &["query", "result"],
             )?,
             active_rooms: gauge("socket_active_rooms", "Rooms with members in the cluster")?,
             active_users: gauge("socket_active_users", "Users online in the cluster")?,

@@ -71,7 +71,7 @@ const EDGES: &[Edges] = &[
     edges("calls", &[]),
     edges("config", &[]),
     edges("lifecycle", &[]),
-    edges("telemetry", &[]),
+    edges("telemetry", &["model"]),
     edges("servers", &[]),
 ];
 

@@ -212,6 +212,11 @@ impl Conn {
         }
     }
 
+    /// Bytes that wait to be sent.
+    pub(crate) fn queued(&self) -> usize {
+        self.out.lock().queued()
+    }
+
     /// Asks the driver to end the session; the first reason counts. Returns at once.
     pub fn close(&self, reason: CloseReason) {
         {

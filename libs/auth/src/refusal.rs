@@ -32,6 +32,18 @@ pub enum Refusal {
 }
 
 impl Refusal {
+    /// One of each kind.
+    pub const ALL: [Self; 8] = [
+        Self::InvalidNamespace,
+        Self::AuthenticationRequired,
+        Self::InvalidToken,
+        Self::TokenExpired,
+        Self::Forbidden,
+        Self::Unavailable,
+        Self::TooManyFailures(0),
+        Self::TooManyConnections,
+    ];
+
     /// The message of the `connect_error`.
     #[must_use]
     pub fn message(self) -> &'static str {

@@ -37,6 +37,20 @@ pub trait GatewayLink: Send + Sync + 'static {
     /// The highest sequence of the partition up to which the gateway said that it has everything
     /// (cumulative), 0 at first.
     fn acknowledged(&self, partition: u16) -> u64;
+
+    /// What waits to be taken by the gateway; nothing where an engine does not know.
+    fn waiting(&self) -> Waiting {
+        Waiting::default()
+    }
+}
+
+/// What waits in a link.
+#[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
+pub struct Waiting {
+    /// Batches and volatile events.
+    pub arrivals: usize,
+    /// Bytes of their records.
+    pub bytes: usize,
 }
 
 /// Makes links to gateways.

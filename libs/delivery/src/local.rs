@@ -7,7 +7,7 @@ use parking_lot::RwLock;
 
 pub use crate::LinkLimits;
 use crate::{
-    Arrival, Batch, Connector, GatewayLink, LinkError, Links, Receiver, VolatileEvent,
+    Arrival, Batch, Connector, GatewayLink, LinkError, Links, Receiver, VolatileEvent, Waiting,
     positions::Positions,
     queue::{Queue, Room},
 };
@@ -53,6 +53,10 @@ impl GatewayLink for LocalLink {
 
     fn acknowledged(&self, partition: u16) -> u64 {
         self.shared.acknowledged.get(partition)
+    }
+
+    fn waiting(&self) -> Waiting {
+        self.shared.queue.waiting()
     }
 }
 

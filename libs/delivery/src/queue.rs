@@ -4,7 +4,7 @@ use std::task::{Context, Poll, Waker};
 
 use parking_lot::Mutex;
 
-use crate::{Arrival, Batch, LinkError, LinkLimits, VolatileEvent};
+use crate::{Arrival, Batch, LinkError, LinkLimits, VolatileEvent, Waiting};
 
 /// Filled by any number of tasks, emptied by one.
 pub(crate) struct Queue {
@@ -144,6 +144,14 @@ impl Queue {
         wake(waker);
         // Freed without the lock, which a worker may be waiting for.
         drop(waiting);
+    }
+
+    pub(crate) fn waiting(&self) -> Waiting {
+        let held = self.state.lock().held;
+        Waiting {
+            arrivals: held.batches + held.signals,
+            bytes: held.batch_bytes + held.signal_bytes,
+        }
     }
 
     pub(crate) fn is_closed(&self) -> bool {

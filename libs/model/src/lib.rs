@@ -4,6 +4,7 @@ mod error;
 mod hash;
 mod ids;
 mod room;
+mod trace;
 mod user;
 
 pub use error::{ClientError, Detail, ErrorCode};
@@ -13,4 +14,5 @@ pub use room::{
     ALL_ROOM_PREFIX, Namespace, NamespaceError, RoomError, RoomName, RoomToken, SOCKET_ROOM_PREFIX,
     USER_ROOM_PREFIX,
 };
+pub use trace::{TraceContext, TraceContextError};
 pub use user::{Role, User, UserId, UserIdError};

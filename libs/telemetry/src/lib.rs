@@ -1,5 +1,8 @@
 //! Logs and metrics set-up.
 
+pub mod computed;
+pub mod trace;
+
 use std::{io::IsTerminal, time::Instant};
 
 use prometheus::{

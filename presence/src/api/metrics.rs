@@ -5,6 +5,21 @@ use std::time::Duration;
 use prometheus::{HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry};
 use tonic::Code;
 
+const METHODS: [&str; 10] = [
+    "BatchGetUsers",
+    "GetRoom",
+    "GetStats",
+    "GetUser",
+    "IsOnline",
+    "ListOnlineUsers",
+    "ListRoomMembers",
+    "ListRooms",
+    "ListUserRooms",
+    "Watch",
+];
+/// Why watchers get snapshots.
+const REASONS: [&str; 4] = ["start", "resume_expired", "lagged", "store_reset"];
+
 /// The API's families. Labels come from closed sets.
 #[derive(Clone, Debug)]
 pub struct Metrics {
@@ -52,6 +67,14 @@ impl Metrics {
                 &["reason"],
             )?,
         };
+        // There at 0, so that the first increment shows in a rate.
+        for reason in REASONS {
+            metrics.snapshots.with_label_values(&[reason]);
+        }
+        for method in METHODS {
+            metrics.calls.with_label_values(&[method, "Ok"]);
+            metrics.seconds.with_label_values(&[method]);
+        }
         registry.register(Box::new(metrics.calls.clone()))?;
         registry.register(Box::new(metrics.seconds.clone()))?;
         registry.register(Box::new(metrics.unauthenticated.clone()))?;

@@ -43,7 +43,10 @@ fn until_open(process: &mut Process, port: u16) -> Result<()> {
 }
 
 /// A program from the tools of this checkout, else from `PATH`.
-fn program(name: &str) -> Result<PathBuf> {
+///
+/// # Errors
+/// When it is not installed.
+pub fn program(name: &str) -> Result<PathBuf> {
     let tools = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/tools/bin");
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::iter::once(tools)

@@ -29,7 +29,7 @@ use super::{
     wire::{Framer, counts},
 };
 use crate::{
-    Batch, Connector, GatewayLink, LinkError, LinkLimits, VolatileEvent,
+    Batch, Connector, GatewayLink, LinkError, LinkLimits, VolatileEvent, Waiting,
     positions::Positions,
     queue::{Queue, Room},
     tls::InternalTls,
@@ -268,6 +268,10 @@ impl GatewayLink for GrpcLink {
 
     fn acknowledged(&self, partition: u16) -> u64 {
         self.shared.acknowledged.get(partition)
+    }
+
+    fn waiting(&self) -> Waiting {
+        self.shared.queue.waiting()
     }
 }
 
