@@ -39,8 +39,6 @@ use crate::{
 pub(crate) const RECORD_OVERHEAD: usize = 64 * 1024;
 /// Pause before the log is asked for again.
 const RETRY: Duration = Duration::from_secs(1);
-/// How often certificates are looked at again.
-const RENEWAL: Duration = Duration::from_secs(60);
 /// Where the fencing epochs are counted.
 const EPOCHS: &str = "FANFARE_EPOCHS";
 
@@ -222,17 +220,7 @@ pub(crate) fn internal_tls(process: &Process) -> anyhow::Result<Option<InternalT
     if let Some(name) = &files.tls_server_name {
         tls = tls.with_server_name(name)?;
     }
-    let renewed = tls.clone();
-    process.tasks.background("certificates", async move {
-        loop {
-            tokio::time::sleep(RENEWAL).await;
-            match renewed.reload() {
-                Ok(true) => tracing::info!("the renewed certificate is shown from now on"),
-                Ok(false) => {}
-                Err(error) => tracing::error!(%error, "the certificate cannot be read again; the one before is shown on"),
-            }
-        }
-    });
+    tls.identity().keep_renewed(&process.tasks);
     Ok(Some(tls))
 }
 

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     cluster::{self, RECORD_OVERHEAD, advertised, internal_tls},
     metrics,
-    process::{Process, bind},
+    process::{Process, bind, scheme},
 };
 
 const CLOSE_BUDGET: Duration = Duration::from_secs(5);
@@ -51,7 +51,7 @@ pub(crate) async fn run(process: Process) -> anyhow::Result<()> {
         .reloads
         .add(move |config| reloads.reload(config).map_err(|error| error.to_string()));
     open.met();
-    println!("fanfare listening on http://{public}");
+    println!("fanfare listening on {}://{public}", scheme(&process.config));
 
     process.stop.cancelled().await;
     open.missing("draining");
@@ -122,7 +122,7 @@ async fn start(
                 metrics::links(&process.registry, &meter)?;
                 break (Arc::new(gateway), routes);
             }
-            Err(error @ (BuildError::Metrics(_) | BuildError::Auth(_))) => {
+            Err(error @ (BuildError::Metrics(_) | BuildError::Auth(_) | BuildError::Tls(_))) => {
                 return Err(error).context("the gateway cannot start");
             }
             Err(error) => {

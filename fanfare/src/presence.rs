@@ -18,7 +18,7 @@ use uuid::Uuid;
 
 use crate::{
     cluster,
-    process::{Process, bind},
+    process::{Process, bind, listener_tls},
 };
 
 const STOP_BUDGET: Duration = Duration::from_secs(3);
@@ -99,6 +99,7 @@ pub(crate) async fn serve_api(
         tasks: tasks.clone(),
         metrics: api::Metrics::register(registry)?,
     };
+    let tls = listener_tls(&config.api.tls_cert, &config.api.tls_key, tasks)?;
     let settings = api::Settings {
         api_key: config.api.key.clone(),
         ..api::Settings::default()
@@ -107,10 +108,9 @@ pub(crate) async fn serve_api(
         .await
         .context("the presence API cannot start")?;
     tracing::info!(address = %listener.local_addr()?, "presence API");
+    let (router, connections) = (routes.into_axum_router(), tasks.clone());
     tasks.spawn("presence API", async move {
-        if let Err(error) = api::serve(listener, routes, stop).await {
-            tracing::error!(%error, "the presence API has ended");
-        }
+        lifecycle::serve(listener, router, tls, &connections, stop).await;
     });
     Ok(())
 }

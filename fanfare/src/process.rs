@@ -1,6 +1,8 @@
 //! What every role's process has: logs, metrics, the admin server, an orderly end.
 
-use std::{collections::HashMap, net::SocketAddr, process::ExitCode, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap, net::SocketAddr, path::PathBuf, process::ExitCode, sync::Arc, time::Duration,
+};
 
 use anyhow::Context;
 use config::{Config, Loaded, LogFormat, Role};
@@ -8,6 +10,7 @@ use lifecycle::{
     Readiness, Tasks,
     admin::{self, Commands},
     phase, stop_signal,
+    tls::ServerTls,
 };
 use prometheus::Registry;
 use tokio::net::TcpListener;
@@ -19,6 +22,8 @@ use crate::{
 };
 
 const ADMIN_BUDGET: Duration = Duration::from_secs(1);
+/// What is offered by ALPN.
+const HTTP: &[&[u8]] = &[b"h2", b"http/1.1"];
 
 /// A role's surroundings.
 pub(crate) struct Process {
@@ -95,19 +100,18 @@ async fn run(
         Ok("draining, as after SIGTERM".to_owned())
     };
     commands.add("drain", Arc::new(drain));
-    let admin = admin::serve(
-        listener,
+    let tls = listener_tls(&config.admin.tls_cert, &config.admin.tls_key, &tasks)?;
+    let scheme = if tls.is_some() { "https" } else { "http" };
+    let router = admin::router(
         readiness.clone(),
         Arc::new(move || telemetry::render(&scraped)),
         commands.clone(),
-        admin_stop.clone(),
     );
+    let (connections, until) = (admin_tasks.clone(), admin_stop.clone());
     admin_tasks.spawn("admin", async move {
-        if let Err(error) = admin.await {
-            tracing::error!(%error, "the admin server has ended");
-        }
+        lifecycle::serve(listener, router, tls, &connections, until).await;
     });
-    println!("fanfare admin on http://{address}");
+    println!("fanfare admin on {scheme}://{address}");
 
     let process = Process {
         config,
@@ -127,6 +131,32 @@ async fn run(
     )
     .await;
     result
+}
+
+/// Of the public address.
+pub(crate) fn scheme(config: &Config) -> &'static str {
+    if config.gateway.tls_cert.is_some() {
+        "https"
+    } else {
+        "http"
+    }
+}
+
+/// TLS of a listener, as configured: the certificate is read again when it was renewed, as long as the process runs.
+///
+/// # Errors
+/// When a file cannot be used.
+pub(crate) fn listener_tls(
+    cert: &Option<PathBuf>,
+    key: &Option<PathBuf>,
+    tasks: &Tasks,
+) -> anyhow::Result<Option<ServerTls>> {
+    let (Some(cert), Some(key)) = (cert, key) else {
+        return Ok(None);
+    };
+    let tls = ServerTls::load(cert, key, HTTP)?;
+    tls.identity().keep_renewed(tasks);
+    Ok(Some(tls))
 }
 
 /// Listens on an address of the configuration, which `what` names.

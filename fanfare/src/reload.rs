@@ -59,7 +59,9 @@ fn reload(load: &Load, reloads: &Reloads) {
     }
     match reloads.tell(&config) {
         Ok(()) => {
-            tracing::info!("SIGHUP: read again; what is neither key, origin nor policy takes a restart");
+            tracing::info!(
+                "SIGHUP: read again; what is neither key, origin, limit nor policy takes a restart"
+            );
         }
         Err(error) => tracing::error!(error, "SIGHUP: the configuration before goes on"),
     }

@@ -5,7 +5,7 @@ use config::Config;
 use crate::{
     assembly::Assembly,
     demo::Tokens,
-    process::{Process, bind},
+    process::{Process, bind, scheme},
 };
 
 #[expect(
@@ -41,7 +41,7 @@ pub(crate) async fn run(process: Process) -> anyhow::Result<()> {
         gateway.reload(&config).map_err(|error| error.to_string())
     });
     open.met();
-    println!("fanfare listening on http://{public}");
+    println!("fanfare listening on {}://{public}", scheme(&config));
 
     stop.cancelled().await;
     open.missing("stopping");

@@ -163,6 +163,7 @@ async fn main() -> Result<(), Error> {
         handshake_timeout: Duration::from_secs(10),
         max_header_bytes: 16_384,
         proxies: Proxies::default(),
+        tls: None,
     };
     let stop = CancellationToken::new();
     gateway::serve(listener, mounts, http, axum::Router::new(), &tasks, stop).await;

@@ -23,7 +23,7 @@ use self::problem::{Problem, wrong_method};
 use crate::{
     events::{Ask, Caller, Core, GetOrCreate, History, Input, MarkRead, SendMessage, Visitor, by_request},
     http::ClientAddress,
-    limits::visitor,
+    limits::visitor as visitor_key,
     session::{Success, is_anonymous, json},
     transport::{EngineServer, reply},
 };
@@ -184,7 +184,7 @@ impl Api {
             namespace,
             user,
         };
-        self.admit(&visitor.user, ip, operation.event).await?;
+        self.admit(&visitor, ip, operation.event).await?;
         visitor.may_emit(operation.event)?;
         let fields = match operation.fields {
             Fields::Query => object(&query).into(),
@@ -209,13 +209,14 @@ impl Api {
     }
 
     /// Spends one event of the user's. Guests without a token are new ones each time, so their address is what counts.
-    async fn admit(&self, user: &User, ip: IpAddr, event: &str) -> Result<(), Problem> {
+    async fn admit(&self, visitor: &Visitor, ip: IpAddr, event: &str) -> Result<(), Problem> {
+        let Visitor { namespace, user, .. } = visitor;
         let key = if is_anonymous(user) {
-            visitor(ip)
+            visitor_key(ip)
         } else {
             user.id.to_string()
         };
-        let Err(error) = self.core.limits.admit_visitor(&key, event).await else {
+        let Err(error) = self.core.limits.admit_visitor(namespace, &key, event).await else {
             return Ok(());
         };
         self.core.metrics.limited(error.kind.as_str(), "refused");

@@ -27,7 +27,7 @@ use tokio::sync::oneshot;
 
 use self::caller::by_event;
 pub(crate) use self::{
-    access::Access,
+    access::{Access, matches},
     caller::{Ask, Caller, Visitor, by_request},
     handover::{Handover, MovedSessions},
     input::Input,

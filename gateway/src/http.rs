@@ -8,14 +8,15 @@ use std::{
     time::Duration,
 };
 
-use ::http::{Request, Response};
+use ::http::{HeaderMap, HeaderValue, Request, Response, header, uri::Scheme};
 use axum::{Router, body::Body};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use lifecycle::Tasks;
+use lifecycle::{Tasks, tls::ServerTls};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
+    time::timeout,
 };
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
@@ -31,6 +32,8 @@ pub struct HttpOptions {
     pub max_header_bytes: usize,
     /// Whose word on clients' addresses counts.
     pub proxies: Proxies,
+    /// Without, connections are plain.
+    pub tls: Option<ServerTls>,
 }
 
 /// An Engine.IO server and the path it answers, e.g. `/socket.io/`.
@@ -118,22 +121,54 @@ pub(crate) async fn connection(
     others: Router,
     stop: CancellationToken,
 ) {
-    let origin = options
+    let begins = options
         .proxies
         .origin(&mut stream, peer, options.handshake_timeout);
-    let ip = match origin.await {
-        Ok(ip) => ip,
-        Err(error) => {
-            tracing::debug!(%error, %peer, "a connection does not begin as it must");
-            return;
+    let served = match (begins.await, options.tls.clone()) {
+        (Ok(ip), None) => Ok(requests(stream, ip, Scheme::HTTP, mounts, options, others, stop).await),
+        (Ok(ip), Some(tls)) => {
+            match timeout(options.handshake_timeout, tls.acceptor().accept(stream)).await {
+                Ok(Ok(stream)) => {
+                    Ok(Box::pin(requests(stream, ip, Scheme::HTTPS, mounts, options, others, stop)).await)
+                }
+                Ok(Err(error)) => Err(error),
+                Err(late) => Err(late.into()),
+            }
         }
+        (Err(error), _) => Err(error),
     };
+    match served {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::debug!(%error, %peer, "a connection ended"),
+        Err(error) => tracing::debug!(%error, %peer, "a connection does not begin as it must"),
+    }
+}
+
+/// Answers the requests of a connection that comes from `ip`.
+async fn requests(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    ip: IpAddr,
+    scheme: Scheme,
+    mounts: Arc<[Mount]>,
+    options: HttpOptions,
+    others: Router,
+    stop: CancellationToken,
+) -> hyper::Result<()> {
     let proxies = options.proxies;
-    let service = service_fn(move |request: Request<Incoming>| {
+    let service = service_fn(move |mut request: Request<Incoming>| {
         let mounts = Arc::clone(&mounts);
         let others = others.clone();
         let client = proxies.client(ip, request.headers());
-        async move { Ok::<_, Infallible>(answer(request, client, &mounts, others).await) }
+        let scheme = scheme.clone();
+        async move {
+            let is_tls = scheme == Scheme::HTTPS;
+            if is_tls {
+                request.extensions_mut().insert(scheme);
+            }
+            let mut response = answer(request, client, &mounts, others).await;
+            secure(response.headers_mut(), is_tls);
+            Ok::<_, Infallible>(response)
+        }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -142,15 +177,29 @@ pub(crate) async fn connection(
         .serve_connection(TokioIo::new(stream), service)
         .with_upgrades();
     tokio::pin!(connection);
-    let result = tokio::select! {
+    tokio::select! {
         result = &mut connection => result,
         () = stop.cancelled() => {
             connection.as_mut().graceful_shutdown();
             connection.await
         }
-    };
-    if let Err(error) = result {
-        tracing::debug!(%error, %ip, "a connection ended");
+    }
+}
+
+/// What browsers must not make of an answer; whoever knows better has said so already.
+fn secure(headers: &mut HeaderMap, is_tls: bool) {
+    let rules = [
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (header::X_FRAME_OPTIONS, "DENY"),
+        (header::REFERRER_POLICY, "no-referrer"),
+    ];
+    for (name, value) in rules {
+        headers.entry(name).or_insert(HeaderValue::from_static(value));
+    }
+    if is_tls {
+        headers
+            .entry(header::STRICT_TRANSPORT_SECURITY)
+            .or_insert(HeaderValue::from_static("max-age=31536000"));
     }
 }
 

@@ -40,7 +40,10 @@ use bytes::Bytes;
 use config::Config;
 use delivery::{Arrival, Links, Receiver};
 use futures_util::future::try_join_all;
-use lifecycle::Tasks;
+use lifecycle::{
+    Tasks,
+    tls::{ServerTls, TlsError},
+};
 use model::GatewayId;
 use prometheus::Registry;
 use prost::Message;
@@ -141,6 +144,9 @@ pub enum BuildError {
     /// Keys of tokens cannot be used.
     #[error(transparent)]
     Auth(#[from] auth::SetupError),
+    /// The public listener's certificate cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// The bus does not answer.
     #[error(transparent)]
     Signals(#[from] SignalsError),
@@ -153,7 +159,7 @@ impl Gateway {
     /// Wires a gateway. `id` must be new for each run.
     ///
     /// # Errors
-    /// When the log does not answer, a metric name is taken, or keys of tokens cannot be used.
+    /// When the log does not answer, a metric name is taken, or keys of tokens or the certificate cannot be used.
     pub async fn build(config: &Config, id: GatewayId, deps: Deps) -> Result<Self, BuildError> {
         let Deps {
             log,
@@ -166,6 +172,17 @@ impl Gateway {
             registry: all_metrics,
         } = deps;
         let authenticator = Authenticator::new(config, tasks.clone())?;
+        let tls = config
+            .gateway
+            .tls_cert
+            .as_ref()
+            .zip(config.gateway.tls_key.as_ref());
+        let tls = tls
+            .map(|(cert, key)| ServerTls::load(cert, key, &[b"http/1.1"]))
+            .transpose()?;
+        if let Some(tls) = &tls {
+            tls.identity().keep_renewed(&tasks);
+        }
         // Put to the others only once the gateway is there: until then it may be built again.
         let registry = Registry::new();
         let metrics = Arc::new(Metrics::new(&registry)?);
@@ -236,7 +253,7 @@ impl Gateway {
             access: events::Access::new(config),
             addresses: Arc::clone(&addresses),
             user_connections: UserConnections::new(&config.limits),
-            limits: EventLimits::new(&config.limits, limiters.as_deref(), &tasks),
+            limits: EventLimits::new(config, limiters, &tasks),
             typing: events::Typing::new(tasks.clone()),
             metrics: Arc::clone(&metrics),
             store: store.clone(),
@@ -304,6 +321,7 @@ impl Gateway {
             handshake_timeout: settings.handshake_timeout,
             proxies: Proxies::new(settings.trusted_proxies.clone(), settings.proxy_protocol),
             max_header_bytes: settings.max_header_bytes,
+            tls,
         };
         let path = settings.path.clone();
         let gateway = Self {
@@ -410,14 +428,18 @@ impl Gateway {
         self.engine.connections()
     }
 
-    /// From now on these settings hold: keys of tokens, the session endpoint, policies, public rooms, origins. Nobody
-    /// who is in is put out. Other settings are not looked at.
+    /// From now on these settings hold: keys of tokens, the session endpoint, policies, public rooms, origins, and
+    /// limits but that of memory. Nobody who is in is put out. Other settings are not looked at.
     ///
     /// # Errors
     /// When keys of tokens cannot be used; everything is then as before.
     pub fn reload(&self, config: &Config) -> Result<(), auth::SetupError> {
         self.core.authenticator.reload(config)?;
         self.core.access.reload(config);
+        self.core.limits.reload(config);
+        self.core.addresses.reload(&config.limits);
+        self.core.user_connections.reload(&config.limits);
+        self.engine.set_rate(config.limits.handshakes_per_second);
         self.engine.set_origins(&config.cors.origins);
         Ok(())
     }

@@ -112,6 +112,7 @@ async fn a_panic_ends_its_own_connection_alone() {
         handshake_timeout: Duration::from_secs(10),
         max_header_bytes: 16_384,
         proxies: Proxies::default(),
+        tls: None,
     };
     let stop = CancellationToken::new();
     let (until, serving) = (stop.clone(), tasks.clone());

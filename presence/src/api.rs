@@ -11,29 +11,19 @@ mod service;
 mod token;
 mod watching;
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc};
 
 use bus::{Signals, SignalsError};
 use config::Secret;
 use lifecycle::Tasks;
 use proto::v1::presence_server::{PresenceServer, SERVICE_NAME};
 use registry::presence_store::PresenceStore;
-use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
-use tonic::{
-    service::Routes,
-    transport::{Server, server::TcpIncoming},
-};
+use tonic::service::Routes;
 
 pub use metrics::Metrics;
 
 use crate::watch::Feed;
-
-/// Calls under way at the stop may take so long.
-const DRAIN: Duration = Duration::from_secs(2);
-/// A client that is gone without a word is noticed after both.
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
-const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What the API works with.
 pub struct Deps {
@@ -67,7 +57,7 @@ impl Default for Settings {
     }
 }
 
-/// The services, to be mounted on a server; see [`serve`].
+/// The services, to be mounted on an HTTP/2 server ([`lifecycle::serve`]).
 ///
 /// At `stop` health says `NOT_SERVING`, watches end with `UNAVAILABLE`, and the tasks behind them end.
 ///
@@ -101,33 +91,6 @@ pub async fn router(deps: Deps, settings: Settings, stop: CancellationToken) -> 
         .add_service(health)
         .add_service(reflection_v1())
         .add_service(reflection_v1alpha()))
-}
-
-/// Serves [`router`]'s services until `stop`; calls under way may take two seconds more.
-///
-/// # Errors
-/// When the listener fails for good.
-pub async fn serve(
-    listener: TcpListener,
-    routes: Routes,
-    stop: CancellationToken,
-) -> Result<(), tonic::transport::Error> {
-    let serving = Server::builder()
-        .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
-        .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
-        .add_routes(routes)
-        .serve_with_incoming_shutdown(
-            TcpIncoming::from(listener).with_nodelay(Some(true)),
-            stop.clone().cancelled_owned(),
-        );
-    let late = async {
-        stop.cancelled().await;
-        tokio::time::sleep(DRAIN).await;
-    };
-    tokio::select! {
-        served = serving => served,
-        () = late => Ok(()),
-    }
 }
 
 /// Whether the API may be served on an address: without a key on loopback only (CONTRACT section 3).

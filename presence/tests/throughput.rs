@@ -99,10 +99,11 @@ async fn batches_a_large_snapshot_and_queries() {
         "meanwhile another gateway's batches took {slowest:?} at most, {} of them",
         number - BATCHES
     );
+    let connections = lifecycle::Tasks::new();
     let api = api::Deps {
         store,
         signals,
-        tasks: lifecycle::Tasks::new(),
+        tasks: connections.clone(),
         metrics: api::Metrics::register(&registry).unwrap(),
     };
     let routes = api::router(api, api::Settings::default(), stop.clone())
@@ -110,7 +111,10 @@ async fn batches_a_large_snapshot_and_queries() {
         .unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = format!("http://{}", listener.local_addr().unwrap());
-    let answering = tokio::spawn(api::serve(listener, routes, stop.clone()));
+    let (router, stopping) = (routes.into_axum_router(), stop.clone());
+    let answering = tokio::spawn(async move {
+        lifecycle::serve(listener, router, None, &connections, stopping).await;
+    });
     let chat = || "/chat".to_owned();
     queries(&address, "IsOnline", async move |client, n| {
         let user_id = format!("user {}", n % SOCKETS);
@@ -146,7 +150,7 @@ async fn batches_a_large_snapshot_and_queries() {
     )
     .await;
     stop.cancel();
-    answering.await.unwrap().unwrap();
+    answering.await.unwrap();
     served.await.unwrap().unwrap();
 }
 

@@ -230,7 +230,7 @@ pub(super) fn denied(room: &RoomName) -> ClientError {
 }
 
 /// `*` stands for any run of characters. Linear in the text for each `*`.
-fn matches(pattern: &str, text: &str) -> bool {
+pub(crate) fn matches(pattern: &str, text: &str) -> bool {
     fits(pattern.split('*'), text)
 }
 

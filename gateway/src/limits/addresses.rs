@@ -4,7 +4,10 @@ use std::{
     collections::HashMap,
     net::{IpAddr, Ipv6Addr},
     num::NonZeroUsize,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -12,7 +15,7 @@ use ::limits::{
     Limit, RateLimiter,
     rate_limiter::memory::{MemoryLimiter, system_clock},
 };
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use smallvec::SmallVec;
 
 use crate::session::Socket;
@@ -25,10 +28,28 @@ const FULL: Duration = Duration::from_secs(5);
 
 /// The limits of addresses and of users' connections at this gateway.
 pub(crate) struct Addresses {
+    rules: RwLock<Arc<Rules>>,
+    connections: Arc<Mutex<HashMap<IpAddr, usize>>>,
+}
+
+struct Rules {
     handshakes: Option<MemoryLimiter>,
     failures: Option<MemoryLimiter>,
     max_connections: usize,
-    connections: Arc<Mutex<HashMap<IpAddr, usize>>>,
+}
+
+impl Rules {
+    fn new(config: &config::Limits) -> Self {
+        let limiter = |count| {
+            let limit = Limit::new(count, MINUTE)?;
+            Some(MemoryLimiter::new(limit, ADDRESSES, system_clock()))
+        };
+        Self {
+            handshakes: limiter(config.handshakes_per_ip),
+            failures: limiter(config.auth_failures_per_ip),
+            max_connections: config.connections_per_ip as usize,
+        }
+    }
 }
 
 /// A connection counted for its address, until it is dropped.
@@ -40,16 +61,20 @@ pub(crate) struct Place {
 
 impl Addresses {
     pub(crate) fn new(config: &config::Limits) -> Self {
-        let limiter = |count| {
-            let limit = Limit::new(count, MINUTE)?;
-            Some(MemoryLimiter::new(limit, ADDRESSES, system_clock()))
-        };
         Self {
-            handshakes: limiter(config.handshakes_per_ip),
-            failures: limiter(config.auth_failures_per_ip),
-            max_connections: config.connections_per_ip as usize,
+            rules: RwLock::new(Arc::new(Rules::new(config))),
             connections: Arc::default(),
         }
+    }
+
+    /// From now on these limits hold; what was spent of those before is forgotten. Connections that were not counted
+    /// before stay so.
+    pub(crate) fn reload(&self, config: &config::Limits) {
+        *self.rules.write() = Arc::new(Rules::new(config));
+    }
+
+    fn rules(&self) -> Arc<Rules> {
+        Arc::clone(&self.rules.read())
     }
 
     /// A handshake from `ip`: the place of its connection, if places are counted.
@@ -60,7 +85,7 @@ impl Addresses {
         let address = whose(ip);
         self.may_authenticate(ip)?;
         let place = self.place(address)?;
-        check(self.handshakes.as_ref(), address, 1)?;
+        check(self.rules().handshakes.as_ref(), address, 1)?;
         Ok(place)
     }
 
@@ -69,7 +94,8 @@ impl Addresses {
     /// # Errors
     /// When to come back: too much of what was said was wrong.
     pub(crate) fn may_authenticate(&self, ip: IpAddr) -> Result<(), Duration> {
-        let failures = self.failures.as_ref();
+        let rules = self.rules();
+        let failures = rules.failures.as_ref();
         let Some(Ok(decision)) = failures.and_then(|failures| failures.try_check(&key(whose(ip)), 0)) else {
             return Ok(());
         };
@@ -84,16 +110,17 @@ impl Addresses {
 
     /// An authentication from `ip` has failed.
     pub(crate) fn failed(&self, ip: IpAddr) {
-        let _ = check(self.failures.as_ref(), whose(ip), 1);
+        let _ = check(self.rules().failures.as_ref(), whose(ip), 1);
     }
 
     fn place(&self, address: IpAddr) -> Result<Option<Place>, Duration> {
-        if self.max_connections == 0 {
+        let max = self.rules().max_connections;
+        if max == 0 {
             return Ok(None);
         }
         let mut connections = self.connections.lock();
         let count = connections.entry(address).or_default();
-        if *count >= self.max_connections {
+        if *count >= max {
             return Err(FULL);
         }
         *count += 1;
@@ -144,7 +171,7 @@ fn whose(ip: IpAddr) -> IpAddr {
 
 /// Which connections users have here, where that is limited.
 pub(crate) struct UserConnections {
-    max: usize,
+    max: AtomicUsize,
     users: Mutex<HashMap<Box<str>, Sockets>>,
 }
 
@@ -154,14 +181,24 @@ type Sockets = SmallVec<[(usize, usize); 2]>;
 impl UserConnections {
     pub(crate) fn new(config: &config::Limits) -> Self {
         Self {
-            max: config.connections_per_user as usize,
+            max: AtomicUsize::new(config.connections_per_user as usize),
             users: Mutex::default(),
         }
     }
 
+    /// From now on this limit holds. Connections that were not counted before stay so.
+    pub(crate) fn reload(&self, config: &config::Limits) {
+        self.max
+            .store(config.connections_per_user as usize, Ordering::Relaxed);
+    }
+
+    fn max(&self) -> usize {
+        self.max.load(Ordering::Relaxed)
+    }
+
     /// Counts a socket's connection; `false`, and nothing is counted, when its user has too many others.
     pub(crate) fn enter(&self, socket: &Arc<Socket>) -> bool {
-        self.count(socket, self.max)
+        self.count(socket, self.max())
     }
 
     /// Counts the connection of a socket that was here before and has come back.
@@ -170,7 +207,7 @@ impl UserConnections {
     }
 
     fn count(&self, socket: &Arc<Socket>, max: usize) -> bool {
-        if self.max == 0 {
+        if self.max() == 0 {
             return true;
         }
         let (own, conn) = places(socket);
@@ -188,9 +225,6 @@ impl UserConnections {
 
     /// The socket is gone, whether it was counted or not.
     pub(crate) fn leave(&self, socket: &Arc<Socket>) {
-        if self.max == 0 {
-            return;
-        }
         let (own, _) = places(socket);
         let id = socket.user().id.as_str();
         let mut users = self.users.lock();

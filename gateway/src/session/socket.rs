@@ -36,7 +36,7 @@ pub struct Socket {
     /// How it came over from another gateway, if it did.
     pub(crate) arrived: OnceLock<Arc<Arrived>>,
     /// What it may still send.
-    pub(crate) allowance: OnceLock<Box<Allowance>>,
+    pub(crate) allowance: Mutex<Option<Box<Allowance>>>,
     /// Rooms it is in.
     pub(crate) rooms: Mutex<SmallVec<[Slot; 3]>>,
     returning: Mutex<Returning>,
@@ -69,7 +69,7 @@ impl Socket {
             conn,
             pid,
             arrived: OnceLock::new(),
-            allowance: OnceLock::new(),
+            allowance: Mutex::default(),
             rooms: Mutex::default(),
             returning: Mutex::new(Returning::No),
         })
@@ -96,7 +96,7 @@ impl Socket {
             conn,
             pid,
             arrived: arrived.map(OnceLock::from).unwrap_or_default(),
-            allowance: OnceLock::new(),
+            allowance: Mutex::default(),
             rooms: Mutex::default(),
             returning: Mutex::new(Returning::Yes),
         })

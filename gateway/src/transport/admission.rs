@@ -11,11 +11,13 @@ const HOLD: Duration = Duration::from_secs(2);
 const SPREAD: Duration = Duration::from_secs(5);
 
 /// Lets so many in a second, evenly.
-pub(super) struct Admission {
+pub(super) struct Admission(Mutex<State>);
+
+struct State {
     /// Between two handshakes; zero for no limit.
     interval: Duration,
     /// When the next one may pass.
-    next: Mutex<Instant>,
+    next: Instant,
 }
 
 /// What becomes of a handshake.
@@ -30,26 +32,35 @@ pub(super) enum Turn {
 impl Admission {
     /// `rate` handshakes a second; 0 for no limit.
     pub(super) fn new(rate: u32) -> Self {
-        Self {
-            interval: Duration::from_secs(1).checked_div(rate).unwrap_or_default(),
-            next: Mutex::new(Instant::now()),
-        }
+        Self(Mutex::new(State {
+            interval: interval(rate),
+            next: Instant::now(),
+        }))
+    }
+
+    /// From now on it is this rate.
+    pub(super) fn set(&self, rate: u32) {
+        self.0.lock().interval = interval(rate);
     }
 
     /// The turn of one more handshake.
     pub(super) fn turn(&self, now: Instant) -> Turn {
-        if self.interval.is_zero() {
+        let mut state = self.0.lock();
+        if state.interval.is_zero() {
             return Turn::After(Duration::ZERO);
         }
-        let mut next = self.next.lock();
-        let at = (*next).max(now);
+        let at = state.next.max(now);
         let wait = at - now;
         if wait > HOLD {
             return Turn::Return(wait + rand::rng().random_range(Duration::ZERO..SPREAD));
         }
-        *next = at + self.interval;
+        state.next = at + state.interval;
         Turn::After(wait)
     }
+}
+
+fn interval(rate: u32) -> Duration {
+    Duration::from_secs(1).checked_div(rate).unwrap_or_default()
 }
 
 #[cfg(test)]

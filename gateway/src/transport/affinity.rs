@@ -44,14 +44,13 @@ fn cookie(headers: &HeaderMap) -> Option<&str> {
 ///
 /// The value is random: nothing of the session id, which is a secret, can be read from it. A page of
 /// another site sends a cookie along only with `SameSite=None`, which browsers take over TLS alone; so a
-/// handshake that came by https (`X-Forwarded-Proto`, of the proxy that ended TLS) gets that.
-pub(super) fn issue(request: &HeaderMap) -> Option<HeaderValue> {
+/// handshake that came by https (`is_tls`, or `X-Forwarded-Proto` of the proxy that ended TLS) gets that.
+pub(super) fn issue(request: &HeaderMap, is_tls: bool) -> Option<HeaderValue> {
     if cookie(request).is_some() {
         return None;
     }
-    let secure = request
-        .get("x-forwarded-proto")
-        .is_some_and(|proto| proto.as_bytes().eq_ignore_ascii_case(b"https"));
+    let is_https = |proto: &HeaderValue| proto.as_bytes().eq_ignore_ascii_case(b"https");
+    let secure = is_tls || request.get("x-forwarded-proto").is_some_and(is_https);
     let mut line = String::with_capacity(96);
     line.push_str(COOKIE);
     line.push('=');
@@ -89,31 +88,31 @@ mod tests {
 
     #[test]
     fn a_good_cookie_is_kept_and_a_malformed_one_replaced() {
-        assert_eq!(issue(&headers(&[&format!("fanfare={GOOD}")])), None);
+        assert_eq!(issue(&headers(&[&format!("fanfare={GOOD}")]), false), None);
         for bad in [
             "fanfare=",
             "fanfare=short",
             "fanfare=abcdefghijABCDEFGH_;",
             "fanfare=abcdefghijABCDEFGH_!",
         ] {
-            assert!(issue(&headers(&[bad])).is_some(), "{bad}");
+            assert!(issue(&headers(&[bad]), false).is_some(), "{bad}");
         }
     }
 
     #[test]
     fn a_cookie_for_https_works_across_sites() {
-        let plain = issue(&HeaderMap::new()).unwrap();
+        let plain = issue(&HeaderMap::new(), false).unwrap();
         let plain = plain.to_str().unwrap();
         assert!(plain.ends_with("; Path=/; HttpOnly; SameSite=Lax"), "{plain}");
         let mut proxied = HeaderMap::new();
         proxied.insert("x-forwarded-proto", HeaderValue::from_static("https"));
-        let secure = issue(&proxied).unwrap();
+        let secure = issue(&proxied, false).unwrap();
         let secure = secure.to_str().unwrap();
         assert!(
             secure.ends_with("; Path=/; HttpOnly; Secure; SameSite=None"),
             "{secure}"
         );
         proxied.insert(header::COOKIE, secure.split(';').next().unwrap().parse().unwrap());
-        assert_eq!(issue(&proxied), None, "what was issued is good");
+        assert_eq!(issue(&proxied, false), None, "what was issued is good");
     }
 }

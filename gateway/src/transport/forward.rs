@@ -187,14 +187,14 @@ impl Forwarder {
         let answer = asked.unwrap_or(Err(Failure::Late)).map(|mut answer| {
             if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
                 let owner = hyper::upgrade::on(&mut answer);
-                let closed = self.closed.clone();
+                let (closed, tasks) = (self.closed.clone(), self.tasks.clone());
                 self.tasks.spawn("forwarded websocket", async move {
                     let copy = async {
                         let Ok(owner) = owner.await else { return };
                         let Ok(owner) = owner.downcast::<TokioIo<PeerStream>>() else {
                             return;
                         };
-                        let Some((client, early)) = ws::raw(client).await else {
+                        let Some((client, early)) = ws::stream(client, &tasks).await else {
                             return;
                         };
                         tunnel::run(client, early, owner.io.into_inner(), owner.read_buf).await;

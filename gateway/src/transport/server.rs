@@ -11,7 +11,7 @@ use std::{
 };
 
 use axum::body::Body;
-use http::{HeaderMap, Method, Request, Response, StatusCode, header};
+use http::{HeaderMap, Method, Request, Response, StatusCode, header, uri::Scheme};
 use hyper::body::Incoming;
 use lifecycle::Tasks;
 use model::{ClientError, ErrorCode, GatewayId};
@@ -31,7 +31,7 @@ use super::{
     polling, reply, ws,
 };
 use crate::{
-    limits::{Addresses, Memory},
+    limits::{Addresses, Memory, Place},
     metrics::Metrics,
     session::{Shown, Sockets, json},
 };
@@ -292,12 +292,10 @@ impl EngineServer {
                     }
                 }
                 let shown = self.handler.shown(request.headers(), request.uri().query());
-                let mut handshake = Handshake::of(request.headers(), query.time.as_deref(), ip, shown);
-                handshake.place = Mutex::new(place);
-                let cookie = self
-                    .options
-                    .affinity_cookie
-                    .then(|| affinity::issue(request.headers()));
+                let handshake = Handshake::of(request.headers(), query.time.as_deref(), ip, place, shown);
+                let cookie = self.options.affinity_cookie.then(|| {
+                    affinity::issue(request.headers(), request.extensions().get::<Scheme>().is_some())
+                });
                 let mut response = match transport {
                     TransportKind::WebSocket => ws::open(self, request, handshake),
                     TransportKind::Polling => polling::open(self, handshake),
@@ -357,6 +355,11 @@ impl EngineServer {
         conn
     }
 
+    /// From now on so many new sessions a second are let in; 0 for no limit.
+    pub(crate) fn set_rate(&self, handshakes_per_second: u32) {
+        self.admission.set(handshakes_per_second);
+    }
+
     /// Closes the sessions that are old enough; how many.
     pub(crate) fn close_old(&self, now: Instant) -> usize {
         let old = self.ages.old(now);
@@ -382,7 +385,7 @@ impl EngineServer {
 }
 
 impl Handshake {
-    fn of(headers: &HeaderMap, time: Option<&str>, ip: IpAddr, shown: Shown) -> Self {
+    fn of(headers: &HeaderMap, time: Option<&str>, ip: IpAddr, place: Option<Place>, shown: Shown) -> Self {
         let text = |name| {
             headers
                 .get(name)
@@ -393,8 +396,8 @@ impl Handshake {
             ip,
             user_agent: user_agent.get(..256).unwrap_or(user_agent).into(),
             shown,
+            place: Mutex::new(place),
             // python-engineio alone marks requests with fractions of seconds.
-            place: Mutex::default(),
             recovers: !time.is_some_and(|time| time.contains('.')) && !user_agent.starts_with("Dart/"),
         }
     }

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use hyper::{body::Incoming, upgrade::OnUpgrade};
 use hyper_util::rt::TokioIo;
+use lifecycle::Tasks;
 use sio::{
     engine::{CloseReason, HandshakeError, Packet, Received, TransportKind, open_payload},
     packet::encode,
@@ -51,7 +52,7 @@ pub(super) fn open(
     let (response, upgrade) = switch(request);
     let server = Arc::clone(server);
     server.clone().tasks().spawn("websocket connection", async move {
-        let Some((stream, early)) = raw(upgrade).await else {
+        let Some((stream, early)) = stream(upgrade, server.tasks()).await else {
             return;
         };
         let conn = server.admit(handshake, TransportKind::WebSocket);
@@ -76,7 +77,7 @@ pub(super) fn attach(
     let (response, upgrade) = switch(request);
     let server = Arc::clone(server);
     server.clone().tasks().spawn("websocket probe", async move {
-        let Some((stream, early)) = session_stream(&server, upgrade).await else {
+        let Some((stream, early)) = stream(upgrade, server.tasks()).await else {
             return;
         };
         let begun = conn
@@ -111,25 +112,18 @@ fn switch(mut request: Request<Incoming>) -> (Response<Body>, OnUpgrade) {
     (response, upgrade)
 }
 
-/// The TCP stream behind an upgraded request, with what was read of it beyond the head.
-pub(super) async fn raw(upgrade: OnUpgrade) -> Option<(TcpStream, Bytes)> {
-    let upgraded = upgrade.await.ok()?;
-    let parts = upgraded.downcast::<TokioIo<TcpStream>>().ok()?;
-    Some((parts.io.into_inner(), parts.read_buf))
-}
-
-/// The same for a session's own WebSocket, which may also come from another gateway over TLS.
-async fn session_stream(server: &EngineServer, upgrade: OnUpgrade) -> Option<(TcpStream, Bytes)> {
+/// The stream behind an upgraded request, in plain, with what was read of it beyond the head.
+pub(super) async fn stream(upgrade: OnUpgrade, tasks: &Tasks) -> Option<(TcpStream, Bytes)> {
     let upgraded = upgrade.await.ok()?;
     let upgraded = match upgraded.downcast::<TokioIo<TcpStream>>() {
         Ok(parts) => return Some((parts.io.into_inner(), parts.read_buf)),
         Err(upgraded) => upgraded,
     };
     let parts = upgraded.downcast::<TokioIo<TlsStream<TcpStream>>>().ok()?;
-    match bridge(server, parts.io.into_inner()) {
+    match bridge(tasks, parts.io.into_inner()) {
         Ok(stream) => Some((stream, parts.read_buf)),
         Err(error) => {
-            tracing::error!(%error, "cannot take a forwarded WebSocket over TLS");
+            tracing::error!(%error, "cannot take a WebSocket over TLS");
             None
         }
     }
@@ -137,8 +131,8 @@ async fn session_stream(server: &EngineServer, upgrade: OnUpgrade) -> Option<(Tc
 
 /// A plain stream for one over TLS: sessions write to their socket directly, from whatever task delivers,
 /// and the state of a TLS stream has no place under that. It costs a pair of sockets, a task and one more
-/// copy each way; only WebSockets that were forwarded over TLS pay it.
-fn bridge(server: &EngineServer, encrypted: TlsStream<TcpStream>) -> io::Result<TcpStream> {
+/// copy each way; only WebSockets over TLS pay it.
+fn bridge(tasks: &Tasks, encrypted: TlsStream<TcpStream>) -> io::Result<TcpStream> {
     let (session, task) = std::os::unix::net::UnixStream::pair()?;
     session.set_nonblocking(true)?;
     task.set_nonblocking(true)?;
@@ -146,8 +140,8 @@ fn bridge(server: &EngineServer, encrypted: TlsStream<TcpStream>) -> io::Result<
     // Only what all stream sockets have is ever asked of a session's stream: read, write, shut down.
     let session = std::net::TcpStream::from(std::os::fd::OwnedFd::from(session));
     let session = TcpStream::from_std(session)?;
-    server.tasks().spawn(
-        "forwarded websocket over TLS",
+    tasks.spawn(
+        "websocket over TLS",
         tunnel::run(encrypted, Bytes::new(), task, Bytes::new()),
     );
     Ok(session)

@@ -105,6 +105,7 @@ impl Node {
             handshake_timeout: Duration::from_secs(30),
             max_header_bytes: 16_384,
             proxies: Proxies::default(),
+            tls: None,
         };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let public = listener.local_addr().unwrap();

@@ -167,3 +167,65 @@ async fn without_a_limit_nobody_is_warned() {
     }
     stage.stop().await;
 }
+
+/// Answers to so many pings in a row; warnings are passed over.
+async fn pings(client: &mut Client, count: usize) -> Vec<bool> {
+    let mut answers = Vec::new();
+    for _ in 0..count {
+        client.emit("ping").await;
+        loop {
+            match client.hear().await {
+                Heard::Ack(_, answer) => break answers.push(is_ok(&answer)),
+                Heard::Event(name, _) => assert_eq!(name, "rate-limit-warning"),
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+    answers
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_namespace_may_have_limits_of_its_own() {
+    let config = config(|config| {
+        config.limits.events = 2;
+        config.limits.window = Duration::from_secs(3600);
+        assert_eq!(config.namespaces[1].pattern, "/chat");
+        config.namespaces[1].limits.events = Some(4);
+        config.namespaces[1].limits.by_event = vec![("typing".to_owned(), 0)];
+    });
+    let stage = start(config).await;
+    let mut client = Client::new(&stage).await;
+    assert_eq!(pings(&mut client, 5).await, [true, true, true, true, false]);
+    assert_eq!(
+        client.ask("typing").await["code"],
+        "VALIDATION_ERROR",
+        "it is free"
+    );
+    stage.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn limits_may_be_set_anew_under_way() {
+    let config = config(|config| {
+        config.limits.events = 2;
+        config.limits.events_per_socket = 100;
+        config.limits.window = Duration::from_secs(3600);
+    });
+    let mut stage = start(config).await;
+    let mut client = Client::new(&stage).await;
+    assert_eq!(pings(&mut client, 3).await, [true, true, false]);
+    // What stays the same is remembered.
+    stage.config.limits.connections_per_ip = 1;
+    stage.gateway.reload(&stage.config).unwrap();
+    assert_eq!(pings(&mut client, 1).await, [false]);
+    stage.config.limits.events = 3;
+    stage.gateway.reload(&stage.config).unwrap();
+    assert_eq!(pings(&mut client, 4).await, [true, true, true, false]);
+    stage.config.limits.events = 0;
+    stage.gateway.reload(&stage.config).unwrap();
+    assert_eq!(pings(&mut client, 5).await, [true; 5]);
+    // One connection of this address is counted from now on.
+    let _second = Client::new(&stage).await;
+    assert!(bench::client::open(stage.addr).await.is_err());
+    stage.stop().await;
+}

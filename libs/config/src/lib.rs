@@ -88,13 +88,15 @@ sections! {
         body_timeout: Duration,
         max_header_bytes: usize,
         interest_linger: Duration,
+        tls_cert: Option<PathBuf>,
+        tls_key: Option<PathBuf>,
     }
     /// Section `fanout`.
     Fanout { grpc_listen: SocketAddr, http_listen: SocketAddr, }
     /// Section `presence`.
     Presence { grpc_listen: SocketAddr, grace: Duration, crowd_size: u32, }
     /// Section `admin`.
-    Admin { listen: SocketAddr, }
+    Admin { listen: SocketAddr, tls_cert: Option<PathBuf>, tls_key: Option<PathBuf>, }
     /// Section `bus`.
     Bus {
         partitions: u16,
@@ -147,7 +149,7 @@ sections! {
     /// Section `cors`.
     Cors { origins: Vec<String>, }
     /// Section `api`.
-    Api { key: Option<Secret>, }
+    Api { key: Option<Secret>, tls_cert: Option<PathBuf>, tls_key: Option<PathBuf>, }
     /// Section `limits`.
     Limits {
         events: u32,
@@ -210,6 +212,27 @@ pub struct Namespace {
     /// Events that are not stored although they are elsewhere: they have no offset, are not in the history and
     /// are neither waited for nor replayed to who comes back. Of the built-in ones that is `message`.
     pub volatile: Vec<String>,
+    /// Limits of its own.
+    pub limits: NamespaceLimits,
+}
+
+/// Limits of a namespace, where it has its own; 0 for none.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NamespaceLimits {
+    /// In place of `limits.events`.
+    pub events: Option<u32>,
+    /// In place of `limits.events_per_socket`.
+    pub events_per_socket: Option<u32>,
+    /// Before `limits.by_event`.
+    pub by_event: Vec<(String, u32)>,
+}
+
+impl NamespaceLimits {
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// How clients say who they are.

@@ -267,6 +267,8 @@ impl Reader {
                 body_timeout: self.millis("gateway.body_timeout_ms", 100),
                 max_header_bytes: self.number("gateway.max_header_bytes", 8192, 1 << 20),
                 interest_linger: self.seconds("gateway.interest_linger_seconds", 0, 3600),
+                tls_cert: self.file("gateway.tls_cert"),
+                tls_key: self.file("gateway.tls_key"),
             },
             fanout: Fanout {
                 grpc_listen: self.address("fanout.grpc_listen"),
@@ -279,6 +281,8 @@ impl Reader {
             },
             admin: Admin {
                 listen: self.address("admin.listen"),
+                tls_cert: self.file("admin.tls_cert"),
+                tls_key: self.file("admin.tls_key"),
             },
             bus: Bus {
                 partitions: self.number("bus.partitions", 1, 1024),
@@ -333,6 +337,8 @@ impl Reader {
             },
             api: Api {
                 key: self.optional("api.key").map(Secret::from),
+                tls_cert: self.file("api.tls_cert"),
+                tls_key: self.file("api.tls_key"),
             },
             limits: self.limits(),
             app: App {
@@ -353,7 +359,10 @@ impl Reader {
 
     /// A certificate comes with its key; between the roles, where both sides show one, with the authority too.
     fn certificates(&mut self) {
-        let groups: [&[&str]; 3] = [
+        let groups: [&[&str]; 6] = [
+            &["gateway.tls_cert", "gateway.tls_key"],
+            &["admin.tls_cert", "admin.tls_key"],
+            &["api.tls_cert", "api.tls_key"],
             &["bus.tls_cert", "bus.tls_key"],
             &["redis.tls_cert", "redis.tls_key"],
             &["grpc.tls_ca", "grpc.tls_cert", "grpc.tls_key"],

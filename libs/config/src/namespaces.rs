@@ -5,12 +5,12 @@ use std::{collections::BTreeMap, fmt::Display};
 use figment::value::{Dict, Value};
 
 use crate::{
-    Namespace,
+    Namespace, NamespaceLimits,
     load::{Problem, problem},
 };
 
 const ROLES: [&str; 4] = ["guest", "user", "moderator", "admin"];
-const FIELDS: [&str; 7] = [
+const FIELDS: [&str; 10] = [
     "pattern",
     "connect_roles",
     "emit_roles",
@@ -18,6 +18,9 @@ const FIELDS: [&str; 7] = [
     "public_rooms",
     "join_rooms",
     "volatile",
+    "events",
+    "events_per_socket",
+    "by_event",
 ];
 /// Before the name of a permission, where roles stand otherwise.
 const PERMISSION: &str = "permission:";
@@ -113,6 +116,11 @@ impl Entry<'_> {
             Some(value) => self.list("volatile", value, &STORED_EVENTS),
             None => Vec::new(),
         };
+        let limits = NamespaceLimits {
+            events: self.number("events", fields.get("events")),
+            events_per_socket: self.number("events_per_socket", fields.get("events_per_socket")),
+            by_event: self.numbers("by_event", fields.get("by_event")),
+        };
         Some(Namespace {
             pattern: pattern?,
             connect_roles,
@@ -121,6 +129,7 @@ impl Entry<'_> {
             public_rooms,
             join_rooms,
             volatile,
+            limits,
         })
     }
 
@@ -141,6 +150,30 @@ impl Entry<'_> {
             self.wrong("pattern", format!("{pattern:?} {what}"));
         }
         Some(pattern.to_owned())
+    }
+
+    fn number(&mut self, field: &str, value: Option<&Value>) -> Option<u32> {
+        let number = value?.to_u128().and_then(|number| u32::try_from(number).ok());
+        if number.is_none() {
+            self.wrong(field, "must be a whole number; 0 for no limit");
+        }
+        number
+    }
+
+    /// A table: name = number.
+    fn numbers(&mut self, field: &str, value: Option<&Value>) -> Vec<(String, u32)> {
+        let Some(value) = value else { return Vec::new() };
+        let Some(table) = value.as_dict() else {
+            self.wrong(field, "must be a table: event = number");
+            return Vec::new();
+        };
+        table
+            .iter()
+            .filter_map(|(name, value)| {
+                let number = self.number(&format!("{field}.{name}"), Some(value))?;
+                Some((name.clone(), number))
+            })
+            .collect()
     }
 
     /// A table: name or pattern = who.

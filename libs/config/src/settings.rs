@@ -139,6 +139,16 @@ pub const SETTINGS: &[Setting] = &[
         "Connections at a time; 0 for no limit",
     ),
     setting(
+        "gateway.tls_cert",
+        "",
+        "File (PEM) with the certificate of the public listener, which then speaks TLS; read again when it changes",
+    ),
+    setting(
+        "gateway.tls_key",
+        "",
+        "File (PEM) with the key of gateway.tls_cert",
+    ),
+    setting(
         "gateway.trusted_proxies",
         "",
         "Addresses and networks (10.0.0.0/8) of the proxies whose X-Forwarded-For counts, comma-separated",
@@ -207,6 +217,12 @@ pub const SETTINGS: &[Setting] = &[
             "Admin HTTP: /livez, /readyz, /metrics; 9090 in standalone, 9091 gateway, 9092 fanout, 9093 presence",
         )
     },
+    setting(
+        "admin.tls_cert",
+        "",
+        "File (PEM) with the certificate of the admin listener, which then speaks TLS; read again when it changes",
+    ),
+    setting("admin.tls_key", "", "File (PEM) with the key of admin.tls_cert"),
     setting(
         "bus.partitions",
         "16",
@@ -397,6 +413,12 @@ pub const SETTINGS: &[Setting] = &[
         secret: true,
         ..setting("api.key", "", "Key of the Publisher and Presence APIs")
     },
+    setting(
+        "api.tls_cert",
+        "",
+        "File (PEM) with the certificate of the Publisher and Presence APIs, which then speak TLS; read again when it changes",
+    ),
+    setting("api.tls_key", "", "File (PEM) with the key of api.tls_cert"),
     setting(
         "limits.events",
         "100",

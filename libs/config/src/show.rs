@@ -32,6 +32,21 @@ impl Config {
             table.insert("public_rooms".to_owned(), list(&namespace.public_rooms));
             table.insert("join_rooms".to_owned(), lists(&namespace.join_rooms));
             table.insert("volatile".to_owned(), list(&namespace.volatile));
+            let limits = &namespace.limits;
+            let numbers = [
+                ("events", limits.events),
+                ("events_per_socket", limits.events_per_socket),
+            ];
+            for (name, number) in numbers {
+                if let Some(number) = number {
+                    table.insert(name.to_owned(), i64::from(number).into());
+                }
+            }
+            let by_event = limits.by_event.iter();
+            let by_event: Table = by_event
+                .map(|(event, number)| (event.clone(), i64::from(*number).into()))
+                .collect();
+            table.insert("by_event".to_owned(), by_event.into());
             Value::Table(table)
         });
         root.insert("namespaces".to_owned(), Value::Array(namespaces.collect()));
@@ -72,6 +87,8 @@ impl Config {
             "gateway.connect_timeout_ms" => number(gateway.connect_timeout.as_millis()),
             "gateway.max_payload_bytes" => number(gateway.max_payload),
             "gateway.max_connections" => number(gateway.max_connections),
+            "gateway.tls_cert" => path(gateway.tls_cert.as_deref()),
+            "gateway.tls_key" => path(gateway.tls_key.as_deref()),
             "gateway.trusted_proxies" => list(&texts(&gateway.trusted_proxies)),
             "gateway.proxy_protocol" => gateway.proxy_protocol.into(),
             "gateway.allow_eio3" => gateway.allow_eio3.into(),
@@ -86,6 +103,8 @@ impl Config {
             "presence.grace_seconds" => number(presence.grace.as_secs()),
             "presence.crowd_size" => number(presence.crowd_size),
             "admin.listen" => self.admin.listen.to_string().into(),
+            "admin.tls_cert" => path(self.admin.tls_cert.as_deref()),
+            "admin.tls_key" => path(self.admin.tls_key.as_deref()),
             "bus.partitions" => number(bus.partitions),
             "bus.replicas" => number(bus.replicas),
             "bus.max_age_hours" => number(bus.max_age.as_secs() / 3600),
@@ -132,6 +151,8 @@ impl Config {
             "rooms.public" => list(&self.rooms.public),
             "cors.origins" => list(&self.cors.origins),
             "api.key" => secret(self.api.key.as_ref()),
+            "api.tls_cert" => path(self.api.tls_cert.as_deref()),
+            "api.tls_key" => path(self.api.tls_key.as_deref()),
             "limits.events" => number(limits.events),
             "limits.window_seconds" => number(limits.window.as_secs()),
             "limits.by_event" => {

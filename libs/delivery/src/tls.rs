@@ -4,7 +4,7 @@
 //! certificate is used as server and as client, so an extended key usage, where there is one, must name
 //! both. A server's certificate must carry the host of the address it is reached at as a subject
 //! alternative name (DNS or IP), or the one [server name](InternalTls::with_server_name) that all carry.
-//! A renewed certificate is taken up by [`InternalTls::reload`]; another authority needs a restart.
+//! A renewed certificate is taken up by [`Identity::reload`]; another authority needs a restart.
 
 use std::{
     fmt, io,
@@ -12,21 +12,16 @@ use std::{
     sync::Arc,
 };
 
-use parking_lot::RwLock;
+use lifecycle::tls::{self, Identity, certificates};
 use tokio::net::TcpStream;
 use tokio_rustls::{
     TlsAcceptor, TlsConnector,
     client::TlsStream,
     rustls::{
-        self, ClientConfig, RootCertStore, ServerConfig, SignatureScheme,
-        client::ResolvesClientCert,
+        ClientConfig, RootCertStore, ServerConfig,
         crypto::ring,
-        pki_types::{
-            CertificateDer, PrivateKeyDer, ServerName,
-            pem::{self, PemObject},
-        },
-        server::{ClientHello, ResolvesServerCert, VerifierBuilderError, WebPkiClientVerifier},
-        sign::CertifiedKey,
+        pki_types::ServerName,
+        server::{VerifierBuilderError, WebPkiClientVerifier},
     },
 };
 
@@ -43,84 +38,12 @@ pub struct InternalTls {
     identity: Arc<Identity>,
 }
 
-/// What this role shows, as server and as client.
-#[derive(Debug)]
-struct Identity {
-    cert: PathBuf,
-    key: PathBuf,
-    current: RwLock<Arc<CertifiedKey>>,
-}
-
-impl Identity {
-    fn load(cert: &Path, key: &Path) -> Result<Self, TlsError> {
-        let current = RwLock::new(Arc::new(certified_key(cert, key)?));
-        Ok(Self {
-            cert: cert.to_owned(),
-            key: key.to_owned(),
-            current,
-        })
-    }
-
-    fn current(&self) -> Arc<CertifiedKey> {
-        Arc::clone(&self.current.read())
-    }
-}
-
-impl ResolvesServerCert for Identity {
-    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(self.current())
-    }
-}
-
-impl ResolvesClientCert for Identity {
-    fn resolve(&self, _: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
-        Some(self.current())
-    }
-
-    fn has_certs(&self) -> bool {
-        true
-    }
-}
-
 /// Why the files cannot be used. Says which one.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
-    /// The file cannot be read, or is no PEM.
-    #[error("{}: {source}", path.display())]
-    File {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong.
-        source: pem::Error,
-    },
-    /// There is no certificate in the file.
-    #[error("{}: there is no certificate in it (PEM)", path.display())]
-    NoCertificate {
-        /// The file.
-        path: PathBuf,
-    },
-    /// There is no private key in the file.
-    #[error("{}: there is no private key in it (PEM, without a passphrase)", path.display())]
-    NoKey {
-        /// The file.
-        path: PathBuf,
-    },
-    /// A certificate, or the key, is of a kind that cannot be used.
-    #[error("{}: {source}", path.display())]
-    Unusable {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong.
-        source: rustls::Error,
-    },
-    /// The key belongs to another certificate.
-    #[error("{}: this is not the key of the certificate in {}", key.display(), cert.display())]
-    Mismatch {
-        /// File of the key.
-        key: PathBuf,
-        /// File of the certificate.
-        cert: PathBuf,
-    },
+    /// Certificate or key.
+    #[error(transparent)]
+    Identity(#[from] tls::TlsError),
     /// The authority cannot be used.
     #[error("{}: {source}", path.display())]
     Authority {
@@ -147,14 +70,14 @@ impl InternalTls {
         let identity = Arc::new(Identity::load(cert, key)?);
         let mut roots = RootCertStore::empty();
         for authority in certificates(ca)? {
-            roots.add(authority).map_err(|source| TlsError::Unusable {
+            roots.add(authority).map_err(|source| tls::TlsError::Unusable {
                 path: ca.to_owned(),
                 source,
             })?;
         }
         let roots = Arc::new(roots);
         let provider = Arc::new(ring::default_provider());
-        let unusable = |source| TlsError::Unusable {
+        let unusable = |source| tls::TlsError::Unusable {
             path: cert.to_owned(),
             source,
         };
@@ -186,20 +109,10 @@ impl InternalTls {
         })
     }
 
-    /// Reads certificate and key again; handshakes from now on show them, on every clone. `true` when the certificate
-    /// is another one.
-    ///
-    /// # Errors
-    /// As [`InternalTls::load`]; what was there is shown on.
-    pub fn reload(&self) -> Result<bool, TlsError> {
-        let identity = &self.identity;
-        let read = certified_key(&identity.cert, &identity.key)?;
-        let mut current = identity.current.write();
-        let renewed = current.cert != read.cert;
-        if renewed {
-            *current = Arc::new(read);
-        }
-        Ok(renewed)
+    /// What the role shows, to be [reloaded](Identity::reload) when its files change.
+    #[must_use]
+    pub fn identity(&self) -> Arc<Identity> {
+        Arc::clone(&self.identity)
     }
 
     /// Expects this name in every server's certificate instead of the host of its address: for roles that
@@ -263,51 +176,6 @@ impl fmt::Debug for InternalTls {
         let mut shown = f.debug_struct("InternalTls");
         shown.field("name", &self.name).finish_non_exhaustive()
     }
-}
-
-fn certified_key(cert: &Path, key: &Path) -> Result<CertifiedKey, TlsError> {
-    let (chain, secret) = (certificates(cert)?, private_key(key)?);
-    CertifiedKey::from_der(chain, secret, &ring::default_provider()).map_err(|source| match source {
-        rustls::Error::InconsistentKeys(_) => TlsError::Mismatch {
-            key: key.to_owned(),
-            cert: cert.to_owned(),
-        },
-        // Of the two it is the key that comes in many kinds.
-        rustls::Error::General(_) => TlsError::Unusable {
-            path: key.to_owned(),
-            source,
-        },
-        source => TlsError::Unusable {
-            path: cert.to_owned(),
-            source,
-        },
-    })
-}
-
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let read = CertificateDer::pem_file_iter(path).and_then(Iterator::collect);
-    let certificates: Vec<_> = read.map_err(|source| TlsError::File {
-        path: path.to_owned(),
-        source,
-    })?;
-    if certificates.is_empty() {
-        return Err(TlsError::NoCertificate {
-            path: path.to_owned(),
-        });
-    }
-    Ok(certificates)
-}
-
-fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
-    PrivateKeyDer::from_pem_file(path).map_err(|source| match source {
-        pem::Error::NoItemsFound => TlsError::NoKey {
-            path: path.to_owned(),
-        },
-        source => TlsError::File {
-            path: path.to_owned(),
-            source,
-        },
-    })
 }
 
 fn server_name(name: &str) -> Result<ServerName<'static>, TlsError> {

@@ -419,15 +419,15 @@ async fn a_renewed_certificate_is_shown_without_a_restart() {
         connection.get_ref().1.peer_certificates().unwrap().to_vec()
     };
     let first = shown().await;
-    assert!(!tls.reload().unwrap());
+    assert!(!tls.identity().reload().unwrap());
     certificates.renew();
     assert_eq!(shown().await, first);
-    assert!(tls.reload().unwrap());
+    assert!(tls.identity().reload().unwrap());
     let second = shown().await;
     assert_ne!(second, first);
 
     std::fs::write(certificates.path("key.pem"), "").unwrap();
-    let error = tls.reload().unwrap_err().to_string();
+    let error = tls.identity().reload().unwrap_err().to_string();
     assert!(error.contains("there is no private key"), "{error}");
     assert_eq!(shown().await, second);
 }

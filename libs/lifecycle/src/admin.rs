@@ -1,7 +1,7 @@
 //! The admin HTTP server: `/livez`, `/readyz`, `/metrics` (CONTRACT section 2), and what an operator may ask a process
 //! to do, e.g. `POST /drain`.
 
-use std::{collections::HashMap, io, sync::Arc};
+use std::{collections::HashMap, sync::Arc};
 
 use axum::{
     Json, Router,
@@ -11,8 +11,6 @@ use axum::{
     routing::{get, post},
 };
 use parking_lot::RwLock;
-use tokio::net::TcpListener;
-use tokio_util::sync::CancellationToken;
 
 use crate::Readiness;
 
@@ -50,24 +48,7 @@ impl Commands {
     }
 }
 
-/// Serves until `stop`, then finishes the requests under way.
-///
-/// # Errors
-/// When the listener fails.
-pub async fn serve(
-    listener: TcpListener,
-    readiness: Readiness,
-    metrics: Metrics,
-    commands: Commands,
-    stop: CancellationToken,
-) -> io::Result<()> {
-    let router = router(readiness, metrics, commands);
-    axum::serve(listener, router)
-        .with_graceful_shutdown(async move { stop.cancelled().await })
-        .await
-}
-
-/// The routes alone.
+/// The routes.
 pub fn router(readiness: Readiness, metrics: Metrics, commands: Commands) -> Router {
     let run = async move |Path(name): Path<String>, Query(parameters): Query<HashMap<String, String>>| {
         commands.run(&name, &parameters)
@@ -104,8 +85,9 @@ mod tests {
 
     use tokio::{
         io::{AsyncReadExt, AsyncWriteExt},
-        net::TcpStream,
+        net::{TcpListener, TcpStream},
     };
+    use tokio_util::sync::CancellationToken;
 
     use super::*;
     use crate::Tasks;
@@ -130,14 +112,12 @@ mod tests {
         let (readiness, stop, tasks) = (Readiness::new(), CancellationToken::new(), Tasks::new());
         let log = readiness.condition("log");
         let commands = Commands::new();
-        let serving = serve(
-            listener,
-            readiness,
-            Arc::new(|| "things_total 1\n".to_owned()),
-            commands.clone(),
-            stop.clone(),
-        );
-        tasks.spawn("admin", async move { serving.await.unwrap() });
+        let metrics: Metrics = Arc::new(|| "things_total 1\n".to_owned());
+        let router = router(readiness, metrics, commands.clone());
+        let (connections, until) = (tasks.clone(), stop.clone());
+        tasks.spawn("admin", async move {
+            crate::serve(listener, router, None, &connections, until).await;
+        });
 
         let waiting = get(address, "/readyz").await;
         assert!(waiting.starts_with("HTTP/1.1 503"), "{waiting}");

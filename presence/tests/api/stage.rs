@@ -7,7 +7,7 @@ use config::Secret;
 use lifecycle::Tasks;
 use presence::{
     Deps, Metrics, Service, Settings,
-    api::{self, router, serve},
+    api::{self, router},
 };
 use prost::Message;
 use proto::v1::{self, presence_client::PresenceClient, presence_delta::Kind};
@@ -85,9 +85,10 @@ impl Stage {
             metrics: api::Metrics::register(&prometheus::Registry::new()).unwrap(),
         };
         let routes = router(deps, settings, stop.clone()).await.unwrap();
-        let stopping = stop.clone();
+        let (stopping, connections) = (stop.clone(), self.tasks.clone());
         self.tasks.spawn("presence API", async move {
-            serve(listener, routes, stopping).await.unwrap();
+            let router = routes.into_axum_router();
+            lifecycle::serve(listener, router, None, &connections, stopping).await;
         });
         Replica { address, stop }
     }
