@@ -3,7 +3,7 @@
 use std::{fs, path::Path};
 
 use anyhow::{Context, Result};
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use tests::{Mode, Standalone, scenario};
 
 /// A certificate for 127.0.0.1, its key, and its authority, as files.
@@ -11,6 +11,8 @@ fn certificate(into: &Path) -> Result<[String; 3]> {
     let key = KeyPair::generate()?;
     let mut params = CertificateParams::default();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    // OpenSSL takes a certificate with its issuer's name for a self-signed one.
+    params.distinguished_name.push(DnType::CommonName, "authority");
     let authority = params.self_signed(&key)?.pem();
     let issuer = Issuer::new(params, key);
     let key = KeyPair::generate()?;
