@@ -213,11 +213,17 @@ fn run(name: &str, command: &mut Command) -> Result<String> {
     Ok(process.output())
 }
 
-pub(crate) fn compat() -> PathBuf {
+/// Where the programs of the stock clients are.
+#[must_use]
+pub fn compat() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("compat")
 }
 
-pub(crate) fn install_node_packages() -> Result<()> {
+/// Installs the packages of Node's programs, unless they are there.
+///
+/// # Errors
+/// When npm fails.
+pub fn install_node_packages() -> Result<()> {
     install_locked(&compat())
 }
 

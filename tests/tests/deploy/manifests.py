@@ -12,12 +12,12 @@ import kubernetes_validate
 import yaml
 
 
-class Loader(yaml.SafeLoader):
+class Loader(yaml.CSafeLoader):
     """Refuses what Kubernetes refuses: the same key twice."""
 
 
 def mapping(loader, node):
-    keys = [loader.construct_object(key) for key, _ in node.value]
+    keys = [key.value for key, _ in node.value]
     twice = {key for key in keys if keys.count(key) > 1}
     if twice:
         raise yaml.constructor.ConstructorError(None, None, f"keys twice: {twice}", node.start_mark)
