@@ -105,7 +105,7 @@ fn told(answer: anyhow::Result<String>) -> ExitCode {
 }
 
 /// Where a listener of this machine is reached from here.
-fn here(mut listen: SocketAddr) -> SocketAddr {
+pub(crate) fn here(mut listen: SocketAddr) -> SocketAddr {
     if listen.ip().is_unspecified() {
         listen.set_ip(IpAddr::V4(Ipv4Addr::LOCALHOST));
     }
@@ -113,7 +113,10 @@ fn here(mut listen: SocketAddr) -> SocketAddr {
 }
 
 /// What the process says, if it says yes.
-fn ask(admin: &str, method: &str, path: &str) -> anyhow::Result<String> {
+///
+/// # Errors
+/// When it does not answer within 5 s, or says no.
+pub(crate) fn ask(admin: &str, method: &str, path: &str) -> anyhow::Result<String> {
     let address = admin.to_socket_addrs()?.next();
     let address = address.with_context(|| format!("no address: {admin}"))?;
     let mut stream = TcpStream::connect_timeout(&address, TIMEOUT)

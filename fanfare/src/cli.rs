@@ -64,6 +64,31 @@ pub(crate) enum GatewayCommand {
     Shed(Shed),
     /// Asks a running gateway to send its clients to the others and end, as SIGTERM does.
     Drain(Drain),
+    /// Tells Kubernetes the connections of the pod it runs in, again and again, so that scaling down takes the pods with
+    /// the fewest (controller.kubernetes.io/pod-deletion-cost).
+    DeletionCost(DeletionCost),
+}
+
+#[derive(Args)]
+pub(crate) struct DeletionCost {
+    /// How often, e.g. 30s.
+    #[arg(long, value_name = "DURATION", default_value = "30s")]
+    pub(crate) every: humantime::Duration,
+    /// The gateway's admin address; this machine's, at the configured port, without.
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(crate) admin: Option<String>,
+    /// URL of the API server.
+    #[arg(long, value_name = "URL", default_value = "https://kubernetes.default.svc")]
+    pub(crate) api: String,
+    /// Directory with token and ca.crt of the service account, which must be allowed to patch pods.
+    #[arg(long, value_name = "DIRECTORY", default_value = "/var/run/secrets/kubernetes.io/serviceaccount")]
+    pub(crate) account: PathBuf,
+    /// The pod's name.
+    #[arg(long, env = "POD_NAME")]
+    pub(crate) pod: String,
+    /// The pod's namespace.
+    #[arg(long, env = "POD_NAMESPACE")]
+    pub(crate) namespace: String,
 }
 
 #[derive(Args)]

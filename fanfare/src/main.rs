@@ -5,6 +5,7 @@ mod assembly;
 mod cli;
 mod cluster;
 mod config_cmd;
+mod deletion_cost;
 mod demo;
 mod fanout;
 mod gateway;
@@ -45,6 +46,9 @@ fn main() -> ExitCode {
         Some(Command::Gateway {
             command: Some(GatewayCommand::Drain(drain)),
         }) => admin::drain(&cli.settings, &drain),
+        Some(Command::Gateway {
+            command: Some(GatewayCommand::DeletionCost(options)),
+        }) => deletion_cost::run(&cli.settings, &options),
         Some(Command::Probe(probe)) => admin::probe(&cli.settings, &probe),
         Some(Command::Gateway { command: None }) => run(&cli.settings, Role::Gateway, async |process| {
             gateway::run(process).await

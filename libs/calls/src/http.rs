@@ -124,6 +124,24 @@ impl Http {
         self.call(request, limit).await
     }
 
+    /// As [`Http::post`], with PATCH; `headers` say what the body is.
+    ///
+    /// # Errors
+    /// As [`Http::get`].
+    pub async fn patch(
+        &self,
+        url: &Uri,
+        headers: &[(HeaderName, HeaderValue)],
+        body: Bytes,
+        limit: usize,
+    ) -> Result<(StatusCode, Bytes), CallError> {
+        let mut request = request(Method::PATCH, url, body);
+        for (name, value) in headers {
+            request.headers_mut().insert(name, value.clone());
+        }
+        self.call(request, limit).await
+    }
+
     async fn call(
         &self,
         request: Request<Full<Bytes>>,

@@ -209,7 +209,10 @@ fn documents_of_observability_are_in_the_chart() -> Result<()> {
     ensure!(!dashboards.is_empty(), "no dashboards");
     for dashboard in dashboards {
         let name = dashboard.file_name().unwrap_or_default().to_string_lossy();
-        generated(&format!("helm/fanfare/files/dashboards/{name}"), &read(&dashboard)?)?;
+        generated(
+            &format!("helm/fanfare/files/dashboards/{name}"),
+            &read(&dashboard)?,
+        )?;
     }
     Ok(())
 }

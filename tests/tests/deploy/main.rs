@@ -4,6 +4,7 @@
 mod balancers;
 mod chart;
 mod compose;
+mod deletion_cost;
 mod documents;
 mod manifests;
 mod names;
