@@ -81,7 +81,11 @@ pub(crate) struct DeletionCost {
     #[arg(long, value_name = "URL", default_value = "https://kubernetes.default.svc")]
     pub(crate) api: String,
     /// Directory with token and ca.crt of the service account, which must be allowed to patch pods.
-    #[arg(long, value_name = "DIRECTORY", default_value = "/var/run/secrets/kubernetes.io/serviceaccount")]
+    #[arg(
+        long,
+        value_name = "DIRECTORY",
+        default_value = "/var/run/secrets/kubernetes.io/serviceaccount"
+    )]
     pub(crate) account: PathBuf,
     /// The pod's name.
     #[arg(long, env = "POD_NAME")]

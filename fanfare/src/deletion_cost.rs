@@ -64,7 +64,9 @@ async fn write_until_stopped(settings: &Settings, options: &DeletionCost) -> any
 
 /// The sum over the namespaces.
 fn connections(metrics: &str) -> u64 {
-    let lines = metrics.lines().filter(|line| line.starts_with("socket_active_connections"));
+    let lines = metrics
+        .lines()
+        .filter(|line| line.starts_with("socket_active_connections"));
     let counts = lines.filter_map(|line| line.rsplit_once(' ')?.1.parse::<u64>().ok());
     counts.sum()
 }
@@ -78,10 +80,21 @@ struct Pod<'a> {
 
 impl<'a> Pod<'a> {
     fn new(options: &'a DeletionCost) -> anyhow::Result<Self> {
-        let DeletionCost { api, namespace, pod, .. } = options;
-        let url = format!("{}/api/v1/namespaces/{namespace}/pods/{pod}", api.trim_end_matches('/'));
+        let DeletionCost {
+            api, namespace, pod, ..
+        } = options;
+        let url = format!(
+            "{}/api/v1/namespaces/{namespace}/pods/{pod}",
+            api.trim_end_matches('/')
+        );
         let authority = options.account.join("ca.crt");
-        let trust = Trust::of("--account", Some(&authority).filter(|path| path.exists()).map(|path| path.as_path()), std::iter::once(api.as_str()));
+        let trust = Trust::of(
+            "--account",
+            Some(&authority)
+                .filter(|path| path.exists())
+                .map(|path| path.as_path()),
+            std::iter::once(api.as_str()),
+        );
         Ok(Self {
             http: Http::new(trust, TIMEOUT)?,
             url: calls::uri("--api", &url)?,
@@ -91,13 +104,17 @@ impl<'a> Pod<'a> {
 
     async fn annotate(&self, connections: u64) -> anyhow::Result<()> {
         // Kubernetes renews it, so it is read each time.
-        let token = fs::read_to_string(self.account.join("token")).context("the token of the service account")?;
+        let token =
+            fs::read_to_string(self.account.join("token")).context("the token of the service account")?;
         let bearer = http::HeaderValue::try_from(format!("Bearer {}", token.trim()))?;
         let cost = i32::try_from(connections).unwrap_or(i32::MAX).to_string();
         let patch = serde_json::json!({"metadata": {"annotations": {ANNOTATION: cost}}});
         let headers = [
             (http::header::AUTHORIZATION, bearer),
-            (http::header::CONTENT_TYPE, http::HeaderValue::from_static("application/merge-patch+json")),
+            (
+                http::header::CONTENT_TYPE,
+                http::HeaderValue::from_static("application/merge-patch+json"),
+            ),
         ];
         let body = serde_json::to_vec(&patch)?.into();
         let (status, _) = self.http.patch(&self.url, &headers, body, ANSWER).await?;

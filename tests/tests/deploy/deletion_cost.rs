@@ -49,7 +49,8 @@ fn a_pod_says_how_many_connections_it_would_cost() -> Result<()> {
         .envs([("POD_NAME", "gateway-7"), ("POD_NAMESPACE", "realtime")]);
     let mut process = Process::start("deletion-cost", &mut command)?;
 
-    let cost = |body: &Value| body["metadata"]["annotations"]["controller.kubernetes.io/pod-deletion-cost"].clone();
+    let cost =
+        |body: &Value| body["metadata"]["annotations"]["controller.kubernetes.io/pod-deletion-cost"].clone();
     let (head, body) = patched(&api)?;
     ensure!(
         head.starts_with("PATCH /api/v1/namespaces/realtime/pods/gateway-7 "),

@@ -33,15 +33,19 @@ Only the file has them. README.md shows them at work.
 | `[[issuers]]` | `issuer`, `audience`, `secret`, `previous_secret`, `public_keys`, `jwks_file`, `jwks_url` |
 ";
 
-/// What the chart sets by itself.
-const CHART_SETS: [&str; 11] = [
+/// What the chart sets by itself; and TLS of listeners that its probes and Services speak plain HTTP to.
+const CHART_SETS: [&str; 15] = [
     "gateway.listen",
+    "gateway.tls_cert",
+    "gateway.tls_key",
     "gateway.grpc_listen",
     "gateway.advertise",
     "fanout.grpc_listen",
     "fanout.http_listen",
     "presence.grpc_listen",
     "admin.listen",
+    "admin.tls_cert",
+    "admin.tls_key",
     "grpc.tls_ca",
     "grpc.tls_cert",
     "grpc.tls_key",
