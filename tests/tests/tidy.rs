@@ -55,10 +55,11 @@ const EDGES: &[Edges] = &[
     top("instructions"),
     service(
         "gateway",
-        &["auth", "bus", "delivery", "limits", "model", "proto", "sio"],
+        &["app", "auth", "bus", "delivery", "limits", "model", "proto", "sio"],
     ),
     service("fanout", &["bus", "delivery", "model", "proto", "registry"]),
     service("presence", &["bus", "model", "proto", "registry"]),
+    edges("app", &["bus", "calls", "config", "model"]),
     edges("auth", &["calls", "config", "lifecycle", "model"]),
     edges("bus", &["model", "proto", "servers"]),
     edges("delivery", &["lifecycle", "model", "proto", "servers"]),

@@ -97,6 +97,53 @@ pub const PRESENCE_STATS: &str = "fanfare.presence.stats";
 /// The list of presence changes has grown; empty, for every replica.
 pub const PRESENCE_CHANGED: &str = "fanfare.presence.changed";
 
+/// Where applications handle custom events, a request: JSON → JSON (CONTRACT section 6).
+#[must_use]
+pub fn app_event(namespace: &str, event: &str) -> String {
+    let mut subject = app_namespace(namespace);
+    push_escaped(&mut subject, event);
+    subject
+}
+
+/// Where applications say who may do what, a request: JSON → JSON. No event has this subject: `$` is escaped in theirs.
+#[must_use]
+pub fn app_authorize(namespace: &str) -> String {
+    app_namespace(namespace) + "$authorize"
+}
+
+/// Where applications are told of `connected`, `disconnected`, `joined` and `left`, a request: JSON → anything. No event
+/// has this subject either.
+#[must_use]
+pub fn app_lifecycle(namespace: &str, kind: &str) -> String {
+    app_namespace(namespace) + "$" + kind
+}
+
+/// `fanfare.app.<namespace>.`
+fn app_namespace(namespace: &str) -> String {
+    let mut subject = String::from("fanfare.app.");
+    match namespace.strip_prefix('/').unwrap_or(namespace) {
+        "" => subject.push_str("_root"),
+        name => push_escaped(&mut subject, name),
+    }
+    subject.push('.');
+    subject
+}
+
+/// Any byte but `A–Z a–z 0–9 _ -` as `%XX`; an empty name, which would be no token, as `%`.
+fn push_escaped(subject: &mut String, name: &str) {
+    if name.is_empty() {
+        subject.push('%');
+    }
+    for byte in name.bytes() {
+        if byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-' {
+            subject.push(byte.into());
+        } else {
+            let digit = |digit: u8| char::from(b"0123456789ABCDEF"[usize::from(digit)]);
+            subject.extend(['%', digit(byte >> 4), digit(byte & 15)]);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -126,6 +173,18 @@ mod tests {
         assert_eq!(state_interest("abc-_1"), "fanfare.gateway.abc-_1.state");
         assert_eq!(sessions_of("abc-_1"), "fanfare.gateway.abc-_1.session");
         assert_eq!(presence_parts("abc-_1"), "fanfare.presence.abc-_1.parts");
+        for (namespace, event, expected) in [
+            ("/", "order", "fanfare.app._root.order"),
+            ("/chat", "order_2-b", "fanfare.app.chat.order_2-b"),
+            ("/a/b", "order.paid", "fanfare.app.a%2Fb.order%2Epaid"),
+            ("/x*", "> é", "fanfare.app.x%2A.%3E%20%C3%A9"),
+            ("/chat", "", "fanfare.app.chat.%"),
+            ("/chat", "$authorize", "fanfare.app.chat.%24authorize"),
+        ] {
+            assert_eq!(app_event(namespace, event), expected);
+        }
+        assert_eq!(app_authorize("/chat"), "fanfare.app.chat.$authorize");
+        assert_eq!(app_lifecycle("/", "joined"), "fanfare.app._root.$joined");
         for bad in [
             "",
             "x",

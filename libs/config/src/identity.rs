@@ -184,7 +184,7 @@ impl Reader {
     }
 
     /// A URL that is shown to everybody.
-    fn open_url(&mut self, key: &str) -> Option<String> {
+    pub(crate) fn open_url(&mut self, key: &str) -> Option<String> {
         let url = self.optional(key);
         if let Some(what) = url.as_deref().and_then(wrong_with_url) {
             self.wrong(key, what);

@@ -1,6 +1,7 @@
 //! Typed configuration: defaults, then a TOML file, then the environment, then flags; validated in one
 //! run that reports every mistake.
 
+mod app;
 mod check;
 mod identity;
 mod load;
@@ -169,7 +170,11 @@ sections! {
         webhook_url: Option<String>,
         webhook_secret: Option<Secret>,
         timeout: Duration,
+        max_concurrency: usize,
         authorize_url: Option<String>,
+        authorize: Vec<AppAction>,
+        authorize_cache: usize,
+        tls_ca: Option<PathBuf>,
     }
     /// Section `log`.
     Log { filter: String, format: LogFormat, }
@@ -212,6 +217,10 @@ pub struct Namespace {
     /// Events that are not stored although they are elsewhere: they have no offset, are not in the history and
     /// are neither waited for nor replayed to who comes back. Of the built-in ones that is `message`.
     pub volatile: Vec<String>,
+    /// A socket's custom events are handled one after the other, in place of side by side.
+    pub ordered_events: bool,
+    /// Custom events of which more is to be said, by name.
+    pub custom_events: BTreeMap<String, CustomEvent>,
     /// Limits of its own.
     pub limits: NamespaceLimits,
 }
@@ -232,6 +241,41 @@ impl NamespaceLimits {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
+    }
+}
+
+/// One entry of `[namespaces.custom_events]`.
+#[derive(Clone, Debug, Default)]
+pub struct CustomEvent {
+    /// JSON Schema of its one argument.
+    pub schema: Option<serde_json::Value>,
+    /// As `ordered_events`, for this event.
+    pub ordered: Option<bool>,
+}
+
+/// What the application may be asked about.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum AppAction {
+    /// Entering a namespace.
+    Connect,
+    /// Getting into rooms and reading them.
+    Join,
+    /// Sending events.
+    Emit,
+}
+
+impl AppAction {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Connect, Self::Join, Self::Emit];
+
+    /// As in the configuration.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Connect => "connect",
+            Self::Join => "join",
+            Self::Emit => "emit",
+        }
     }
 }
 

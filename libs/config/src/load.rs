@@ -13,8 +13,8 @@ use figment::{
 
 pub(crate) use self::reader::Reader;
 use crate::{
-    Admin, Api, App, Bus, Config, Cors, Fanout, Gateway, Grpc, Log, LogFormat, Namespace, Presence, Redis,
-    RedisTopology, Role, Rooms, Secret, check, identity, namespaces,
+    Admin, Api, Bus, Config, Cors, Fanout, Gateway, Grpc, Log, LogFormat, Namespace, Presence, Redis,
+    RedisTopology, Role, Rooms, Secret, app, check, identity, namespaces,
     settings::{self, SETTINGS},
 };
 
@@ -125,6 +125,7 @@ impl Config {
         reader.cookie_needs_origins(&config);
         if reader.problems.is_empty() {
             warnings.extend(identity::doubts(&config));
+            warnings.extend(app::doubts(&config));
             Ok(Loaded { config, warnings })
         } else {
             Err(Errors(reader.problems))
@@ -341,12 +342,7 @@ impl Reader {
                 tls_key: self.file("api.tls_key"),
             },
             limits: self.limits(),
-            app: App {
-                webhook_url: self.http_url("app.webhook_url"),
-                webhook_secret: self.optional("app.webhook_secret").map(Secret::from),
-                timeout: self.millis("app.timeout_ms", 1),
-                authorize_url: self.http_url("app.authorize_url"),
-            },
+            app: self.app(),
             log: Log {
                 filter: self.log_filter("log.filter"),
                 format: self.one_of(

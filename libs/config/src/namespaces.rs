@@ -5,12 +5,12 @@ use std::{collections::BTreeMap, fmt::Display};
 use figment::value::{Dict, Value};
 
 use crate::{
-    Namespace, NamespaceLimits,
+    CustomEvent, Namespace, NamespaceLimits,
     load::{Problem, problem},
 };
 
 const ROLES: [&str; 4] = ["guest", "user", "moderator", "admin"];
-const FIELDS: [&str; 10] = [
+const FIELDS: [&str; 12] = [
     "pattern",
     "connect_roles",
     "emit_roles",
@@ -21,6 +21,8 @@ const FIELDS: [&str; 10] = [
     "events",
     "events_per_socket",
     "by_event",
+    "ordered_events",
+    "custom_events",
 ];
 /// Before the name of a permission, where roles stand otherwise.
 const PERMISSION: &str = "permission:";
@@ -87,14 +89,7 @@ impl Entry<'_> {
             None => Vec::new(),
         };
         let emit_roles = self.who_by_pattern("emit_roles", fields);
-        let emit_listed_only = match fields.get("emit_listed_only").map(Value::to_bool) {
-            Some(Some(flag)) => flag,
-            Some(None) => {
-                self.wrong("emit_listed_only", "must be true or false");
-                false
-            }
-            None => false,
-        };
+        let emit_listed_only = self.flag("emit_listed_only", fields).unwrap_or_default();
         let public_rooms = match fields.get("public_rooms").map(|value| (value, value.as_array())) {
             Some((_, Some(items))) if items.iter().all(|item| item.as_str().is_some()) => items
                 .iter()
@@ -130,7 +125,67 @@ impl Entry<'_> {
             join_rooms,
             volatile,
             limits,
+            ordered_events: self.flag("ordered_events", fields).unwrap_or_default(),
+            custom_events: self.custom_events(fields),
         })
+    }
+
+    fn flag(&mut self, field: &str, fields: &Dict) -> Option<bool> {
+        let flag = fields.get(field)?.to_bool();
+        if flag.is_none() {
+            self.wrong(field, "must be true or false");
+        }
+        flag
+    }
+
+    /// A table: name of an event = what is to be said of it.
+    fn custom_events(&mut self, fields: &Dict) -> BTreeMap<String, CustomEvent> {
+        let mut events = BTreeMap::new();
+        let Some(table) = fields.get("custom_events") else {
+            return events;
+        };
+        let Some(table) = table.as_dict() else {
+            self.wrong("custom_events", "must be a table: name = { schema = …, ordered = … }");
+            return events;
+        };
+        for (name, value) in table {
+            let field = format!("custom_events.{name}");
+            let Some(fields) = value.as_dict() else {
+                self.wrong(&field, "must be a table: { schema = …, ordered = … }");
+                continue;
+            };
+            for other in fields
+                .keys()
+                .filter(|key| !["schema", "ordered"].contains(&key.as_str()))
+            {
+                self.wrong(&format!("{field}.{other}"), "is no setting of an event");
+            }
+            let ordered = match fields.get("ordered").map(Value::to_bool) {
+                Some(None) => {
+                    self.wrong(&format!("{field}.ordered"), "must be true or false");
+                    None
+                }
+                ordered => ordered.flatten(),
+            };
+            let schema = fields.get("schema");
+            let schema = schema.and_then(|schema| self.schema(&format!("{field}.schema"), schema));
+            events.insert(name.clone(), CustomEvent { schema, ordered });
+        }
+        events
+    }
+
+    /// A JSON Schema: a table, or the name of a file.
+    fn schema(&mut self, field: &str, value: &Value) -> Option<serde_json::Value> {
+        let schema = match value {
+            Value::String(_, file) => std::fs::read(file)
+                .map_err(|error| format!("{file}: {error}"))
+                .and_then(|text| serde_json::from_slice(&text).map_err(|error| format!("{file}: {error}"))),
+            Value::Dict(..) | Value::Bool(..) => {
+                serde_json::to_value(value).map_err(|error| error.to_string())
+            }
+            _ => Err("must be a JSON Schema: a table, or the name of a file with one".to_owned()),
+        };
+        schema.map_err(|what| self.wrong(field, what)).ok()
     }
 
     /// What no name can match is a mistake: a name ends at a comma, or at the query (Socket.IO protocol, "Packet

@@ -470,17 +470,49 @@ pub const SETTINGS: &[Setting] = &[
         "0",
         "Resident memory in MiB from which on a gateway takes no new clients; 0 for 90 % of what its control group allows",
     ),
-    reserved("app.webhook_url", "", "Where custom events go"),
+    setting(
+        "app.webhook_url",
+        "",
+        "Where custom events go that nobody listens for on NATS, by POST",
+    ),
     Setting {
         secret: true,
-        ..reserved("app.webhook_secret", "", "Signs the webhooks")
+        ..setting(
+            "app.webhook_secret",
+            "",
+            "Signs what is sent to app.webhook_url and app.authorize_url",
+        )
     },
-    reserved(
+    setting(
         "app.timeout_ms",
         "5000",
-        "How long the application may take, in milliseconds, at least 1",
+        "How long the application may take for an answer, in milliseconds, 1 to 86400000",
     ),
-    reserved("app.authorize_url", "", "Asked who may do what"),
+    setting(
+        "app.max_concurrency",
+        "256",
+        "Custom events that a gateway has the application handle at a time, half of them of one name, 1 to 100000",
+    ),
+    setting(
+        "app.authorize_url",
+        "",
+        "Asked who may do what; app.webhook_url when empty",
+    ),
+    setting(
+        "app.authorize",
+        "",
+        "What the application is asked about: connect, join, emit, comma-separated; all of them when empty and app.authorize_url is set",
+    ),
+    setting(
+        "app.authorize_cache",
+        "10000",
+        "Answers to these questions that a gateway keeps at a time, 0 to 10000000; 0 for none",
+    ),
+    setting(
+        "app.tls_ca",
+        "",
+        "File (PEM) with the authority of the application's certificates; the system's when empty",
+    ),
     Setting {
         legacy: Some("RUST_LOG"),
         ..setting("log.filter", "info", "What is logged, as in RUST_LOG")

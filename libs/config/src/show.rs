@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, path::Path};
 
 use toml::{Table, Value};
 
-use crate::{AuthMode, Config, Issuer, LogFormat, RedisTopology, Secret, settings::SETTINGS};
+use crate::{AuthMode, Config, CustomEvent, Issuer, LogFormat, RedisTopology, Secret, settings::SETTINGS};
 
 impl Config {
     /// What is in force, as a TOML file that would say the same, but for the secrets.
@@ -47,6 +47,10 @@ impl Config {
                 .map(|(event, number)| (event.clone(), i64::from(*number).into()))
                 .collect();
             table.insert("by_event".to_owned(), by_event.into());
+            table.insert("ordered_events".to_owned(), namespace.ordered_events.into());
+            let events = namespace.custom_events.iter();
+            let events = events.map(|(name, event)| (name.clone(), custom_event(event)));
+            table.insert("custom_events".to_owned(), Value::Table(events.collect()));
             Value::Table(table)
         });
         root.insert("namespaces".to_owned(), Value::Array(namespaces.collect()));
@@ -174,7 +178,16 @@ impl Config {
             "app.webhook_url" => text(app.webhook_url.as_deref()),
             "app.webhook_secret" => secret(app.webhook_secret.as_ref()),
             "app.timeout_ms" => number(app.timeout.as_millis()),
+            "app.max_concurrency" => number(app.max_concurrency),
             "app.authorize_url" => text(app.authorize_url.as_deref()),
+            "app.authorize" => list(
+                &app.authorize
+                    .iter()
+                    .map(|action| action.as_str().to_owned())
+                    .collect::<Vec<_>>(),
+            ),
+            "app.authorize_cache" => number(app.authorize_cache),
+            "app.tls_ca" => path(app.tls_ca.as_deref()),
             "log.filter" => log.filter.clone().into(),
             "log.format" => match log.format {
                 LogFormat::Text => "text".into(),
@@ -183,6 +196,22 @@ impl Config {
             _ => "".into(),
         }
     }
+}
+
+fn custom_event(event: &CustomEvent) -> Value {
+    let mut table = Table::new();
+    // TOML has no null; a schema with one cannot be shown as it is.
+    let schema = event
+        .schema
+        .as_ref()
+        .map(|schema| Value::try_from(schema).unwrap_or_else(|_| schema.to_string().into()));
+    table.extend(schema.map(|schema| ("schema".to_owned(), schema)));
+    table.extend(
+        event
+            .ordered
+            .map(|ordered| ("ordered".to_owned(), ordered.into())),
+    );
+    Value::Table(table)
 }
 
 fn issuer(issuer: &Issuer) -> Value {

@@ -74,14 +74,6 @@ impl Reader {
         value
     }
 
-    pub(crate) fn http_url(&mut self, key: &str) -> Option<String> {
-        self.optional_as(
-            key,
-            "must be a URL that begins with http:// or https://",
-            |text| check::is_url(text, &["http", "https"]),
-        )
-    }
-
     /// Servers to connect to. Passwords stand in them, so no message shows them.
     pub(crate) fn servers(
         &mut self,
