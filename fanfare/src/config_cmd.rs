@@ -17,7 +17,9 @@ pub(crate) fn check(settings: &Settings, role: RoleArg) -> ExitCode {
             }
             // Who has no clients has no business with their keys.
             let has_clients = matches!(role, RoleArg::Standalone | RoleArg::Gateway);
-            if has_clients && let Err(error) = auth::check_files(&loaded.config) {
+            let checks = [auth::check_files, app::schema::check_all];
+            let problem = checks.iter().find_map(|check| check(&loaded.config).err());
+            if let Some(error) = problem.filter(|_| has_clients) {
                 eprintln!("{error}");
                 return ExitCode::from(2);
             }

@@ -122,7 +122,7 @@ async fn start(
                 metrics::links(&process.registry, &meter)?;
                 break (Arc::new(gateway), routes);
             }
-            Err(error @ (BuildError::Metrics(_) | BuildError::Auth(_) | BuildError::Tls(_))) => {
+            Err(error @ (BuildError::Metrics(_) | BuildError::Setup(_) | BuildError::Tls(_))) => {
                 return Err(error).context("the gateway cannot start");
             }
             Err(error) => {

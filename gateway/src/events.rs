@@ -2,6 +2,7 @@
 
 mod access;
 mod caller;
+mod custom;
 mod handover;
 mod input;
 mod limited;
@@ -29,6 +30,7 @@ use self::caller::by_event;
 pub(crate) use self::{
     access::{Access, matches},
     caller::{Ask, Caller, Visitor, by_request},
+    custom::Backend,
     handover::{Handover, MovedSessions},
     input::Input,
     messages::{History, MarkRead, SendMessage},
@@ -68,6 +70,7 @@ pub(crate) struct Core {
     pub(crate) authenticator: Authenticator,
     pub(crate) expiries: Expiries,
     pub(crate) access: Access,
+    pub(crate) backend: Backend,
     pub(crate) limits: EventLimits,
     pub(crate) addresses: Arc<Addresses>,
     pub(crate) user_connections: UserConnections,
@@ -225,10 +228,7 @@ fn handle(call: Call, event: &EventPacket) -> Step {
         "typing" => typing::typing(call, input),
         "getOnlineUsers" => online::users(call, input),
         "ping" => call.done(&json!({ "time": crate::now_ms() })),
-        _ => call.fail(ClientError::new(
-            ErrorCode::NoHandler,
-            format!("Nobody handles {:?}", shown(name)),
-        )),
+        _ => custom::custom(call, event),
     }
 }
 

@@ -141,9 +141,9 @@ pub enum BuildError {
     /// The log does not answer.
     #[error("the log does not take the gateway's interest: {0}")]
     Log(String),
-    /// Keys of tokens cannot be used.
+    /// A setting cannot be used: keys of tokens, a schema of an event, what calls the application.
     #[error(transparent)]
-    Auth(#[from] auth::SetupError),
+    Setup(#[from] calls::SetupError),
     /// The public listener's certificate cannot be used.
     #[error(transparent)]
     Tls(#[from] TlsError),
@@ -159,7 +159,7 @@ impl Gateway {
     /// Wires a gateway. `id` must be new for each run.
     ///
     /// # Errors
-    /// When the log does not answer, a metric name is taken, or keys of tokens or the certificate cannot be used.
+    /// When the log does not answer, a metric name is taken, or a setting or the certificate cannot be used.
     pub async fn build(config: &Config, id: GatewayId, deps: Deps) -> Result<Self, BuildError> {
         let Deps {
             log,
@@ -185,6 +185,8 @@ impl Gateway {
         }
         // Put to the others only once the gateway is there: until then it may be built again.
         let registry = Registry::new();
+        let access = events::Access::new(config)?;
+        let backend = events::Backend::new(config, Arc::clone(&log), Arc::clone(&signals))?;
         let metrics = Arc::new(Metrics::new(&registry)?);
         let wishes = signals
             .subscribe(&subjects::state_interest(id.as_str()), None)
@@ -244,13 +246,14 @@ impl Gateway {
             sessions: Arc::clone(&sessions),
             moved: Arc::default(),
             max_replay: config.gateway.send_queue,
+            backend,
             publisher: Arc::new(Publisher::new(log, Arc::clone(&signals), Arc::clone(&metrics))),
             presence,
             documents,
             signals: Arc::clone(&signals),
             authenticator,
             expiries: session::Expiries::default(),
-            access: events::Access::new(config),
+            access,
             addresses: Arc::clone(&addresses),
             user_connections: UserConnections::new(&config.limits),
             limits: EventLimits::new(config, limiters, &tasks),
@@ -432,10 +435,10 @@ impl Gateway {
     /// limits but that of memory. Nobody who is in is put out. Other settings are not looked at.
     ///
     /// # Errors
-    /// When keys of tokens cannot be used; everything is then as before.
-    pub fn reload(&self, config: &Config) -> Result<(), auth::SetupError> {
+    /// When keys of tokens or a schema cannot be used; everything that comes behind it is then as before.
+    pub fn reload(&self, config: &Config) -> Result<(), calls::SetupError> {
         self.core.authenticator.reload(config)?;
-        self.core.access.reload(config);
+        self.core.access.reload(config)?;
         self.core.limits.reload(config);
         self.core.addresses.reload(&config.limits);
         self.core.user_connections.reload(&config.limits);

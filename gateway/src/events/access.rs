@@ -1,8 +1,10 @@
 //! Who may do what where: namespaces' policies and rooms.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
+use app::schema::Schema;
 use bus::Documents;
+use calls::SetupError;
 use model::{ClientError, ErrorCode, Namespace, Role, RoomName, RoomToken, User};
 use parking_lot::RwLock;
 use serde::{Deserialize, Serialize};
@@ -38,6 +40,14 @@ pub(crate) struct Policy {
     join_rooms: Vec<(String, Who)>,
     /// Stored elsewhere, not here.
     volatile: Vec<String>,
+    ordered_events: bool,
+    events: BTreeMap<String, CustomEvent>,
+}
+
+/// An event that the application handles.
+struct CustomEvent {
+    schema: Option<Schema>,
+    ordered: Option<bool>,
 }
 
 /// Those of a role or with a permission.
@@ -64,13 +74,16 @@ pub(super) struct Membership {
 }
 
 impl Access {
-    pub(crate) fn new(config: &config::Config) -> Self {
-        Self(RwLock::new(Arc::new(Rules::new(config))))
+    /// Fails for a schema of an event that cannot be used.
+    pub(crate) fn new(config: &config::Config) -> Result<Self, SetupError> {
+        Ok(Self(RwLock::new(Arc::new(Rules::new(config)?))))
     }
 
     /// From now on these rules hold. Whoever is in already stays.
-    pub(crate) fn reload(&self, config: &config::Config) {
-        *self.0.write() = Arc::new(Rules::new(config));
+    pub(crate) fn reload(&self, config: &config::Config) -> Result<(), SetupError> {
+        let rules = Arc::new(Rules::new(config)?);
+        *self.0.write() = rules;
+        Ok(())
     }
 
     pub(super) fn rules(&self) -> Arc<Rules> {
@@ -79,11 +92,17 @@ impl Access {
 }
 
 impl Rules {
-    fn new(config: &config::Config) -> Self {
-        Self {
+    fn new(config: &config::Config) -> Result<Self, SetupError> {
+        let policy = |(index, namespace)| Policy::new(index, namespace);
+        Ok(Self {
             public: config.rooms.public.clone(),
-            namespaces: config.namespaces.iter().map(Policy::new).collect(),
-        }
+            namespaces: config
+                .namespaces
+                .iter()
+                .enumerate()
+                .map(policy)
+                .collect::<Result<_, _>>()?,
+        })
     }
 
     /// Whether a user who was in a room may be in it again. Membership is not asked for anew: nobody is
@@ -130,12 +149,19 @@ impl Rules {
 }
 
 impl Policy {
-    fn new(namespace: &config::Namespace) -> Self {
+    /// `index`: where it stands in the configuration.
+    fn new(index: usize, namespace: &config::Namespace) -> Result<Self, SetupError> {
+        let event = |(name, event): (&String, &config::CustomEvent)| {
+            let schema = Schema::of(index, name, event)?;
+            let ordered = event.ordered;
+            Ok((name.clone(), CustomEvent { schema, ordered }))
+        };
+        let events = namespace.custom_events.iter().map(event).collect::<Result<_, _>>()?;
         let whos = |table: &std::collections::BTreeMap<String, Vec<String>>| {
             let entries = table.iter().map(|(name, who)| (name.clone(), Who::new(who)));
             entries.collect::<Vec<_>>()
         };
-        Self {
+        Ok(Self {
             pattern: namespace.pattern.clone(),
             connect_roles: roles(&namespace.connect_roles),
             emit: whos(&namespace.emit_roles),
@@ -143,7 +169,20 @@ impl Policy {
             public_rooms: namespace.public_rooms.clone(),
             join_rooms: whos(&namespace.join_rooms),
             volatile: namespace.volatile.clone(),
-        }
+            ordered_events: namespace.ordered_events,
+            events,
+        })
+    }
+
+    /// What the arguments of a custom event must look like, if that is said.
+    pub(super) fn schema(&self, event: &str) -> Option<&Schema> {
+        self.events.get(event)?.schema.as_ref()
+    }
+
+    /// Whether a socket's later events wait for this custom one.
+    pub(super) fn is_ordered(&self, event: &str) -> bool {
+        let own = self.events.get(event).and_then(|event| event.ordered);
+        own.unwrap_or(self.ordered_events)
     }
 
     pub(super) fn admits(&self, role: Role) -> bool {
@@ -338,7 +377,7 @@ mod tests {
         let mut config = config::Config::for_tests(config::Role::Standalone);
         config.rooms.public = public.iter().map(|&pattern| pattern.to_owned()).collect();
         config.namespaces = vec![namespace];
-        Rules::new(&config)
+        Rules::new(&config).unwrap()
     }
 
     fn anywhere() -> config::Namespace {

@@ -1,7 +1,7 @@
 //! JSON Schemas of custom events.
 
 use calls::SetupError;
-use config::Config;
+use config::{Config, CustomEvent};
 use jsonschema::Validator;
 use model::Detail;
 use serde_json::Value;
@@ -20,6 +20,17 @@ impl Schema {
     pub fn new(schema: &Value) -> Result<Self, String> {
         let validator = jsonschema::options().build(schema);
         validator.map(Self).map_err(|error| error.to_string())
+    }
+
+    /// That of an event, if it has one; `namespace` is the index of its namespace in the configuration.
+    ///
+    /// # Errors
+    /// What is wrong with it, under its setting.
+    pub fn of(namespace: usize, name: &str, event: &CustomEvent) -> Result<Option<Self>, SetupError> {
+        let schema = event.schema.as_ref().map(Self::new).transpose();
+        schema.map_err(|problem| {
+            SetupError::new(&format!("namespaces.{namespace}.custom_events.{name}.schema"), problem)
+        })
     }
 
     /// Every rule that the arguments, a JSON list, break; at most 20.
@@ -59,12 +70,8 @@ impl Schema {
 /// The first that cannot.
 pub fn check_all(config: &Config) -> Result<(), SetupError> {
     for (index, namespace) in config.namespaces.iter().enumerate() {
-        for (event, policy) in &namespace.custom_events {
-            if let Some(schema) = &policy.schema {
-                Schema::new(schema).map_err(|problem| {
-                    SetupError::new(&format!("namespaces.{index}.custom_events.{event}.schema"), problem)
-                })?;
-            }
+        for (name, event) in &namespace.custom_events {
+            Schema::of(index, name, event)?;
         }
     }
     Ok(())

@@ -7,7 +7,7 @@ mod emit;
 mod emitter;
 pub mod json;
 
-pub use args::{Args, ArgsError};
+pub use args::{Args, ArgsError, Value};
 pub use check::{Check, MAX_TARGETS};
 pub use emit::{Emit, Excluded, MAX_EVENT};
 pub use emitter::{Emitted, Emitter, log_error};
