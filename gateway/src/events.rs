@@ -1,6 +1,7 @@
 //! The built-in vocabulary (CONTRACT section 4): what each event means, one file a family.
 
 mod access;
+mod authorizer;
 mod caller;
 mod custom;
 mod handover;
@@ -26,7 +27,6 @@ use serde_json::json;
 use sio::{engine::CloseReason, packet::Encoded};
 use tokio::sync::oneshot;
 
-use self::caller::by_event;
 pub(crate) use self::{
     access::{Access, matches},
     caller::{Ask, Caller, Visitor, by_request},
@@ -37,6 +37,7 @@ pub(crate) use self::{
     rooms::GetOrCreate,
     typing::Typing,
 };
+use self::{authorizer::Use, caller::by_event};
 use crate::{
     deliver::Deliverer,
     interest::InterestError,
@@ -285,10 +286,11 @@ impl Core {
         })?;
         let rules = self.access.rules();
         match rules.policy(namespace) {
-            Some(policy) if policy.admits(user.role) => Ok(user),
-            Some(_) => Err(Refusal::Forbidden),
-            None => Err(Refusal::InvalidNamespace),
+            Some(policy) if policy.admits(user.role) => {}
+            Some(_) => return Err(Refusal::Forbidden),
+            None => return Err(Refusal::InvalidNamespace),
         }
+        self.authorized(namespace, user).await
     }
 
     /// Tells a socket by event `error`.
@@ -377,14 +379,19 @@ impl Call {
         Step::Later(Box::pin(async move { self.reply(&work.await) }))
     }
 
-    /// Goes on with `then` if the user may use the room. Later events wait while membership is looked
-    /// up, so that a socket's events keep their order.
-    fn with_access(self, room: RoomName, then: impl FnOnce(Self, RoomName) -> Step + Send + 'static) -> Step {
-        match self.quick(&room) {
+    /// Goes on with `then` if the user may use the room for this. Later events wait while others are asked for that,
+    /// so that a socket's events keep their order.
+    fn with_access(
+        self,
+        room: RoomName,
+        purpose: Use,
+        then: impl FnOnce(Self, RoomName) -> Step + Send + 'static,
+    ) -> Step {
+        match self.quick(&room, purpose) {
             access::Quick::Allowed => then(self, room),
             access::Quick::Denied => self.fail(access::denied(&room)),
-            access::Quick::AskMembership => Step::Wait(Box::pin(async move {
-                match self.may_use(&room).await {
+            access::Quick::Ask => Step::Wait(Box::pin(async move {
+                match self.may_use(&room, purpose).await {
                     Ok(()) => then(self, room),
                     Err(error) => self.fail(error),
                 }

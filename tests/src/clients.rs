@@ -244,8 +244,11 @@ fn install_packages(directory: &Path, flags: &[&str]) -> Result<()> {
     })
 }
 
-/// Answers the interpreter that has them.
-pub(crate) fn install_python_packages() -> Result<PathBuf> {
+/// Installs the packages of `tests/compat/requirements.txt`; answers the interpreter that has them.
+///
+/// # Errors
+/// When Python or the packages cannot be had.
+pub fn install_python_packages() -> Result<PathBuf> {
     install_python(&compat())
 }
 

@@ -61,8 +61,8 @@ struct Who {
 pub(crate) enum Quick {
     Allowed,
     Denied,
-    /// The user may be a member of it.
-    AskMembership,
+    /// The user may be a member of it, or the application may allow it.
+    Ask,
 }
 
 /// Who may join a room although it is not public.
@@ -143,7 +143,7 @@ impl Rules {
         } else if is_anonymous(user) {
             Quick::Denied
         } else {
-            Quick::AskMembership
+            Quick::Ask
         }
     }
 }
@@ -425,7 +425,7 @@ mod tests {
         let closed = rules(&[], anywhere());
         assert_eq!(
             closed.quick(&user(Role::Admin), &root, &room("lobby")),
-            Quick::AskMembership
+            Quick::Ask
         );
         let guest = auth::named_guest(model::UserId::new("guest-1").unwrap(), "Guest");
         assert_eq!(closed.quick(&guest, &root, &room("lobby")), Quick::Denied);
@@ -442,11 +442,11 @@ mod tests {
         };
         for (user, name, expected) in [
             (&guest, "lobby-1", Quick::Allowed),
-            (&user(Role::User), "staff-1", Quick::AskMembership),
+            (&user(Role::User), "staff-1", Quick::Ask),
             (&user(Role::Moderator), "staff-1", Quick::Allowed),
-            (&user(Role::Admin), "staff-1", Quick::AskMembership),
+            (&user(Role::Admin), "staff-1", Quick::Ask),
             (&with_permission, "staff-1", Quick::Allowed),
-            (&with_permission, "other", Quick::AskMembership),
+            (&with_permission, "other", Quick::Ask),
         ] {
             assert_eq!(
                 access.quick(user, &root, &room(name)),

@@ -3,14 +3,15 @@
 
 use std::sync::Arc;
 
-use model::{ClientError, ErrorCode, Namespace, RoomName, User};
+use app::Authorizer;
+use model::{ClientError, Namespace, RoomName, User};
 use proto::v1::Sender;
 use serde::Serialize;
 
 use super::{
     Call, Core, Input,
     access::{self, Quick},
-    shown,
+    authorizer::{Use, may_not_send},
 };
 use crate::transport::Step;
 
@@ -31,27 +32,55 @@ pub(crate) trait Caller: Send + Sync + 'static {
         if policy.is_some_and(|policy| policy.may_emit(event, &self.rights())) {
             return Ok(());
         }
-        Err(ClientError::new(
-            ErrorCode::Forbidden,
-            format!("You may not send {:?}", shown(event)),
-        ))
+        Err(may_not_send(event))
     }
 
-    /// Whether the caller may use a room, as far as that is known without asking anybody.
-    fn quick(&self, room: &RoomName) -> Quick {
-        let rules = self.core().access.rules();
-        rules.quick(&self.rights(), self.namespace(), room)
+    /// Whether the caller may use a room for something, as far as that is known without asking anybody.
+    fn quick(&self, room: &RoomName, purpose: Use) -> Quick {
+        let (core, user) = (self.core(), self.rights());
+        let quick = core.access.rules().quick(&user, self.namespace(), room);
+        if quick == Quick::Denied {
+            return quick;
+        }
+        let known = |authorizer: &Authorizer| {
+            let verdict = authorizer.known(&purpose.question(core, self.namespace(), room, &user));
+            verdict.map(|verdict| verdict.allow)
+        };
+        if let Some(authorizer) = purpose.is_decided_by(core) {
+            return match known(authorizer) {
+                Some(true) => Quick::Allowed,
+                Some(false) => Quick::Denied,
+                None => Quick::Ask,
+            };
+        }
+        match quick {
+            Quick::Ask if purpose.may_be_allowed_by(core).and_then(known) == Some(true) => Quick::Allowed,
+            quick => quick,
+        }
     }
 
-    /// Whether the caller may use a room.
-    fn may_use(&self, room: &RoomName) -> impl Future<Output = Result<(), ClientError>> + Send {
+    /// Whether the caller may use a room for something.
+    fn may_use(&self, room: &RoomName, purpose: Use) -> impl Future<Output = Result<(), ClientError>> + Send {
         async move {
-            let is_allowed = match self.quick(room) {
+            let (core, namespace) = (self.core(), self.namespace());
+            let ask = async |authorizer: &Authorizer, user: &User| {
+                let question = purpose.question(core, namespace, room, user);
+                Ok::<_, ClientError>(authorizer.ask(&question).await?.allow)
+            };
+            let is_allowed = match self.quick(room, purpose) {
                 Quick::Allowed => true,
                 Quick::Denied => false,
-                Quick::AskMembership => {
-                    let documents = &*self.core().documents;
-                    access::is_member(documents, &self.rights(), self.namespace(), room).await?
+                Quick::Ask => {
+                    let user = self.rights();
+                    if let Some(authorizer) = purpose.is_decided_by(core) {
+                        ask(authorizer, &user).await?
+                    } else if access::is_member(&*core.documents, &user, namespace, room).await? {
+                        true
+                    } else if let Some(authorizer) = purpose.may_be_allowed_by(core) {
+                        ask(authorizer, &user).await?
+                    } else {
+                        false
+                    }
                 }
             };
             is_allowed.then_some(()).ok_or_else(|| access::denied(room))
@@ -69,6 +98,9 @@ pub(crate) trait Ask: Sized + Send + 'static {
 
     /// The room that the caller must be allowed to use, if it is about one.
     fn room(&self) -> Option<&RoomName>;
+
+    /// What for.
+    const PURPOSE: Use = Use::Join;
 
     /// Does it. What it appends has its place once this returns.
     fn run<C: Caller>(
@@ -88,7 +120,7 @@ pub(super) fn by_event<A: Ask>(call: Call, input: Input<'_>) -> Step {
         call.later(work)
     };
     match ask.room().cloned() {
-        Some(room) => call.with_access(room, move |call, _| run(call, ask)),
+        Some(room) => call.with_access(room, A::PURPOSE, move |call, _| run(call, ask)),
         None => run(call, ask),
     }
 }
@@ -100,7 +132,7 @@ pub(crate) async fn by_request<A: Ask>(
 ) -> Result<A::Answer, ClientError> {
     let ask = A::read(caller, input)?;
     if let Some(room) = ask.room() {
-        caller.may_use(room).await?;
+        caller.may_use(room, A::PURPOSE).await?;
     }
     ask.run(caller).await
 }

@@ -2,10 +2,10 @@
 
 use std::{borrow::Cow, sync::Arc};
 
-use app::{Answer, AppError, Client, ClientSettings, EventMessage, SocketRef, Trace, Who};
+use app::{Answer, AppError, Authorizer, Client, ClientSettings, EventMessage, SocketRef, Trace, Who, Wish};
 use bus::{EventLog, Signals};
 use bytes::Bytes;
-use config::Config;
+use config::{AppAction, Config};
 use model::{ClientError, ErrorCode, RoomName};
 use publisher::{Args, Emit, Emitter};
 use serde_json::value::RawValue;
@@ -20,6 +20,7 @@ use crate::{
 /// The application behind this gateway.
 pub(crate) struct Backend {
     client: Client,
+    pub(super) authorizer: Authorizer,
     emitter: Emitter,
     /// Bytes that an event of the application may have.
     max_payload: usize,
@@ -37,17 +38,43 @@ impl Backend {
         };
         let app = app::from_config(config, Arc::clone(&signals))?;
         Ok(Self {
+            authorizer: Authorizer::new(
+                Arc::clone(&app),
+                config.app.authorize.iter().map(|action| wish(*action)).collect(),
+                config.app.timeout,
+                config.app.authorize_cache,
+            ),
             client: Client::new(app, settings),
             emitter: Emitter::new(log, signals),
             max_payload: config.gateway.max_payload,
         })
     }
+
+    /// Who says whether users may do this, if the application is asked.
+    pub(super) fn authorizer(&self, wish: Wish) -> Option<&Authorizer> {
+        Some(&self.authorizer).filter(|authorizer| authorizer.decides(wish))
+    }
+}
+
+fn wish(action: AppAction) -> Wish {
+    match action {
+        AppAction::Connect => Wish::Connect,
+        AppAction::Join => Wish::Join,
+        AppAction::Emit => Wish::Emit,
+    }
 }
 
 /// One that the namespace's policy allows.
 pub(super) fn custom(call: Call, event: &EventPacket) -> Step {
-    let name = event.name.as_str();
-    let args = Args::new(event.args.clone(), event.attachments.clone()).to_json();
+    let args = Args::new(event.args.clone(), event.attachments.clone());
+    call.with_word(event.name.as_str(), move |call, name| {
+        hand_over(call, name, &args)
+    })
+}
+
+/// One that the application lets the user send.
+fn hand_over(call: Call, name: &str, args: &Args) -> Step {
+    let args = args.to_json();
     let rules = call.core.access.rules();
     let policy = rules.policy(call.namespace());
     if let Some(schema) = policy.and_then(|policy| policy.schema(name))

@@ -11,7 +11,7 @@ use serde_json::{json, value::RawValue};
 use uuid::Uuid;
 
 use super::{
-    Core, Input,
+    Core, Input, Use,
     caller::{Ask, Caller},
 };
 use crate::{
@@ -79,6 +79,8 @@ pub(crate) struct SendMessage {
 
 impl Ask for SendMessage {
     type Answer = Sent;
+
+    const PURPOSE: Use = Use::Send(EVENT);
 
     fn read(_: &impl Caller, mut input: Input<'_>) -> Result<Self, ClientError> {
         let room = input.room("roomId");

@@ -8,7 +8,7 @@ use prost::Message;
 use proto::v1::{OnlineUsersQuery, OnlineUsersReply};
 use serde_json::json;
 
-use super::{Call, Input};
+use super::{Call, Input, Use};
 use crate::{session::unavailable, transport::Step};
 
 const TIMEOUT: Duration = Duration::from_secs(2);
@@ -21,7 +21,7 @@ pub(super) fn users(call: Call, mut input: Input) -> Step {
         return call.fail(error);
     }
     match room {
-        Some(room) => call.with_access(room, |call, room| ask(call, Some(room))),
+        Some(room) => call.with_access(room, Use::Join, |call, room| ask(call, Some(room))),
         None if call.socket.rights().may("presence:read") => ask(call, None),
         None => call.fail(ClientError::new(
             ErrorCode::Forbidden,

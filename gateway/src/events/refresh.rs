@@ -50,6 +50,10 @@ impl Call {
         if !admits {
             return Err(Refusal::Forbidden.to_error());
         }
+        let user = core
+            .authorized(self.namespace(), user)
+            .await
+            .map_err(Refusal::to_error)?;
         let before = socket.rights();
         core.expiries.forget(socket);
         socket.refresh(Arc::clone(&user));

@@ -9,7 +9,7 @@ use serde::Serialize;
 use serde_json::{json, value::RawValue};
 
 use super::{
-    Call, Input, access,
+    Call, Input, Use, access,
     caller::{Ask, Caller},
     messages,
 };
@@ -39,7 +39,9 @@ pub(super) fn join(call: Call, mut input: Input) -> Step {
     let room = input.room("roomId");
     let history = input.optional_number("history", 0, MAX_HISTORY).unwrap_or(0);
     match (room, input.finish()) {
-        (Some(room), Ok(())) => call.with_access(room, move |call, room| admit(call, room, history)),
+        (Some(room), Ok(())) => {
+            call.with_access(room, Use::Join, move |call, room| admit(call, room, history))
+        }
         (_, Err(error)) => call.fail(error),
         (None, Ok(())) => Step::Done,
     }

@@ -9,7 +9,7 @@ use proto::v1::Except;
 use serde_json::json;
 use tokio::time::Instant;
 
-use super::{Call, Input};
+use super::{Call, Input, Use};
 use crate::{
     publish::{Event, Publisher},
     transport::Step,
@@ -78,7 +78,9 @@ pub(super) fn typing(call: Call, mut input: Input) -> Step {
     let room = input.room("roomId");
     let is_typing = input.flag("isTyping", true);
     match (room, input.finish()) {
-        (Some(room), Ok(())) => call.with_access(room, move |call, room| tell(&call, room, is_typing)),
+        (Some(room), Ok(())) => call.with_access(room, Use::Send("typing"), move |call, room| {
+            tell(&call, room, is_typing)
+        }),
         (_, Err(error)) => call.fail(error),
         (None, Ok(())) => Step::Done,
     }

@@ -2,6 +2,8 @@
 //! `fanfare standalone`, and on NATS with a cluster of real processes.
 #![allow(clippy::unwrap_used, missing_docs, reason = "tests")]
 
+mod authorize;
+mod examples;
 mod nats;
 mod peer;
 mod web;

@@ -1,11 +1,11 @@
 //! A client at the level of packets.
 
-use std::{net::SocketAddr, process::Command, time::Duration};
+use std::{net::SocketAddr, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use bench::client::{Reader, Writer, open};
 use serde_json::{Value, json};
-use tests::{JWT_SECRET, built};
+use tests::token;
 
 const WITHIN: Duration = Duration::from_secs(30);
 
@@ -133,15 +133,4 @@ impl Peer {
         let found = tokio::time::timeout(WITHIN, search).await;
         found.with_context(|| format!("{what} did not come; heard: {:?}", self.heard))?
     }
-}
-
-/// A token of the tests' secret.
-pub(crate) fn token(sub: &str, arguments: &[&str]) -> Result<String> {
-    let output = Command::new(built("fanfare", "cargo build -p fanfare")?)
-        .args(["token", "--sub", sub])
-        .args(arguments)
-        .env("JWT_SECRET", JWT_SECRET)
-        .output()?;
-    ensure!(output.status.success(), "{output:?}");
-    Ok(String::from_utf8(output.stdout)?.trim().to_owned())
 }

@@ -78,7 +78,11 @@ impl Web {
     pub(crate) async fn has_got(&self, count: usize) -> Result<Vec<Request>> {
         let until = Instant::now() + WITHIN;
         while self.inner.got.lock().len() < count {
-            ensure!(Instant::now() < until, "{count} were expected: {:?}", self.inner.got.lock());
+            ensure!(
+                Instant::now() < until,
+                "{count} were expected: {:?}",
+                self.inner.got.lock()
+            );
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         Ok(self.got())

@@ -44,42 +44,57 @@ fn an_event_is_handled_as_the_application_says() -> Result<()> {
             )
         })
         .await?;
-        standalone(&[("FANFARE_APP__WEBHOOK_URL", &web.url), SECRET], async |server| {
-            let mut ada = Peer::user(&server.url, "ada").await?;
-            let mut bob = Peer::user(&server.url, "bob").await?;
-            let number = ada.send("order", &[json!({ "item": "tea" }), json!(2)]).await?;
-            let answer = ada.answer(number).await?;
-            ensure!(answer == [json!({ "total": 3 }), json!([{ "item": "tea" }, 2])], "{answer:?}");
-            let request = web.got().remove(0);
-            let body = &request.body;
-            ensure!(body["type"] == "event" && body["namespace"] == "/chat" && body["event"] == "order");
-            ensure!(body["user"] == json!({ "id": "ada", "username": "ada", "role": "user" }), "{body}");
-            let socket = body["socket"]["id"].as_str().context("the socket's id")?;
-            ensure!(socket.len() == 20, "{body}");
-            let trace = body["trace"]["traceparent"].as_str().context("a trace")?;
-            ensure!(trace.len() == 55 && trace.starts_with("00-"), "{trace}");
-            is_signed(&request.headers, &request.text)?;
+        standalone(
+            &[("FANFARE_APP__WEBHOOK_URL", &web.url), SECRET],
+            async |server| {
+                let mut ada = Peer::user(&server.url, "ada").await?;
+                let mut bob = Peer::user(&server.url, "bob").await?;
+                let number = ada.send("order", &[json!({ "item": "tea" }), json!(2)]).await?;
+                let answer = ada.answer(number).await?;
+                ensure!(
+                    answer == [json!({ "total": 3 }), json!([{ "item": "tea" }, 2])],
+                    "{answer:?}"
+                );
+                let request = web.got().remove(0);
+                let body = &request.body;
+                ensure!(body["type"] == "event" && body["namespace"] == "/chat" && body["event"] == "order");
+                ensure!(
+                    body["user"] == json!({ "id": "ada", "username": "ada", "role": "user" }),
+                    "{body}"
+                );
+                let socket = body["socket"]["id"].as_str().context("the socket's id")?;
+                ensure!(socket.len() == 20, "{body}");
+                let trace = body["trace"]["traceparent"].as_str().context("a trace")?;
+                ensure!(trace.len() == 55 && trace.starts_with("00-"), "{trace}");
+                is_signed(&request.headers, &request.text)?;
 
-            // Ada is in the room by the application's word, bob is not.
-            ensure!(bob.ask("tell", &[]).await? == "told");
-            ensure!(ada.event("order-paid").await?[0] == json!({ "id": 7 }));
-            ada.event("to-all").await?;
-            bob.event("to-all").await?;
-            ensure!(!bob.has_heard("order-paid"), "bob is not in the room");
-            let number = ada.send("leave", &[]).await?;
-            ensure!(ada.answer(number).await?.is_empty(), "no arguments is an answer");
-            bob.ask("tell", &[]).await?;
-            ada.event("to-all").await?;
-            ensure!(!ada.has_heard("order-paid"), "ada has left the room");
-            ensure!(ada.ask("nothing to say", &[]).await?.is_null(), "saying nothing acknowledges");
-            Ok(())
-        })
+                // Ada is in the room by the application's word, bob is not.
+                ensure!(bob.ask("tell", &[]).await? == "told");
+                ensure!(ada.event("order-paid").await?[0] == json!({ "id": 7 }));
+                ada.event("to-all").await?;
+                bob.event("to-all").await?;
+                ensure!(!bob.has_heard("order-paid"), "bob is not in the room");
+                let number = ada.send("leave", &[]).await?;
+                ensure!(ada.answer(number).await?.is_empty(), "no arguments is an answer");
+                bob.ask("tell", &[]).await?;
+                ada.event("to-all").await?;
+                ensure!(!ada.has_heard("order-paid"), "ada has left the room");
+                ensure!(
+                    ada.ask("nothing to say", &[]).await?.is_null(),
+                    "saying nothing acknowledges"
+                );
+                Ok(())
+            },
+        )
         .await
     })
 }
 
 fn is_signed(headers: &axum::http::HeaderMap, text: &str) -> Result<()> {
-    let signature = headers.get("fanfare-signature").context("a signature")?.to_str()?;
+    let signature = headers
+        .get("fanfare-signature")
+        .context("a signature")?
+        .to_str()?;
     let (time, _) = signature
         .strip_prefix("t=")
         .and_then(|rest| rest.split_once(",v1="))
@@ -92,7 +107,10 @@ fn is_signed(headers: &axum::http::HeaderMap, text: &str) -> Result<()> {
         .args([SECRET.1, time, text])
         .output()?;
     let expected = String::from_utf8(output.stdout)?;
-    ensure!(signature == format!("t={time},v1={}", expected.trim()), "{signature}: {expected}");
+    ensure!(
+        signature == format!("t={time},v1={}", expected.trim()),
+        "{signature}: {expected}"
+    );
     Ok(())
 }
 
@@ -123,7 +141,16 @@ fn a_handler_that_fails_fails_its_own_events_alone() -> Result<()> {
             let begun = Instant::now();
             ensure!(ada.ask("fine", &[]).await? == "fine");
             ensure!(ada.ask("ping", &[]).await?["status"] == "ok");
-            let failing = ["broken", "refuses", "list", "text", "wrong", "no room", "another's room", "no emit"];
+            let failing = [
+                "broken",
+                "refuses",
+                "list",
+                "text",
+                "wrong",
+                "no room",
+                "another's room",
+                "no emit",
+            ];
             for event in failing {
                 ada.refused("UNAVAILABLE", event, &[]).await?;
             }
@@ -215,7 +242,11 @@ fn order_where_the_policy_says_so() -> Result<()> {
                 for (number, ack) in (0..).zip(numbers) {
                     ensure!(ada.answer(ack).await? == [json!(number)]);
                 }
-                let got: Vec<_> = web.got().iter().map(|request| request.body["args"][0].clone()).collect();
+                let got: Vec<_> = web
+                    .got()
+                    .iter()
+                    .map(|request| request.body["args"][0].clone())
+                    .collect();
                 let sorted: Vec<Value> = (0..EVENTS).map(|number| json!(number)).collect();
                 ensure!(!in_order || got == sorted, "{event}: {got:?}");
             }
