@@ -156,7 +156,11 @@ impl Policy {
             let ordered = event.ordered;
             Ok((name.clone(), CustomEvent { schema, ordered }))
         };
-        let events = namespace.custom_events.iter().map(event).collect::<Result<_, _>>()?;
+        let events = namespace
+            .custom_events
+            .iter()
+            .map(event)
+            .collect::<Result<_, _>>()?;
         let whos = |table: &std::collections::BTreeMap<String, Vec<String>>| {
             let entries = table.iter().map(|(name, who)| (name.clone(), Who::new(who)));
             entries.collect::<Vec<_>>()

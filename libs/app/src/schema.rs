@@ -29,7 +29,10 @@ impl Schema {
     pub fn of(namespace: usize, name: &str, event: &CustomEvent) -> Result<Option<Self>, SetupError> {
         let schema = event.schema.as_ref().map(Self::new).transpose();
         schema.map_err(|problem| {
-            SetupError::new(&format!("namespaces.{namespace}.custom_events.{name}.schema"), problem)
+            SetupError::new(
+                &format!("namespaces.{namespace}.custom_events.{name}.schema"),
+                problem,
+            )
         })
     }
 

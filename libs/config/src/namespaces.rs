@@ -145,7 +145,10 @@ impl Entry<'_> {
             return events;
         };
         let Some(table) = table.as_dict() else {
-            self.wrong("custom_events", "must be a table: name = { schema = …, ordered = … }");
+            self.wrong(
+                "custom_events",
+                "must be a table: name = { schema = …, ordered = … }",
+            );
             return events;
         };
         for (name, value) in table {

@@ -57,9 +57,8 @@ impl Web {
         });
         let router = Router::new().fallback(handle).with_state(Arc::clone(&inner));
         let serving = tokio::spawn(async move {
-            if let Err(error) = axum::serve(listener, router).await {
-                panic!("the application has ended: {error}");
-            }
+            // Nothing ends it but its owner.
+            let _ = axum::serve(listener, router).await;
         });
         Ok(Self { url, inner, serving })
     }

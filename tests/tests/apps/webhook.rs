@@ -231,7 +231,8 @@ fn order_where_the_policy_says_so() -> Result<()> {
             (200, json!({ "ack": [number] }), pause)
         })
         .await?;
-        let file = "[[namespaces]]\npattern = \"/chat\"\n[namespaces.custom_events.ordered]\nordered = true\n";
+        let file =
+            "[[namespaces]]\npattern = \"/chat\"\n[namespaces.custom_events.ordered]\nordered = true\n";
         configured(file, &[("FANFARE_APP__WEBHOOK_URL", &web.url)], async |server| {
             let mut ada = Peer::user(&server.url, "ada").await?;
             for (event, in_order) in [("ordered", true), ("other", false)] {
