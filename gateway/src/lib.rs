@@ -3,6 +3,7 @@
 //! [`Gateway::build`] wires it, [`Gateway::serve`] runs it until it is told to stop.
 
 mod api;
+mod control;
 mod copies;
 mod deliver;
 mod drain;
@@ -61,6 +62,7 @@ use tokio_rustls::rustls::{ClientConfig, ServerConfig};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    control::Control,
     deliver::Deliverer,
     events::{Core, Handover, Vocabulary},
     interest::Interest,
@@ -194,6 +196,9 @@ impl Gateway {
         let claims = signals
             .subscribe(&subjects::sessions_of(id.as_str()), None)
             .await?;
+        let commands = signals
+            .subscribe(&subjects::commands_of(id.as_str()), None)
+            .await?;
         let interest = Interest::new(id.clone(), Arc::clone(&log), tasks.clone());
         let journal = Journal::new(&id, config.gateway.recovery);
         let sessions = Arc::new(Sessions::new(config.gateway.recovery));
@@ -306,6 +311,9 @@ impl Gateway {
         engine.limit_by(addresses, Arc::clone(&memory));
         // Set once, right here.
         let _ = truth_of.set(Arc::downgrade(&engine));
+
+        let control = Control::new(Arc::clone(&core), Arc::clone(&engine), tasks.clone());
+        tasks.background("commands", async move { control.answer(commands).await });
 
         let peers = Peers::new(id.clone());
         let mut address = String::new();

@@ -1,11 +1,13 @@
 //! Socket.IO over an Engine.IO session: namespaces, identities, acknowledgements.
 
+mod asked;
 mod expiry;
 mod recovery;
 mod server;
 mod socket;
 mod store;
 
+pub(crate) use asked::Answer;
 pub(crate) use auth::named_guest;
 pub use auth::{Authenticator, Refusal, Shown};
 pub(crate) use expiry::Expiries;

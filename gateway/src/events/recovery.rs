@@ -29,6 +29,7 @@ const MOVES: usize = 16;
 
 impl Core {
     pub(super) fn disconnected(&self, socket: &Arc<Socket>, reason: CloseReason) {
+        socket.ends();
         self.user_connections.leave(socket);
         if socket.ends_later(reason) {
             return;
@@ -76,6 +77,14 @@ impl Core {
         self.sessions.end(pid);
         if let Some(store) = &self.store {
             store.end(pid);
+        }
+    }
+
+    /// Ends the session of a socket that is away.
+    pub(crate) fn end_away(&self, pid: &str) {
+        if let Some(places) = self.sessions.end_away(pid) {
+            self.rooms.give_up(places);
+            self.end(pid);
         }
     }
 

@@ -108,7 +108,8 @@ impl Core {
         }
     }
 
-    fn put_out(&self, socket: &Arc<Socket>) {
+    /// The server ends the socket.
+    pub(crate) fn put_out(&self, socket: &Arc<Socket>) {
         let conn = socket.conn();
         if !conn.sockets.lock().put_out(socket) {
             return;

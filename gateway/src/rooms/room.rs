@@ -144,6 +144,14 @@ impl Room {
         users.len()
     }
 
+    /// Its members' sockets here, but for those whose first join is still under way.
+    pub(crate) fn sockets(&self) -> Vec<Arc<Socket>> {
+        let inner = self.inner.lock();
+        let members = inner.members.iter().flatten();
+        let joined = members.filter(|member| member.since.is_some());
+        joined.map(|member| Arc::clone(&member.socket)).collect()
+    }
+
     /// Ids of its members' sockets here.
     pub(crate) fn socket_ids(&self) -> Vec<Box<str>> {
         self.inner

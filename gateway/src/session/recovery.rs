@@ -8,7 +8,7 @@ use std::{
 
 use model::{GatewayId, Namespace, Role, RoomName, RoomToken, User};
 use parking_lot::Mutex;
-use proto::v1::{KeptRoom, KeptSession, OwnEvent};
+use proto::v1::{KeptRoom, KeptSession, OwnEvent, SocketsOf};
 use serde::Deserialize;
 use sio::engine::CloseReason;
 
@@ -355,6 +355,40 @@ impl Sessions {
                 }
             }
             Some(Session::Away(_)) => Found::Nothing,
+        }
+    }
+
+    /// Those whose sockets are away, of these users, ids and rooms.
+    pub(crate) fn each_away_of(&self, of: &SocketsOf, mut each: impl FnMut(&str, &mut Away)) {
+        let is_all = of.users.is_empty() && of.sockets.is_empty() && of.rooms.is_empty();
+        let is_of = |away: &Away| {
+            let (user, id) = (away.user.id.as_str(), &*away.id);
+            let in_namespace = of.namespace.is_empty() || of.namespace == away.namespace.as_str();
+            let is_in = |name: &String| away.places.iter().any(|place| place.room.name().as_str() == name);
+            in_namespace
+                && (is_all
+                    || of.users.iter().any(|wanted| wanted == user)
+                    || of.sockets.iter().any(|wanted| wanted == id)
+                    || of.rooms.iter().any(is_in))
+        };
+        for (pid, session) in &mut *self.by_pid.lock() {
+            if let Session::Away(away) = session
+                && is_of(away)
+            {
+                each(pid, away);
+            }
+        }
+    }
+
+    /// Ends the session of a socket that is away: the places nobody comes back to.
+    pub(crate) fn end_away(&self, pid: &str) -> Option<Vec<Place>> {
+        let mut sessions = self.by_pid.lock();
+        match sessions.get(pid) {
+            Some(Session::Away(_)) => match sessions.remove(pid) {
+                Some(Session::Away(away)) => Some(away.places),
+                Some(Session::Here(_) | Session::Coming) | None => None,
+            },
+            Some(Session::Here(_) | Session::Coming) | None => None,
         }
     }
 

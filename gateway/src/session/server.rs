@@ -13,7 +13,7 @@ use sio::{
     packet::{EventName, Limits, RawArgs, encode},
 };
 
-use super::{Refusal, Returns, Shown, Socket};
+use super::{Answer, Refusal, Returns, Shown, Socket};
 use crate::{
     metrics::Metrics,
     transport::{Conn, EngineHandler, Message, Step},
@@ -192,9 +192,11 @@ impl EngineHandler for SocketServer {
                 error.reason()
             })?;
             let socket = match &incoming {
-                Some(Incoming::Event { namespace, .. }) => sockets.find(namespace).cloned(),
+                Some(Incoming::Event { namespace, .. } | Incoming::Ack { namespace, .. }) => {
+                    sockets.find(namespace).cloned()
+                }
                 Some(Incoming::Disconnect { namespace }) => sockets.take(namespace),
-                Some(Incoming::Connect { .. } | Incoming::Ack { .. }) | None => None,
+                Some(Incoming::Connect { .. }) | None => None,
             };
             (incoming, socket)
         };
@@ -222,7 +224,18 @@ impl EngineHandler for SocketServer {
                 self.disconnected(&socket, CloseReason::ClientNamespaceDisconnect);
                 Step::Done
             }
-            // Nothing sent so far asks a client for an acknowledgement.
+            (
+                Some(Incoming::Ack {
+                    id,
+                    args,
+                    attachments,
+                    ..
+                }),
+                Some(socket),
+            ) => {
+                socket.answered(id, Answer { args, attachments });
+                Step::Done
+            }
             (Some(Incoming::Ack { .. } | Incoming::Event { .. } | Incoming::Disconnect { .. }) | None, _) => {
                 Step::Done
             }

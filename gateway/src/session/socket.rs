@@ -15,8 +15,12 @@ use sio::{
     packet::{Encoded, encode},
 };
 use smallvec::SmallVec;
+use tokio::sync::oneshot;
 
-use super::{Arrived, Returns};
+use super::{
+    Arrived, Returns,
+    asked::{Answer, Asked},
+};
 use crate::{limits::Allowance, rooms::Room, transport::Conn, transport::server::push_random};
 
 /// A room and the member's slot in it.
@@ -40,6 +44,7 @@ pub struct Socket {
     /// Rooms it is in.
     pub(crate) rooms: Mutex<SmallVec<[Slot; 3]>>,
     returning: Mutex<Returning>,
+    asked: Asked,
 }
 
 /// Whether it is on its way back into its rooms.
@@ -72,6 +77,7 @@ impl Socket {
             allowance: Mutex::default(),
             rooms: Mutex::default(),
             returning: Mutex::new(Returning::No),
+            asked: Asked::default(),
         })
     }
 
@@ -99,6 +105,7 @@ impl Socket {
             allowance: Mutex::default(),
             rooms: Mutex::default(),
             returning: Mutex::new(Returning::Yes),
+            asked: Asked::default(),
         })
     }
 
@@ -187,6 +194,32 @@ impl Socket {
     /// Sends an event to this socket alone, where connections are not recovered.
     pub fn emit(&self, name: &str, args: &str, attachments: &[Bytes]) {
         self.conn.send(&self.event(name, args, attachments, None));
+    }
+
+    /// An id for an event that the client is to acknowledge, and what it will acknowledge it with; none when the
+    /// socket is not connected any more. The receiver fails when the socket goes.
+    pub(crate) fn ask(self: &Arc<Self>) -> Option<(u64, oneshot::Receiver<Answer>)> {
+        let mut sockets = self.conn.sockets.lock();
+        if !sockets.has(self) {
+            return None;
+        }
+        let id = sockets.client.next_ack_id(self.namespace.as_str())?;
+        Some((id, self.asked.wait(id)))
+    }
+
+    /// The client has acknowledged an event.
+    pub(super) fn answered(&self, id: u64, answer: Answer) {
+        self.asked.answer(id, answer);
+    }
+
+    /// Nobody waits for this acknowledgement any more.
+    pub(crate) fn forget(&self, id: u64) {
+        self.asked.forget(id);
+    }
+
+    /// It is gone: no acknowledgement comes any more.
+    pub(crate) fn ends(&self) {
+        self.asked.end();
     }
 
     /// The acknowledgement of the client's event `id` with one argument.

@@ -75,6 +75,12 @@ pub fn sessions_of(gateway: &str) -> String {
     format!("fanfare.gateway.{gateway}.session")
 }
 
+/// What servers do with the sockets of one gateway, a request: `Command` → `CommandReply`.
+#[must_use]
+pub fn commands_of(gateway: &str) -> String {
+    format!("fanfare.gateway.{gateway}.command")
+}
+
 /// Heartbeats of workers, payload `WorkerHeartbeat`.
 pub const WORKER_HEARTBEAT: &str = "fanfare.worker.heartbeat";
 
@@ -172,6 +178,7 @@ mod tests {
         assert_eq!(signal_token(&signal(3, token)), Some(token));
         assert_eq!(state_interest("abc-_1"), "fanfare.gateway.abc-_1.state");
         assert_eq!(sessions_of("abc-_1"), "fanfare.gateway.abc-_1.session");
+        assert_eq!(commands_of("abc-_1"), "fanfare.gateway.abc-_1.command");
         assert_eq!(presence_parts("abc-_1"), "fanfare.presence.abc-_1.parts");
         for (namespace, event, expected) in [
             ("/", "order", "fanfare.app._root.order"),

@@ -1,0 +1,107 @@
+//! What servers do with the sockets of this gateway: joins, leaves, disconnects, lists, questions (CONTRACT section 6).
+//! Commands come as requests to the gateway's own subject and have been checked by who sends them.
+
+mod ask;
+mod disconnect;
+mod find;
+mod list;
+mod rooms;
+
+use std::sync::Arc;
+
+use bus::{Signal, Subscription};
+use lifecycle::Tasks;
+use model::{ClientError, ErrorCode};
+use prost::Message;
+use proto::v1::{BrokenRule, Command, CommandReply, PublisherError, command, command_reply::Outcome};
+use tokio::sync::Semaphore;
+
+use self::{ask::Leftovers, find::Finder};
+use crate::{events::Core, transport::EngineServer};
+
+/// Commands under way at one time, at most.
+const MAX_COMMANDS: usize = 1024;
+
+/// Answers commands.
+pub(crate) struct Control {
+    core: Arc<Core>,
+    finder: Finder,
+    leftovers: Leftovers,
+    tasks: Tasks,
+    room: Arc<Semaphore>,
+}
+
+impl Control {
+    pub(crate) fn new(core: Arc<Core>, engine: Arc<EngineServer>, tasks: Tasks) -> Arc<Self> {
+        Arc::new(Self {
+            finder: Finder::new(Arc::clone(&core.rooms), engine),
+            core,
+            leftovers: Leftovers::default(),
+            tasks,
+            room: Arc::new(Semaphore::new(MAX_COMMANDS)),
+        })
+    }
+
+    /// Answers until the subscription ends.
+    pub(crate) async fn answer(self: Arc<Self>, mut commands: Box<dyn Subscription>) {
+        while let Some(request) = commands.next().await {
+            let Ok(permit) = Arc::clone(&self.room).try_acquire_owned() else {
+                let busy = ClientError::new(ErrorCode::Unavailable, "A gateway is busy");
+                self.reply(&request, Outcome::Error(error(busy)));
+                continue;
+            };
+            let this = Arc::clone(&self);
+            self.tasks.spawn("command", async move {
+                this.take(request).await;
+                drop(permit);
+            });
+        }
+    }
+
+    async fn take(&self, request: Signal) {
+        let command = match Command::decode(request.payload.clone()).map(|command| command.command) {
+            Ok(Some(command)) => command,
+            Ok(None) => return,
+            Err(error) => {
+                tracing::warn!(%error, "a command cannot be read");
+                return;
+            }
+        };
+        let outcome = match command {
+            command::Command::Join(join) => self.join(join).await.map(Outcome::Sockets),
+            command::Command::Leave(leave) => Ok(Outcome::Sockets(self.leave(leave))),
+            command::Command::Disconnect(disconnect) => Ok(Outcome::Sockets(self.disconnect(disconnect))),
+            command::Command::List(list) => Ok(Outcome::List(self.list(list))),
+            command::Command::Ask(ask) => self.ask(ask).await.map(Outcome::Answers),
+            command::Command::Rest(rest) => self.leftovers.next(&rest).map(Outcome::Answers),
+        };
+        let outcome = outcome.unwrap_or_else(|refused| Outcome::Error(error(refused)));
+        self.reply(&request, outcome);
+    }
+
+    fn reply(&self, request: &Signal, outcome: Outcome) {
+        let Some(reply) = &request.reply else { return };
+        let answer = CommandReply {
+            outcome: Some(outcome),
+        };
+        if let Err(error) = self.core.signals.publish(reply, answer.encode_to_vec().into()) {
+            tracing::warn!(%error, "a command could not be answered");
+        }
+    }
+}
+
+fn error(error: ClientError) -> PublisherError {
+    PublisherError {
+        code: error.code.as_str().to_owned(),
+        message: error.message,
+        details: error
+            .details
+            .into_iter()
+            .map(|detail| BrokenRule {
+                path: detail.path,
+                message: detail.message,
+            })
+            .collect(),
+        retry_after: error.retry_after.unwrap_or_default(),
+    }
+}
