@@ -13,7 +13,8 @@ use bus::{Signal, Subscription};
 use lifecycle::Tasks;
 use model::{ClientError, ErrorCode};
 use prost::Message;
-use proto::v1::{BrokenRule, Command, CommandReply, PublisherError, command, command_reply::Outcome};
+use proto::v1::{Command, CommandReply, command, command_reply::Outcome};
+use publisher::errors::to_message;
 use tokio::sync::Semaphore;
 
 use self::{ask::Leftovers, find::Finder};
@@ -47,7 +48,7 @@ impl Control {
         while let Some(request) = commands.next().await {
             let Ok(permit) = Arc::clone(&self.room).try_acquire_owned() else {
                 let busy = ClientError::new(ErrorCode::Unavailable, "A gateway is busy");
-                self.reply(&request, Outcome::Error(error(busy)));
+                self.reply(&request, Outcome::Error(to_message(busy)));
                 continue;
             };
             let this = Arc::clone(&self);
@@ -75,7 +76,7 @@ impl Control {
             command::Command::Ask(ask) => self.ask(ask).await.map(Outcome::Answers),
             command::Command::Rest(rest) => self.leftovers.next(&rest).map(Outcome::Answers),
         };
-        let outcome = outcome.unwrap_or_else(|refused| Outcome::Error(error(refused)));
+        let outcome = outcome.unwrap_or_else(|refused| Outcome::Error(to_message(refused)));
         self.reply(&request, outcome);
     }
 
@@ -87,21 +88,5 @@ impl Control {
         if let Err(error) = self.core.signals.publish(reply, answer.encode_to_vec().into()) {
             tracing::warn!(%error, "a command could not be answered");
         }
-    }
-}
-
-fn error(error: ClientError) -> PublisherError {
-    PublisherError {
-        code: error.code.as_str().to_owned(),
-        message: error.message,
-        details: error
-            .details
-            .into_iter()
-            .map(|detail| BrokenRule {
-                path: detail.path,
-                message: detail.message,
-            })
-            .collect(),
-        retry_after: error.retry_after.unwrap_or_default(),
     }
 }

@@ -68,7 +68,7 @@ const EDGES: &[Edges] = &[
             "sio",
         ],
     ),
-    service("fanout", &["bus", "delivery", "model", "proto", "registry"]),
+    service("fanout", &["bus", "delivery", "model", "proto", "publisher", "registry"]),
     service("presence", &["bus", "model", "proto", "registry"]),
     edges("app", &["bus", "calls", "config", "model"]),
     edges("auth", &["calls", "config", "lifecycle", "model"]),

@@ -8,6 +8,7 @@ use base64::{
     engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
 };
 use bytes::Bytes;
+use proto::v1::{Argument, argument};
 use serde::{
     Deserialize, Deserializer, Serialize,
     de::{MapAccess, Visitor},
@@ -151,6 +152,24 @@ impl Args {
         list
     }
 
+    /// Each argument as a message: bytes where it is nothing but bytes, else JSON.
+    #[must_use]
+    pub fn to_messages(&self) -> Vec<Argument> {
+        let message = |argument: &str| {
+            let mut json = String::with_capacity(argument.len());
+            insert(argument, &mut json, &self.attachments);
+            let mut numbered = self.attachments.iter().enumerate();
+            let bytes = numbered.find(|(number, _)| argument == placeholder(*number));
+            Argument {
+                value: Some(match bytes {
+                    Some((_, bytes)) => argument::Value::Binary(bytes.clone()),
+                    None => argument::Value::Json(json),
+                }),
+            }
+        };
+        self.json.iter().map(message).collect()
+    }
+
     /// Bytes they have on the wire, roughly.
     #[must_use]
     pub fn size(&self) -> usize {
@@ -173,12 +192,13 @@ fn attach(bytes: Bytes, out: &mut String, attachments: &mut Vec<Bytes>) -> Resul
     if attachments.len() >= Limits::DEFAULT.max_attachments {
         return Err(ArgsError::TooManyAttachments);
     }
-    out.push_str(&format!(
-        "{{\"{PLACEHOLDER}\":true,\"num\":{}}}",
-        attachments.len()
-    ));
+    out.push_str(&placeholder(attachments.len()));
     attachments.push(bytes);
     Ok(())
+}
+
+fn placeholder(number: usize) -> String {
+    format!("{{\"{PLACEHOLDER}\":true,\"num\":{number}}}")
 }
 
 /// Copies JSON, bytes taken out of it.

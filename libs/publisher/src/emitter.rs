@@ -135,7 +135,7 @@ fn record(emit: &Emit, id: &str, rooms: usize) -> Publish {
     }
 }
 
-fn except(excluded: &Excluded) -> Option<Except> {
+pub(crate) fn except(excluded: &Excluded) -> Option<Except> {
     let except = Except {
         rooms: excluded.rooms.iter().map(ToString::to_string).collect(),
         users: excluded.users.iter().map(ToString::to_string).collect(),

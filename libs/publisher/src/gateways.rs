@@ -1,0 +1,109 @@
+//! Which gateways there are, by their heartbeats.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use bus::{Signals, SignalsError, Subscription, subjects};
+use parking_lot::Mutex;
+use prost::Message;
+use proto::v1::GatewayHeartbeat;
+use tokio::time::{Instant, sleep_until};
+
+/// Gateways are heard every second; after this time all of them have been.
+const ALL_HEARD: Duration = Duration::from_millis(1500);
+/// One that has not been heard for so long is asked no more. Asking one that is gone costs nothing.
+const SILENT: Duration = Duration::from_secs(10);
+/// Ids are new for each run, so one that left does not come back; heartbeats that were under way change nothing.
+const FORGOTTEN: Duration = Duration::from_secs(120);
+
+/// The gateways of the cluster.
+pub struct Gateways {
+    begun: Instant,
+    known: Mutex<BTreeMap<String, Gateway>>,
+}
+
+struct Gateway {
+    heard: Instant,
+    left: bool,
+}
+
+impl Gateways {
+    /// Knows nobody yet.
+    #[must_use]
+    pub fn new() -> Arc<Self> {
+        Arc::new(Self {
+            begun: Instant::now(),
+            known: Mutex::default(),
+        })
+    }
+
+    /// The subscription for [`Gateways::follow`].
+    ///
+    /// # Errors
+    /// When the bus does not answer.
+    pub async fn subscribe(signals: &dyn Signals) -> Result<Box<dyn Subscription>, SignalsError> {
+        signals.subscribe(subjects::GATEWAY_HEARTBEAT, None).await
+    }
+
+    /// Follows the heartbeats until the subscription ends. Cancelling it stops the table where it is.
+    pub async fn follow(&self, mut heartbeats: Box<dyn Subscription>) {
+        while let Some(signal) = heartbeats.next().await {
+            match GatewayHeartbeat::decode(signal.payload) {
+                Ok(heartbeat) => self.heard(heartbeat),
+                Err(error) => tracing::warn!(%error, "a gateway's heartbeat cannot be read"),
+            }
+        }
+    }
+
+    /// Ids of those that are there now, ascending. Waits until all can have been heard since the start.
+    pub async fn live(&self) -> Vec<String> {
+        sleep_until(self.begun + ALL_HEARD).await;
+        let now = Instant::now();
+        let known = self.known.lock();
+        let live = known
+            .iter()
+            .filter(|(_, gateway)| !gateway.left && now.duration_since(gateway.heard) < SILENT);
+        live.map(|(id, _)| id.clone()).collect()
+    }
+
+    fn heard(&self, heartbeat: GatewayHeartbeat) {
+        let now = Instant::now();
+        let mut known = self.known.lock();
+        known.retain(|_, gateway| now.duration_since(gateway.heard) < FORGOTTEN);
+        let gateway = known.entry(heartbeat.gateway).or_insert(Gateway {
+            heard: now,
+            left: false,
+        });
+        gateway.heard = now;
+        gateway.left |= heartbeat.leaving;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn beat(gateway: &str, leaving: bool) -> GatewayHeartbeat {
+        GatewayHeartbeat {
+            gateway: gateway.to_owned(),
+            leaving,
+            ..GatewayHeartbeat::default()
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_is_there() {
+        let gateways = Gateways::new();
+        gateways.heard(beat("b", false));
+        gateways.heard(beat("a", false));
+        let begun = Instant::now();
+        assert_eq!(gateways.live().await, ["a", "b"]);
+        assert_eq!(begun.elapsed(), ALL_HEARD);
+        gateways.heard(beat("a", true));
+        gateways.heard(beat("a", false));
+        assert_eq!(gateways.live().await, ["b"], "what left does not come back");
+        tokio::time::sleep(SILENT).await;
+        assert!(gateways.live().await.is_empty());
+        gateways.heard(beat("b", false));
+        assert_eq!(gateways.live().await, ["b"]);
+    }
+}
