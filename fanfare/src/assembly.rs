@@ -26,6 +26,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     demo::{self, Tokens},
     presence::{serve_api, settings},
+    publisher,
 };
 
 /// Records are larger than the payloads they carry by the names and ids around them.
@@ -84,6 +85,16 @@ impl Assembly {
                 tracing::error!(%error, "the presence service has ended");
             }
         });
+
+        publisher::serve(
+            config,
+            log.clone(),
+            signals.clone(),
+            tasks,
+            registry,
+            behind.clone(),
+        )
+        .await?;
 
         let links = LocalLinks::new();
         let settings = fanout::Settings {

@@ -14,6 +14,7 @@ use crate::{
     cluster::{self, DocumentEpochs, RECORD_OVERHEAD, internal_tls},
     metrics,
     process::Process,
+    publisher,
 };
 
 /// A worker that dies is replaced after so long (DESIGN, "Workers").
@@ -52,6 +53,16 @@ async fn start(process: &Process) -> anyhow::Result<Worker> {
     let counts = Arc::new(Metrics::new(&process.registry)?);
     let bus = cluster::bus(process, &id).await?;
     let redis = cluster::redis(process).await?;
+    let publisher = publisher::serve(
+        config,
+        bus.log.clone(),
+        bus.signals.clone(),
+        &process.tasks,
+        &process.registry,
+        process.stop.clone(),
+    )
+    .await?;
+    publisher.serve_bus(process.stop.clone()).await?;
     let epochs = Arc::new(DocumentEpochs(bus.documents));
     let connector = GrpcConnector::new(&id, config.bus.partitions, LinkLimits::default(), tls)
         .max_record(config.gateway.max_payload + RECORD_OVERHEAD);

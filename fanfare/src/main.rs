@@ -13,6 +13,7 @@ mod measured;
 mod metrics;
 mod presence;
 mod process;
+mod publisher;
 mod reload;
 mod standalone;
 mod token;

@@ -1,12 +1,9 @@
 //! `fanfare presence`: the order of start and stop.
 
-use std::{
-    net::{Ipv4Addr, SocketAddr},
-    sync::Arc,
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use anyhow::Context;
+use apikeys::Keys;
 use bus::Signals;
 use config::Config;
 use lifecycle::Tasks;
@@ -87,11 +84,8 @@ pub(crate) async fn serve_api(
     registry: &Registry,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
-    let mut address = config.presence.grpc_listen;
-    if api::address_allowed(address, config.api.key.as_ref()).is_err() {
-        address = SocketAddr::from((Ipv4Addr::LOCALHOST, address.port()));
-        tracing::info!(%address, "no api.key: the presence API listens on loopback only");
-    }
+    let keys = Keys::new(&config.api);
+    let address = keys.listen_on(config.presence.grpc_listen);
     let listener = bind(address, "the presence API's address").await?;
     let deps = api::Deps {
         store,
@@ -101,7 +95,7 @@ pub(crate) async fn serve_api(
     };
     let tls = listener_tls(&config.api.tls_cert, &config.api.tls_key, tasks)?;
     let settings = api::Settings {
-        api_key: config.api.key.clone(),
+        keys,
         ..api::Settings::default()
     };
     let routes = api::router(deps, settings, stop.clone())

@@ -7,6 +7,7 @@ mod interest;
 pub mod metrics;
 mod ownership;
 mod partition;
+pub mod publisher;
 mod worker;
 
 pub use worker::{Deps, Settings, Worker};

@@ -11,10 +11,10 @@ mod service;
 mod token;
 mod watching;
 
-use std::{net::SocketAddr, sync::Arc};
+use std::sync::Arc;
 
+use apikeys::Keys;
 use bus::{Signals, SignalsError};
-use config::Secret;
 use lifecycle::Tasks;
 use proto::v1::presence_server::{PresenceServer, SERVICE_NAME};
 use registry::presence_store::PresenceStore;
@@ -38,11 +38,10 @@ pub struct Deps {
 }
 
 /// How the API behaves.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Settings {
-    /// What callers must show (`api.key`). Without one the API may be served on loopback only, see
-    /// [`address_allowed`].
-    pub api_key: Option<Secret>,
+    /// Who may call; see [`Keys::listen_on`].
+    pub keys: Keys,
     /// Changes kept for watchers: one that is further behind has lagged. At least 1; a change takes about
     /// 300 bytes.
     pub watch_buffer: usize,
@@ -51,7 +50,7 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         Self {
-            api_key: None,
+            keys: Keys::default(),
             watch_buffer: 16_384,
         }
     }
@@ -84,7 +83,7 @@ pub async fn router(deps: Deps, settings: Settings, stop: CancellationToken) -> 
         health::follow(reporter, Arc::clone(&store), stop.clone()),
     );
 
-    let key = auth::Key::new(settings.api_key.as_ref(), metrics.clone());
+    let key = auth::Key::new(settings.keys, metrics.clone());
     let presence = service::Api::new(store, feed, metrics, tasks, stop);
     let presence = PresenceServer::with_interceptor(presence, key);
     Ok(Routes::new(presence)
@@ -92,25 +91,6 @@ pub async fn router(deps: Deps, settings: Settings, stop: CancellationToken) -> 
         .add_service(reflection_v1())
         .add_service(reflection_v1alpha()))
 }
-
-/// Whether the API may be served on an address: without a key on loopback only (CONTRACT section 3).
-///
-/// # Errors
-/// [`KeyMissing`], which says what to set.
-pub fn address_allowed(address: SocketAddr, api_key: Option<&Secret>) -> Result<(), KeyMissing> {
-    if api_key.is_some() || address.ip().to_canonical().is_loopback() {
-        Ok(())
-    } else {
-        Err(KeyMissing(address))
-    }
-}
-
-/// The API would be open to everybody who reaches the address.
-#[derive(Copy, Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "without api.key the presence API listens on loopback only, not on {0}: set api.key or presence.grpc_listen"
-)]
-pub struct KeyMissing(SocketAddr);
 
 /// The names that reflection tells: what is served here, not all that the descriptors know.
 const SERVED: [&str; 4] = [
@@ -148,27 +128,4 @@ fn reflection_v1alpha() -> tonic_reflection::server::v1alpha::ServerReflectionSe
     impl tonic_reflection::server::v1alpha::ServerReflection,
 > {
     reflection().build_v1alpha().expect("the descriptors are good")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn without_a_key_on_loopback_only() {
-        let key = Secret::from("k".to_owned());
-        for (address, without) in [
-            ("127.0.0.1:7004", true),
-            ("127.9.9.9:7004", true),
-            ("[::1]:7004", true),
-            ("[::ffff:127.0.0.1]:7004", true),
-            ("0.0.0.0:7004", false),
-            ("[::]:7004", false),
-            ("10.0.0.1:7004", false),
-        ] {
-            let address = address.parse().unwrap();
-            assert_eq!(address_allowed(address, None).is_ok(), without, "{address}");
-            assert_eq!(address_allowed(address, Some(&key)), Ok(()));
-        }
-    }
 }

@@ -81,6 +81,31 @@ pub fn commands_of(gateway: &str) -> String {
     format!("fanfare.gateway.{gateway}.command")
 }
 
+/// What servers publish, a request: JSON → JSON (CONTRACT section 6). The last token names the namespace.
+pub const PUBLISH_REQUESTS: &str = "fanfare.pub.*";
+
+/// The namespace of a subject of [`PUBLISH_REQUESTS`]: `_root` stands for `/`, other names go without their `/` and with
+/// `%XX` for bytes that are neither letters, digits, `_` nor `-`.
+#[must_use]
+pub fn namespace_of_publish(subject: &str) -> Option<String> {
+    let escaped = subject.strip_prefix("fanfare.pub.")?;
+    if escaped == "_root" {
+        return Some("/".to_owned());
+    }
+    let mut name = vec![b'/'];
+    let mut bytes = escaped.bytes();
+    while let Some(byte) = bytes.next() {
+        if byte == b'%' {
+            let digit = |byte: Option<u8>| char::from(byte?).to_digit(16);
+            let (high, low) = (digit(bytes.next())?, digit(bytes.next())?);
+            name.push(u8::try_from(high * 16 + low).ok()?);
+        } else {
+            name.push(byte);
+        }
+    }
+    String::from_utf8(name).ok()
+}
+
 /// Heartbeats of workers, payload `WorkerHeartbeat`.
 pub const WORKER_HEARTBEAT: &str = "fanfare.worker.heartbeat";
 
@@ -192,6 +217,16 @@ mod tests {
         }
         assert_eq!(app_authorize("/chat"), "fanfare.app.chat.$authorize");
         assert_eq!(app_lifecycle("/", "joined"), "fanfare.app._root.$joined");
+        for (subject, namespace) in [
+            ("fanfare.pub._root", Some("/")),
+            ("fanfare.pub.chat", Some("/chat")),
+            ("fanfare.pub.a%2Fb%C3%A9", Some("/a/b\u{e9}")),
+            ("fanfare.pub.a%2", None),
+            ("fanfare.pub.%FF", None),
+            ("fanfare.app.chat", None),
+        ] {
+            assert_eq!(namespace_of_publish(subject).as_deref(), namespace);
+        }
         for bad in [
             "",
             "x",

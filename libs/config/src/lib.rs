@@ -2,6 +2,7 @@
 //! run that reports every mistake.
 
 mod app;
+mod api;
 mod check;
 mod identity;
 mod load;
@@ -28,6 +29,28 @@ pub enum Role {
     Fanout,
     /// Knows who is where.
     Presence,
+}
+
+/// An entry of `[[api.keys]]`.
+#[derive(Clone, Debug)]
+pub struct ApiKey {
+    /// For the audit log.
+    pub name: String,
+    /// What callers show.
+    pub key: Secret,
+    /// What it is good for, at least one.
+    pub scopes: Vec<Scope>,
+}
+
+/// What a key of the Publisher and Presence APIs is good for.
+#[derive(Copy, Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Scope {
+    /// Reach clients: events and notifications.
+    Publish,
+    /// Ask who is where and what was said.
+    Read,
+    /// Change or end clients' sockets.
+    Admin,
 }
 
 /// The effective configuration of a process.
@@ -150,7 +173,12 @@ sections! {
     /// Section `cors`.
     Cors { origins: Vec<String>, }
     /// Section `api`.
-    Api { key: Option<Secret>, tls_cert: Option<PathBuf>, tls_key: Option<PathBuf>, }
+    Api {
+        key: Option<Secret>,
+        keys: Vec<ApiKey>,
+        tls_cert: Option<PathBuf>,
+        tls_key: Option<PathBuf>,
+    }
     /// Section `limits`.
     Limits {
         events: u32,

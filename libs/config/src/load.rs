@@ -13,7 +13,7 @@ use figment::{
 
 pub(crate) use self::reader::Reader;
 use crate::{
-    Admin, Api, Bus, Config, Cors, Fanout, Gateway, Grpc, Log, LogFormat, Namespace, Presence, Redis,
+    Admin, Bus, Config, Cors, Fanout, Gateway, Grpc, Log, LogFormat, Namespace, Presence, Redis,
     RedisTopology, Role, Rooms, Secret, app, check, identity, namespaces,
     settings::{self, SETTINGS},
 };
@@ -178,7 +178,7 @@ fn unknown_keys(prefix: &str, dict: &Dict, problems: &mut Vec<Problem>) {
         } else {
             format!("{prefix}.{name}")
         };
-        if key == "namespaces" || key == "issuers" || settings::find(&key).is_some() {
+        if ["namespaces", "issuers", "api.keys"].contains(&key.as_str()) || settings::find(&key).is_some() {
             continue;
         }
         let is_section = SETTINGS
@@ -336,11 +336,7 @@ impl Reader {
             cors: Cors {
                 origins: self.origins("cors.origins"),
             },
-            api: Api {
-                key: self.optional("api.key").map(Secret::from),
-                tls_cert: self.file("api.tls_cert"),
-                tls_key: self.file("api.tls_key"),
-            },
+            api: self.api(),
             limits: self.limits(),
             app: self.app(),
             log: Log {

@@ -188,16 +188,20 @@ pub const SETTINGS: &[Setting] = &[
         "5",
         "How long an empty room's interest is kept, in seconds, 0 to 3600",
     ),
-    reserved("fanout.grpc_listen", "0.0.0.0:7002", "Publisher API, gRPC"),
-    reserved(
+    setting(
+        "fanout.grpc_listen",
+        "0.0.0.0:7002",
+        "Publisher API, gRPC; on loopback only without an API key",
+    ),
+    setting(
         "fanout.http_listen",
         "0.0.0.0:7003",
-        "Publisher API, HTTP and JSON",
+        "Publisher API, HTTP and JSON; on loopback only without an API key",
     ),
     setting(
         "presence.grpc_listen",
         "0.0.0.0:7004",
-        "Presence API, gRPC; on loopback only without api.key",
+        "Presence API, gRPC; on loopback only without an API key",
     ),
     setting(
         "presence.grace_seconds",
@@ -411,7 +415,11 @@ pub const SETTINGS: &[Setting] = &[
     },
     Setting {
         secret: true,
-        ..setting("api.key", "", "Key of the Publisher and Presence APIs")
+        ..setting(
+            "api.key",
+            "",
+            "Key of the Publisher and Presence APIs, for everything; keys with a name and scopes: [[api.keys]]",
+        )
     },
     setting(
         "api.tls_cert",

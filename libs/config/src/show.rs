@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, path::Path};
 
 use toml::{Table, Value};
 
-use crate::{AuthMode, Config, CustomEvent, Issuer, LogFormat, RedisTopology, Secret, settings::SETTINGS};
+use crate::{ApiKey, AuthMode, Config, CustomEvent, Issuer, LogFormat, RedisTopology, Secret, settings::SETTINGS};
 
 impl Config {
     /// What is in force, as a TOML file that would say the same, but for the secrets.
@@ -57,6 +57,10 @@ impl Config {
         let issuers: Vec<Value> = self.issuers.iter().map(issuer).collect();
         if !issuers.is_empty() {
             root.insert("issuers".to_owned(), Value::Array(issuers));
+        }
+        let keys: Vec<Value> = self.api.keys.iter().map(api_key).collect();
+        if let Some(Value::Table(api)) = root.get_mut("api").filter(|_| !keys.is_empty()) {
+            api.insert("keys".to_owned(), Value::Array(keys));
         }
         root.to_string()
     }
@@ -223,6 +227,17 @@ fn issuer(issuer: &Issuer) -> Value {
         ("public_keys", path(issuer.public_keys.as_deref())),
         ("jwks_file", path(issuer.jwks_file.as_deref())),
         ("jwks_url", text(issuer.jwks_url.as_deref())),
+    ];
+    let fields = fields.map(|(name, value)| (name.to_owned(), value));
+    Value::Table(fields.into_iter().collect())
+}
+
+fn api_key(key: &ApiKey) -> Value {
+    let scopes = key.scopes.iter().map(|scope| scope.as_str().into());
+    let fields = [
+        ("name", key.name.clone().into()),
+        ("key", secret(Some(&key.key))),
+        ("scopes", Value::Array(scopes.collect())),
     ];
     let fields = fields.map(|(name, value)| (name.to_owned(), value));
     Value::Table(fields.into_iter().collect())

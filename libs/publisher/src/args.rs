@@ -65,6 +65,17 @@ pub enum Value<'a> {
     Binary(Bytes),
 }
 
+impl<'a> Value<'a> {
+    /// What a message holds; none when it holds nothing.
+    #[must_use]
+    pub fn of(argument: &'a Argument) -> Option<Self> {
+        argument.value.as_ref().map(|value| match value {
+            argument::Value::Json(text) => Self::Json(text),
+            argument::Value::Binary(bytes) => Self::Binary(bytes.clone()),
+        })
+    }
+}
+
 impl Args {
     /// Arguments of a packet: raw JSON, and what its placeholders number.
     #[must_use]

@@ -1,7 +1,7 @@
 //! An event for clients, checked.
 
 use model::{ClientError, ErrorCode, Namespace, RoomName, UserId};
-use proto::v1::{Argument, EmitRequest, argument};
+use proto::v1::{Argument, EmitRequest};
 use sio::packet::RESERVED_EVENTS;
 
 use crate::{
@@ -139,9 +139,8 @@ impl Emit {
 fn read_args(check: &mut Check, args: &[Argument]) -> Option<Args> {
     let mut values = Vec::with_capacity(args.len());
     for (index, argument) in args.iter().enumerate() {
-        match &argument.value {
-            Some(argument::Value::Json(text)) => values.push(Value::Json(text)),
-            Some(argument::Value::Binary(bytes)) => values.push(Value::Binary(bytes.clone())),
+        match Value::of(argument) {
+            Some(value) => values.push(value),
             None => check.reject(format!("args.{index}"), "is required"),
         }
     }
@@ -156,6 +155,7 @@ fn read_args(check: &mut Check, args: &[Argument]) -> Option<Args> {
 #[cfg(test)]
 mod tests {
     use model::Detail;
+    use proto::v1::argument;
 
     use super::*;
 

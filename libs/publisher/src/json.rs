@@ -133,7 +133,8 @@ impl<'a> Fields<'a> {
         value.inspect_err(|_| self.reject(name, wanted)).ok()
     }
 
-    fn reject(&mut self, name: &str, message: &str) {
+    /// Something is wrong with a field.
+    pub fn reject(&mut self, name: &str, message: &str) {
         self.details.push(Detail {
             path: format!("{}{name}", self.prefix),
             message: message.to_owned(),

@@ -2,6 +2,7 @@
 
 use std::{collections::HashMap, net::SocketAddr, sync::Arc, time::Duration};
 
+use apikeys::Keys;
 use bus::{Signals, signals::memory::MemorySignals, subjects};
 use config::Secret;
 use lifecycle::Tasks;
@@ -160,7 +161,10 @@ impl Replica {
 
 pub(crate) fn with_key(key: &str) -> api::Settings {
     api::Settings {
-        api_key: Some(Secret::from(key.to_owned())),
+        keys: Keys::new(&config::Api {
+            key: Some(Secret::from(key.to_owned())),
+            keys: Vec::new(),
+        }),
         ..api::Settings::default()
     }
 }

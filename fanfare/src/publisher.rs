@@ -1,0 +1,51 @@
+//! The publisher API as configured, in a worker and in standalone.
+
+use std::sync::Arc;
+
+use anyhow::Context;
+use apikeys::Keys;
+use bus::{EventLog, Signals};
+use config::Config;
+use fanout::publisher::{Api, Deps, Metrics, Settings};
+use lifecycle::Tasks;
+use prometheus::Registry;
+use tokio_util::sync::CancellationToken;
+
+use crate::process::bind;
+
+/// Serves gRPC and HTTP until `stop`; without a key on loopback only (CONTRACT section 3).
+///
+/// # Errors
+/// When an address cannot be used or the bus does not answer.
+pub(crate) async fn serve(
+    config: &Config,
+    log: Arc<dyn EventLog>,
+    signals: Arc<dyn Signals>,
+    tasks: &Tasks,
+    registry: &Registry,
+    stop: CancellationToken,
+) -> anyhow::Result<Api> {
+    let keys = Keys::new(&config.api);
+    let grpc = keys.listen_on(config.fanout.grpc_listen);
+    let grpc = bind(grpc, "the publisher API's address for gRPC").await?;
+    let http = keys.listen_on(config.fanout.http_listen);
+    let http = bind(http, "the publisher API's address for HTTP").await?;
+    let deps = Deps {
+        log,
+        signals,
+        notifier: None,
+        tasks: tasks.clone(),
+        metrics: Metrics::register(registry)?,
+    };
+    let settings = Settings {
+        keys,
+        max_payload: config.gateway.max_payload,
+    };
+    let api = Api::start(deps, settings)
+        .await
+        .context("the publisher API cannot start")?;
+    tracing::info!(grpc = %grpc.local_addr()?, http = %http.local_addr()?, "publisher API");
+    api.serve_grpc(grpc, stop.clone());
+    api.serve_http(http, stop);
+    Ok(api)
+}

@@ -1,0 +1,141 @@
+//! The `Publisher` API (CONTRACT section 6): one implementation, served over gRPC, HTTP/JSON and NATS requests.
+//! `proto/fanfare/v1/publisher.proto` and the OpenAPI document say what callers may rely on.
+
+mod front;
+mod grpc;
+mod http;
+mod json;
+mod metrics;
+mod nats;
+mod operations;
+
+use std::sync::Arc;
+
+use apikeys::Keys;
+use async_trait::async_trait;
+use bus::{EventLog, Signals, SignalsError};
+use lifecycle::Tasks;
+use model::ClientError;
+use proto::v1::NotifyUserRequest;
+use publisher::{Emitter, Gateways, Sockets};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+pub use self::metrics::Metrics;
+use self::{front::Front, operations::Operations};
+
+/// What is wrapped around an event's payload in a request, at most; payloads may be base64.
+const OVERHEAD: usize = 256 << 10;
+/// Bytes of a batch.
+const MAX_BATCH: usize = 16 << 20;
+
+/// What the API works with.
+pub struct Deps {
+    /// The partition logs.
+    pub log: Arc<dyn EventLog>,
+    /// Volatile events, and commands to gateways.
+    pub signals: Arc<dyn Signals>,
+    /// Notifies users; none where notifications are not kept.
+    pub notifier: Option<Arc<dyn Notifier>>,
+    /// Where its tasks run.
+    pub tasks: Tasks,
+    /// What it counts.
+    pub metrics: Metrics,
+}
+
+/// How the API behaves.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Who may call.
+    pub keys: Keys,
+    /// Bytes that an event may have.
+    pub max_payload: usize,
+}
+
+/// Notifies users for certain.
+#[async_trait]
+pub trait Notifier: Send + Sync + 'static {
+    /// Takes a notification; its id. Once this returns it is not lost.
+    ///
+    /// # Errors
+    /// What the caller is told.
+    async fn notify(&self, request: NotifyUserRequest) -> Result<String, ClientError>;
+}
+
+/// The API, before it is served.
+pub struct Api {
+    front: Arc<Front>,
+    signals: Arc<dyn Signals>,
+    tasks: Tasks,
+    max_body: usize,
+}
+
+impl Api {
+    /// Learns which gateways there are.
+    ///
+    /// # Errors
+    /// When the bus does not answer.
+    pub async fn start(deps: Deps, settings: Settings) -> Result<Self, SignalsError> {
+        let Deps {
+            log,
+            signals,
+            notifier,
+            tasks,
+            metrics,
+        } = deps;
+        let heartbeats = Gateways::subscribe(&*signals).await?;
+        let gateways = Gateways::new();
+        let following = Arc::clone(&gateways);
+        tasks.background("gateways of the publisher", async move {
+            following.follow(heartbeats).await;
+        });
+        let operations = Operations::new(
+            Emitter::new(Arc::clone(&log), Arc::clone(&signals)),
+            Sockets::new(Arc::clone(&signals), gateways),
+            log,
+            notifier,
+            settings.max_payload,
+        );
+        Ok(Self {
+            front: Arc::new(Front::new(operations, settings.keys, metrics)),
+            signals,
+            tasks,
+            max_body: MAX_BATCH.max(settings.max_payload / 3 * 4 + OVERHEAD),
+        })
+    }
+
+    /// Serves gRPC until `stop`, with the standard health and reflection services.
+    pub fn serve_grpc(&self, listener: TcpListener, stop: CancellationToken) {
+        let routes = grpc::routes(Arc::clone(&self.front), self.max_body, &self.tasks, stop.clone());
+        self.tasks.spawn("publisher gRPC", async move {
+            if let Err(error) = grpc::serve(listener, routes, stop).await {
+                tracing::error!(%error, "the publisher's gRPC has ended");
+            }
+        });
+    }
+
+    /// Serves HTTP and JSON until `stop`.
+    pub fn serve_http(&self, listener: TcpListener, stop: CancellationToken) {
+        let router = http::router(Arc::clone(&self.front), self.max_body);
+        self.tasks.spawn("publisher HTTP", async move {
+            let serving = axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned());
+            if let Err(error) = serving.await {
+                tracing::error!(%error, "the publisher's HTTP has ended");
+            }
+        });
+    }
+
+    /// Answers requests on `fanfare.pub.<namespace>`, together with the other workers, until `stop`. Who may send them
+    /// is a matter of the bus.
+    ///
+    /// # Errors
+    /// When the bus does not answer.
+    pub async fn serve_bus(&self, stop: CancellationToken) -> Result<(), SignalsError> {
+        let requests = nats::Requests::listen(Arc::clone(&self.signals), Arc::clone(&self.front)).await?;
+        let tasks = self.tasks.clone();
+        self.tasks.spawn("publisher on the bus", async move {
+            stop.run_until_cancelled(requests.answer(tasks)).await;
+        });
+        Ok(())
+    }
+}
