@@ -225,3 +225,60 @@ pub(super) fn no_operation(name: &str) -> ClientError {
         message: format!("{name:?} is none of {}", names.join(", ")),
     }])
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::publisher::http::OPENAPI;
+
+    fn document() -> Value {
+        serde_json::from_str(OPENAPI).unwrap()
+    }
+
+    /// The schema of an operation's request.
+    fn schema<'a>(document: &'a Value, operation: &str) -> &'a Value {
+        let path = &document["paths"][format!("/v1/{operation}")]["post"];
+        let named = path["requestBody"]["content"]["application/json"]["schema"]["$ref"].as_str();
+        let pointer = named.unwrap().trim_start_matches('#');
+        document.pointer(pointer).unwrap()
+    }
+
+    #[test]
+    fn the_document_has_every_operation() {
+        let document = document();
+        let mut named: Vec<_> = OPERATIONS.iter().map(|each| format!("/v1/{}", each.name)).collect();
+        named.sort_unstable();
+        let paths = document["paths"].as_object().unwrap();
+        assert_eq!(paths.keys().cloned().collect::<Vec<_>>(), named);
+    }
+
+    #[test]
+    fn every_field_of_the_document_is_read() {
+        let document = document();
+        for operation in &OPERATIONS {
+            let properties = schema(&document, operation.name)["properties"].as_object().unwrap();
+            for field in properties.keys().filter(|field| *field != "data") {
+                // No field is a number and a list.
+                let shapes = ["[1.5]", "1.5"].map(|value| format!(r#"{{"{field}":{value}}}"#));
+                let refused = shapes.iter().any(|text| {
+                    let read = operation.read(Fields::read(text.as_bytes()).unwrap());
+                    read.is_err_and(|error| error.details.iter().all(|detail| detail.message != UNKNOWN))
+                });
+                assert!(refused, "{}: {field} is not read", operation.name);
+            }
+            let error = operation.read(Fields::read(br#"{"other":1}"#).unwrap()).unwrap_err();
+            assert_eq!(error.details[0].message, UNKNOWN);
+        }
+    }
+
+    #[test]
+    fn names_of_operations() {
+        for name in ["emit-with-ack", "emit_with_ack", "EmitWithAck", "emitWithAck"] {
+            assert_eq!(Operation::named(name).unwrap().name, "emit-with-ack");
+        }
+        assert!(Operation::named("emitt").is_none());
+        assert!(Operation::named("").is_none());
+    }
+
+    const UNKNOWN: &str = "is no field of this request";
+}

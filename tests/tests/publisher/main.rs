@@ -1,0 +1,92 @@
+//! Servers reach clients: the publisher API from outside, with stock clients on both sides.
+
+use anyhow::{Context, Result, ensure};
+use tests::{Cluster, JWT_SECRET, Size, Standalone, node, python_program};
+
+const KEY: &str = "a key of the publisher API";
+const READ_KEY: &str = "a key for reading only";
+
+/// Where a process serves the API, as it has logged it: gRPC and HTTP.
+fn served(output: &str) -> Result<(String, String)> {
+    let line = output.lines().find(|line| line.contains("publisher API grpc="));
+    let field = |name: &str| {
+        let rest = line?.split_once(name)?.1;
+        rest.split_whitespace().next().map(str::to_owned)
+    };
+    let found = field("grpc=").zip(field("http="));
+    found.with_context(|| format!("it does not say where the publisher API is:\n{output}"))
+}
+
+fn operations(urls: &[String], publishers: &[String], key: Option<&str>) -> Result<()> {
+    let (urls, publishers) = (urls.join(","), publishers.join(","));
+    let mut settings = vec![
+        ("FANFARE_URLS", urls.as_str()),
+        ("FANFARE_PUBLISHERS", publishers.as_str()),
+        ("JWT_SECRET", JWT_SECRET),
+    ];
+    settings.extend(key.map(|key| ("FANFARE_API__KEY", key)));
+    node("node/publisher.test.mjs", &urls, &settings)
+}
+
+#[test]
+fn every_operation_in_standalone() -> Result<()> {
+    let server = Standalone::start(&[])?;
+    let (_, http) = served(&server.output())?;
+    operations(&[server.url.clone()], &[format!("http://{http}")], None)?;
+    server.stop()
+}
+
+#[test]
+fn every_operation_in_a_cluster() -> Result<()> {
+    let size = Size {
+        gateways: 3,
+        workers: 2,
+        ..Size::default()
+    };
+    Cluster::run(size, &[("FANFARE_API__KEY", KEY)], |cluster| {
+        cluster.until_settled()?;
+        let addresses = cluster.addresses()?.into_iter();
+        let urls: Vec<String> = addresses.map(|address| format!("http://{address}")).collect();
+        let publishers: Result<Vec<String>> = cluster
+            .workers
+            .iter()
+            .map(|worker| Ok(format!("http://{}", served(&worker.output())?.1)))
+            .collect();
+        operations(&urls, &publishers?, Some(KEY))
+    })
+}
+
+#[test]
+fn stubs_of_the_published_proto_and_scopes_of_keys() -> Result<()> {
+    let file = format!("[[api.keys]]\nname = \"dashboard\"\nkey = \"{READ_KEY}\"\nscopes = [\"read\"]\n");
+    let server = Standalone::start_with(Some(&file), &[("FANFARE_API__KEY", KEY)])?;
+    let (grpc, _) = served(&server.output())?;
+    let settings = [
+        ("FANFARE_URL", server.url.as_str()),
+        ("FANFARE_PUBLISHER", grpc.as_str()),
+        ("FANFARE_PROTO", concat!(env!("CARGO_MANIFEST_DIR"), "/../proto")),
+        ("FANFARE_API__KEY", KEY),
+        ("FANFARE_READ_KEY", READ_KEY),
+    ];
+    python_program("python/publisher_api.py", &settings)?;
+    let output = server.output();
+    let audited = |what: &str| output.lines().any(|line| line.contains("audit") && line.contains(what));
+    ensure!(
+        audited("dashboard") && audited("JoinRooms") && !output.contains("hello"),
+        "the audit log tells who did what, and not with what:\n{output}"
+    );
+    server.stop()
+}
+
+#[test]
+fn the_example_of_a_serverless_route() -> Result<()> {
+    let server = Standalone::start(&[("FANFARE_API__KEY", KEY)])?;
+    let publisher = format!("http://{}", served(&server.output())?.1);
+    let settings = [
+        ("FANFARE_PUBLISHER", publisher.as_str()),
+        ("FANFARE_API_KEY", KEY),
+        ("JWT_SECRET", JWT_SECRET),
+    ];
+    node("node/publish_example.test.mjs", &server.url, &settings)?;
+    server.stop()
+}
