@@ -84,7 +84,7 @@ pub(crate) async fn serve_api(
     registry: &Registry,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
-    let keys = Keys::new(&config.api);
+    let keys = Keys::new(config.api.key.as_ref(), &config.api.keys);
     let address = keys.listen_on(config.presence.grpc_listen);
     let listener = bind(address, "the presence API's address").await?;
     let deps = api::Deps {

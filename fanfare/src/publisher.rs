@@ -11,7 +11,7 @@ use lifecycle::Tasks;
 use prometheus::Registry;
 use tokio_util::sync::CancellationToken;
 
-use crate::process::bind;
+use crate::process::{bind, listener_tls};
 
 /// Serves gRPC and HTTP until `stop`; without a key on loopback only (CONTRACT section 3).
 ///
@@ -25,7 +25,7 @@ pub(crate) async fn serve(
     registry: &Registry,
     stop: CancellationToken,
 ) -> anyhow::Result<Api> {
-    let keys = Keys::new(&config.api);
+    let keys = Keys::new(config.api.key.as_ref(), &config.api.keys);
     let grpc = keys.listen_on(config.fanout.grpc_listen);
     let grpc = bind(grpc, "the publisher API's address for gRPC").await?;
     let http = keys.listen_on(config.fanout.http_listen);
@@ -45,7 +45,8 @@ pub(crate) async fn serve(
         .await
         .context("the publisher API cannot start")?;
     tracing::info!(grpc = %grpc.local_addr()?, http = %http.local_addr()?, "publisher API");
-    api.serve_grpc(grpc, stop.clone());
-    api.serve_http(http, stop);
+    let tls = listener_tls(&config.api.tls_cert, &config.api.tls_key, tasks)?;
+    api.serve_grpc(grpc, tls.clone(), stop.clone());
+    api.serve_http(http, tls, stop);
     Ok(api)
 }

@@ -13,8 +13,9 @@ use std::sync::Arc;
 
 use apikeys::Keys;
 use async_trait::async_trait;
+use axum::Router;
 use bus::{EventLog, Signals, SignalsError};
-use lifecycle::Tasks;
+use lifecycle::{Tasks, tls::ServerTls};
 use model::ClientError;
 use proto::v1::NotifyUserRequest;
 use publisher::{Emitter, Gateways, Sockets};
@@ -105,23 +106,28 @@ impl Api {
     }
 
     /// Serves gRPC until `stop`, with the standard health and reflection services.
-    pub fn serve_grpc(&self, listener: TcpListener, stop: CancellationToken) {
+    pub fn serve_grpc(&self, listener: TcpListener, tls: Option<ServerTls>, stop: CancellationToken) {
         let routes = grpc::routes(Arc::clone(&self.front), self.max_body, &self.tasks, stop.clone());
-        self.tasks.spawn("publisher gRPC", async move {
-            if let Err(error) = grpc::serve(listener, routes, stop).await {
-                tracing::error!(%error, "the publisher's gRPC has ended");
-            }
-        });
+        self.serve("publisher gRPC", listener, routes.into_axum_router(), tls, stop);
     }
 
     /// Serves HTTP and JSON until `stop`.
-    pub fn serve_http(&self, listener: TcpListener, stop: CancellationToken) {
+    pub fn serve_http(&self, listener: TcpListener, tls: Option<ServerTls>, stop: CancellationToken) {
         let router = http::router(Arc::clone(&self.front), self.max_body);
-        self.tasks.spawn("publisher HTTP", async move {
-            let serving = axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned());
-            if let Err(error) = serving.await {
-                tracing::error!(%error, "the publisher's HTTP has ended");
-            }
+        self.serve("publisher HTTP", listener, router, tls, stop);
+    }
+
+    fn serve(
+        &self,
+        name: &'static str,
+        listener: TcpListener,
+        router: Router,
+        tls: Option<ServerTls>,
+        stop: CancellationToken,
+    ) {
+        let connections = self.tasks.clone();
+        self.tasks.spawn(name, async move {
+            lifecycle::serve(listener, router, tls, &connections, stop).await;
         });
     }
 

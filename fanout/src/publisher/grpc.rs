@@ -1,6 +1,6 @@
 //! The API over gRPC, with the standard health and reflection services beside it.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use lifecycle::Tasks;
 use model::{ClientError, ErrorCode};
@@ -10,13 +10,11 @@ use proto::v1::{
     JoinRoomsRequest, LeaveRoomsRequest, NotifyUserRequest, NotifyUserResponse, SocketsResponse,
     publisher_server::{Publisher, PublisherServer, SERVICE_NAME},
 };
-use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic::{
     Code, Status,
     metadata::{MetadataMap, MetadataValue},
     service::Routes,
-    transport::{Server, server::TcpIncoming},
 };
 use tonic_health::ServingStatus;
 
@@ -25,17 +23,12 @@ use super::{
     operations::{Request, Response},
 };
 
-/// Calls under way at the stop may take so long.
-const DRAIN: Duration = Duration::from_secs(2);
-/// A client that is gone without a word is noticed after both.
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
-const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Answers may have so many bytes: a history of large messages.
 const MAX_ANSWER: usize = 256 << 20;
 /// In the metadata of an error: the error object of the HTTP form.
 const ERROR: &str = "fanfare-error-bin";
 
-/// The services, to be served by [`serve`]. At `stop` health says `NOT_SERVING`.
+/// The services, to be served over HTTP/2. At `stop` health says `NOT_SERVING`.
 pub(super) fn routes(
     front: Arc<Front>,
     max_request: usize,
@@ -59,30 +52,6 @@ pub(super) fn routes(
         .add_service(health)
         .add_service(reflection_v1())
         .add_service(reflection_v1alpha())
-}
-
-/// Serves until `stop`; calls under way may take two seconds more.
-pub(super) async fn serve(
-    listener: TcpListener,
-    routes: Routes,
-    stop: CancellationToken,
-) -> Result<(), tonic::transport::Error> {
-    let serving = Server::builder()
-        .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
-        .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
-        .add_routes(routes)
-        .serve_with_incoming_shutdown(
-            TcpIncoming::from(listener).with_nodelay(Some(true)),
-            stop.clone().cancelled_owned(),
-        );
-    let late = async {
-        stop.cancelled().await;
-        tokio::time::sleep(DRAIN).await;
-    };
-    tokio::select! {
-        served = serving => served,
-        () = late => Ok(()),
-    }
 }
 
 struct Service(Arc<Front>);

@@ -246,7 +246,10 @@ mod tests {
     #[test]
     fn the_document_has_every_operation() {
         let document = document();
-        let mut named: Vec<_> = OPERATIONS.iter().map(|each| format!("/v1/{}", each.name)).collect();
+        let mut named: Vec<_> = OPERATIONS
+            .iter()
+            .map(|each| format!("/v1/{}", each.name))
+            .collect();
         named.sort_unstable();
         let paths = document["paths"].as_object().unwrap();
         assert_eq!(paths.keys().cloned().collect::<Vec<_>>(), named);
@@ -256,7 +259,9 @@ mod tests {
     fn every_field_of_the_document_is_read() {
         let document = document();
         for operation in &OPERATIONS {
-            let properties = schema(&document, operation.name)["properties"].as_object().unwrap();
+            let properties = schema(&document, operation.name)["properties"]
+                .as_object()
+                .unwrap();
             for field in properties.keys().filter(|field| *field != "data") {
                 // No field is a number and a list.
                 let shapes = ["[1.5]", "1.5"].map(|value| format!(r#"{{"{field}":{value}}}"#));
@@ -266,7 +271,9 @@ mod tests {
                 });
                 assert!(refused, "{}: {field} is not read", operation.name);
             }
-            let error = operation.read(Fields::read(br#"{"other":1}"#).unwrap()).unwrap_err();
+            let error = operation
+                .read(Fields::read(br#"{"other":1}"#).unwrap())
+                .unwrap_err();
             assert_eq!(error.details[0].message, UNKNOWN);
         }
     }

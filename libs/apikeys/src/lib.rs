@@ -7,6 +7,7 @@ use std::{
 };
 
 pub use config::Scope;
+use config::{ApiKey, Secret};
 
 const SCHEME: &str = "bearer";
 const ALL: [Scope; 3] = [Scope::Publish, Scope::Read, Scope::Admin];
@@ -47,15 +48,15 @@ pub enum Denied {
 }
 
 impl Keys {
-    /// Those of the configuration; `api.key` is good for everything, under the name `api.key`.
+    /// Those of the configuration: `api.key`, which is good for everything, under that name, and `api.keys`.
     #[must_use]
-    pub fn new(config: &config::Api) -> Self {
-        let one = config.key.as_ref().map(|key| Key {
+    pub fn new(one: Option<&Secret>, named: &[ApiKey]) -> Self {
+        let one = one.map(|key| Key {
             name: "api.key".into(),
             hash: blake3::hash(key.expose().as_bytes()),
             scopes: ALL.to_vec(),
         });
-        let named = config.keys.iter().map(|key| Key {
+        let named = named.iter().map(|key| Key {
             name: key.name.as_str().into(),
             hash: blake3::hash(key.key.expose().as_bytes()),
             scopes: key.scopes.clone(),
@@ -152,19 +153,15 @@ impl Caller {
 
 #[cfg(test)]
 mod tests {
-    use config::{Api, ApiKey, Secret};
-
     use super::*;
 
     fn keys() -> Keys {
-        Keys::new(&Api {
-            key: Some(Secret::from("all".to_owned())),
-            keys: vec![ApiKey {
-                name: "web".to_owned(),
-                key: Secret::from("w".to_owned()),
-                scopes: vec![Scope::Publish],
-            }],
-        })
+        let web = ApiKey {
+            name: "web".to_owned(),
+            key: Secret::from("w".to_owned()),
+            scopes: vec![Scope::Publish],
+        };
+        Keys::new(Some(&Secret::from("all".to_owned())), &[web])
     }
 
     #[test]

@@ -161,10 +161,7 @@ impl Replica {
 
 pub(crate) fn with_key(key: &str) -> api::Settings {
     api::Settings {
-        keys: Keys::new(&config::Api {
-            key: Some(Secret::from(key.to_owned())),
-            keys: Vec::new(),
-        }),
+        keys: Keys::new(Some(&Secret::from(key.to_owned())), &[]),
         ..api::Settings::default()
     }
 }

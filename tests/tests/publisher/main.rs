@@ -32,7 +32,11 @@ fn operations(urls: &[String], publishers: &[String], key: Option<&str>) -> Resu
 fn every_operation_in_standalone() -> Result<()> {
     let server = Standalone::start(&[])?;
     let (_, http) = served(&server.output())?;
-    operations(&[server.url.clone()], &[format!("http://{http}")], None)?;
+    operations(
+        std::slice::from_ref(&server.url),
+        &[format!("http://{http}")],
+        None,
+    )?;
     server.stop()
 }
 
@@ -70,7 +74,11 @@ fn stubs_of_the_published_proto_and_scopes_of_keys() -> Result<()> {
     ];
     python_program("python/publisher_api.py", &settings)?;
     let output = server.output();
-    let audited = |what: &str| output.lines().any(|line| line.contains("audit") && line.contains(what));
+    let audited = |what: &str| {
+        output
+            .lines()
+            .any(|line| line.contains("audit") && line.contains(what))
+    };
     ensure!(
         audited("dashboard") && audited("JoinRooms") && !output.contains("hello"),
         "the audit log tells who did what, and not with what:\n{output}"
