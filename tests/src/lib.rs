@@ -17,8 +17,8 @@ mod wire;
 
 pub use client::{Answer, Client, Message, Published, offset};
 pub use clients::{
-    Counts, Mode, artillery, browser, build_page, compat, install_node_packages, install_python_packages, node,
-    python, python_program, scenario, schemathesis,
+    Counts, Mode, artillery, browser, build_page, compat, install_node_packages, install_python_packages,
+    node, python, python_program, scenario, schemathesis,
 };
 pub use cluster::{Cluster, Instance, Role, Size, until};
 pub use http::{HttpAnswer, HttpRequest};

@@ -70,7 +70,15 @@ const EDGES: &[Edges] = &[
     ),
     service(
         "fanout",
-        &["apikeys", "bus", "delivery", "model", "proto", "publisher", "registry"],
+        &[
+            "apikeys",
+            "bus",
+            "delivery",
+            "model",
+            "proto",
+            "publisher",
+            "registry",
+        ],
     ),
     service("presence", &["apikeys", "bus", "model", "proto", "registry"]),
     edges("app", &["bus", "calls", "config", "model"]),

@@ -1,8 +1,8 @@
 //! Typed configuration: defaults, then a TOML file, then the environment, then flags; validated in one
 //! run that reports every mistake.
 
-mod app;
 mod api;
+mod app;
 mod check;
 mod identity;
 mod load;

@@ -14,7 +14,7 @@ use figment::{
 pub(crate) use self::reader::Reader;
 use crate::{
     Admin, Bus, Config, Cors, Fanout, Gateway, Grpc, Log, LogFormat, Namespace, Presence, Redis,
-    RedisTopology, Role, Rooms, Secret, app, check, identity, namespaces,
+    RedisTopology, Role, Rooms, app, check, identity, namespaces,
     settings::{self, SETTINGS},
 };
 

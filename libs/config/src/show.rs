@@ -4,7 +4,9 @@ use std::{collections::BTreeMap, path::Path};
 
 use toml::{Table, Value};
 
-use crate::{ApiKey, AuthMode, Config, CustomEvent, Issuer, LogFormat, RedisTopology, Secret, settings::SETTINGS};
+use crate::{
+    ApiKey, AuthMode, Config, CustomEvent, Issuer, LogFormat, RedisTopology, Secret, settings::SETTINGS,
+};
 
 impl Config {
     /// What is in force, as a TOML file that would say the same, but for the secrets.
