@@ -275,15 +275,9 @@ impl Core {
         if self.access.rules().policy(namespace).is_none() {
             return Err(Refusal::InvalidNamespace);
         }
-        if let Err(after) = self.addresses.may_authenticate(ip) {
-            return Err(Refusal::TooManyFailures(limited::seconds(after)));
-        }
-        let identified = self.authenticator.authenticate(auth, shown, ip);
-        let user = identified.await.inspect_err(|refusal| {
-            if refusal.code() == Some(ErrorCode::Unauthorized) {
-                self.addresses.failed(ip);
-            }
-        })?;
+        self.may_authenticate(ip)?;
+        let identified = self.authenticator.authenticate(auth, shown, ip).await;
+        let user = self.authenticated(ip, identified)?;
         let rules = self.access.rules();
         match rules.policy(namespace) {
             Some(policy) if policy.admits(user.role) => {}
@@ -291,6 +285,21 @@ impl Core {
             None => return Err(Refusal::InvalidNamespace),
         }
         self.authorized(namespace, user).await
+    }
+
+    /// Whether somebody at `ip` may say who it is.
+    fn may_authenticate(&self, ip: IpAddr) -> Result<(), Refusal> {
+        let may = self.addresses.may_authenticate(ip);
+        may.map_err(|after| Refusal::TooManyFailures(limited::seconds(after)))
+    }
+
+    /// What came of it; what was wrong counts against the address.
+    fn authenticated(&self, ip: IpAddr, user: Result<Arc<User>, Refusal>) -> Result<Arc<User>, Refusal> {
+        user.inspect_err(|refusal| {
+            if refusal.code() == Some(ErrorCode::Unauthorized) {
+                self.addresses.failed(ip);
+            }
+        })
     }
 
     /// Tells a socket by event `error`.

@@ -40,6 +40,7 @@ pub(crate) struct Policy {
     join_rooms: Vec<(String, Who)>,
     /// Stored elsewhere, not here.
     volatile: Vec<String>,
+    history: Option<usize>,
     ordered_events: bool,
     events: BTreeMap<String, CustomEvent>,
 }
@@ -118,6 +119,11 @@ impl Rules {
             .find(|policy| matches(&policy.pattern, namespace.as_str()))
     }
 
+    /// How many of a room's newest messages the namespace shows; `None` for all that the log keeps.
+    pub(super) fn history(&self, namespace: &Namespace) -> Option<usize> {
+        self.policy(namespace)?.history
+    }
+
     /// Whether `user` may use `room`: a user's own room belongs to that user alone; else public rooms, then the
     /// claim `rooms`, then the namespace's policy; the rest is a matter of membership, which guests without a token
     /// do not have.
@@ -173,6 +179,7 @@ impl Policy {
             public_rooms: namespace.public_rooms.clone(),
             join_rooms: whos(&namespace.join_rooms),
             volatile: namespace.volatile.clone(),
+            history: namespace.history.map(|count| count as usize),
             ordered_events: namespace.ordered_events,
             events,
         })

@@ -160,34 +160,72 @@ async fn first_time(log: &dyn EventLog, offset: Offset) -> Result<u64, ClientErr
 
 /// Messages of a room, ascending.
 pub(super) struct Messages {
-    messages: Vec<String>,
+    /// Each with its place in the log.
+    messages: Vec<(u64, String)>,
     pub(super) has_more: bool,
 }
 
 impl Messages {
     /// As a raw JSON list.
     pub(super) fn json(&self) -> Box<RawValue> {
+        let messages: Vec<&str> = self.messages.iter().map(|(_, message)| &**message).collect();
         // Each is an object we have written ourselves.
-        RawValue::from_string(format!("[{}]", self.messages.join(","))).unwrap_or_default()
+        RawValue::from_string(format!("[{}]", messages.join(","))).unwrap_or_default()
+    }
+
+    /// Those that `query` asks for.
+    fn select(mut self, query: PageQuery) -> Self {
+        match query {
+            PageQuery::Before { before, limit } => {
+                self.messages.retain(|(seq, _)| *seq < before);
+                let older = self.messages.len().saturating_sub(limit);
+                self.messages.drain(..older);
+                self.has_more = older > 0;
+            }
+            PageQuery::After { after, limit } => {
+                self.messages.retain(|(seq, _)| *seq > after);
+                self.has_more = self.messages.len() > limit;
+                self.messages.truncate(limit);
+            }
+        }
+        self
     }
 }
 
-/// The last `limit` messages up to `position`, inclusive.
+/// The last `limit` messages up to `position`, inclusive, as far as they are among the `newest`.
 pub(super) async fn last(
     publisher: &Publisher,
     token: RoomToken,
     position: u64,
     limit: usize,
+    newest: Option<usize>,
 ) -> Result<Messages, ClientError> {
-    page(
-        publisher,
-        token,
-        PageQuery::Before {
-            before: position.saturating_add(1),
-            limit,
-        },
-    )
-    .await
+    let query = PageQuery::Before {
+        before: position.saturating_add(1),
+        limit,
+    };
+    among(publisher, token, query, newest).await
+}
+
+/// A page of a room's `newest` messages, or of all there are.
+async fn among(
+    publisher: &Publisher,
+    token: RoomToken,
+    query: PageQuery,
+    newest: Option<usize>,
+) -> Result<Messages, ClientError> {
+    let everything = |limit| PageQuery::Before {
+        before: u64::MAX,
+        limit,
+    };
+    match newest {
+        None => page(publisher, token, query).await,
+        Some(0) => Ok(Messages {
+            messages: Vec::new(),
+            has_more: false,
+        }),
+        Some(newest) => Ok(page(publisher, token, everything(newest)).await?.select(query)),
+    }
 }
 
 async fn page(publisher: &Publisher, token: RoomToken, query: PageQuery) -> Result<Messages, ClientError> {
@@ -223,8 +261,7 @@ async fn page(publisher: &Publisher, token: RoomToken, query: PageQuery) -> Resu
         let found = page
             .entries
             .into_iter()
-            .filter_map(|entry| message(partition, entry))
-            .map(|(json, _)| json);
+            .filter_map(|entry| Some((entry.seq, message(partition, entry)?.0)));
         if backwards {
             messages.splice(..0, found);
         } else {
@@ -312,8 +349,9 @@ impl Ask for History {
     fn run<C: Caller>(self, caller: &C) -> impl Future<Output = Result<Found, ClientError>> + Send + 'static {
         let token = RoomToken::new(caller.namespace(), &self.room);
         let publisher = Arc::clone(&caller.core().publisher);
+        let newest = caller.core().access.rules().history(caller.namespace());
         async move {
-            let messages = page(&publisher, token, self.query).await?;
+            let messages = among(&publisher, token, self.query, newest).await?;
             Ok(Found {
                 messages: messages.json(),
                 has_more: messages.has_more,

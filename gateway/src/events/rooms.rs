@@ -64,11 +64,12 @@ fn admit(call: Call, name: RoomName, history: u64) -> Step {
             };
             let messages = match usize::try_from(history).unwrap_or(usize::MAX) {
                 0 => None,
-                limit => Some(
-                    messages::last(&call.core.publisher, joining.room().token(), position, limit)
-                        .await?
-                        .json(),
-                ),
+                limit => {
+                    let token = joining.room().token();
+                    let newest = call.core.access.rules().history(call.namespace());
+                    let last = messages::last(&call.core.publisher, token, position, limit, newest);
+                    Some(last.await?.json())
+                }
             };
             if let Some(kept) = kept.flatten() {
                 kept.await

@@ -1,7 +1,7 @@
 //! Who may use which rooms and send which events.
 
 use config::AuthMode;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::stage::{Client, start};
 
@@ -146,5 +146,43 @@ async fn events_are_for_those_whom_the_policy_names() {
             "is about no event"
         );
     }
+    edge.stop().await;
+}
+
+#[tokio::test]
+async fn a_namespace_may_show_less_than_the_log_keeps() {
+    let edge = start(|config| {
+        config.rooms.public = vec!["*".to_owned()];
+        config.namespaces[1].history = Some(3);
+    })
+    .await;
+    let mut client = Client::join(&edge, &json!({})).await;
+    let mut offsets = Vec::new();
+    for content in ["1", "2", "3", "4", "5"] {
+        let sent = client
+            .ask("message", &json!({ "roomId": "r", "content": content }))
+            .await;
+        offsets.push(sent["offset"].clone());
+    }
+    let mut shown = async |query: Value| {
+        let mut query = query;
+        query["roomId"] = json!("r");
+        let page = client.ask("getMessages", &query).await;
+        let contents = page["messages"].as_array().unwrap().iter();
+        let contents: String = contents
+            .map(|message| message["content"].as_str().unwrap())
+            .collect();
+        (contents, page["hasMore"].as_bool().unwrap())
+    };
+    assert_eq!(shown(json!({})).await, ("345".to_owned(), false));
+    assert_eq!(shown(json!({ "limit": 2 })).await, ("45".to_owned(), true));
+    assert_eq!(
+        shown(json!({ "before": offsets[3] })).await,
+        ("3".to_owned(), false)
+    );
+    assert_eq!(
+        shown(json!({ "after": offsets[0], "limit": 2 })).await,
+        ("34".to_owned(), true)
+    );
     edge.stop().await;
 }

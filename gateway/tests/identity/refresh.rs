@@ -158,3 +158,19 @@ async fn who_was_put_out_is_not_counted_any_more() {
     Client::join(&edge, &json!({})).await;
     edge.stop().await;
 }
+
+#[tokio::test]
+async fn tokens_that_do_not_hold_count_against_the_address() {
+    let edge = start(|config| config.limits.auth_failures_per_ip = 2).await;
+    let mut client = Client::join(&edge, &json!({})).await;
+    let mut codes = Vec::new();
+    for _ in 0..3 {
+        codes.push(
+            client
+                .outcome("refresh-token", &json!({ "token": "rubbish" }))
+                .await,
+        );
+    }
+    assert_eq!(codes, ["UNAUTHORIZED", "UNAUTHORIZED", "RATE_LIMITED"]);
+    edge.stop().await;
+}

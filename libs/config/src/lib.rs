@@ -249,6 +249,8 @@ pub struct Namespace {
     pub ordered_events: bool,
     /// Custom events of which more is to be said, by name.
     pub custom_events: BTreeMap<String, CustomEvent>,
+    /// How many of a room's newest messages are shown, 0 for none; all that the log keeps without.
+    pub history: Option<u32>,
     /// Limits of its own.
     pub limits: NamespaceLimits,
 }

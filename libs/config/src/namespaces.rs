@@ -10,7 +10,7 @@ use crate::{
 };
 
 const ROLES: [&str; 4] = ["guest", "user", "moderator", "admin"];
-const FIELDS: [&str; 12] = [
+const FIELDS: [&str; 13] = [
     "pattern",
     "connect_roles",
     "emit_roles",
@@ -18,6 +18,7 @@ const FIELDS: [&str; 12] = [
     "public_rooms",
     "join_rooms",
     "volatile",
+    "history",
     "events",
     "events_per_socket",
     "by_event",
@@ -111,6 +112,7 @@ impl Entry<'_> {
             Some(value) => self.list("volatile", value, &STORED_EVENTS),
             None => Vec::new(),
         };
+        let history = self.number("history", fields.get("history"));
         let limits = NamespaceLimits {
             events: self.number("events", fields.get("events")),
             events_per_socket: self.number("events_per_socket", fields.get("events_per_socket")),
@@ -124,6 +126,7 @@ impl Entry<'_> {
             public_rooms,
             join_rooms,
             volatile,
+            history,
             limits,
             ordered_events: self.flag("ordered_events", fields).unwrap_or_default(),
             custom_events: self.custom_events(fields),
@@ -213,7 +216,7 @@ impl Entry<'_> {
     fn number(&mut self, field: &str, value: Option<&Value>) -> Option<u32> {
         let number = value?.to_u128().and_then(|number| u32::try_from(number).ok());
         if number.is_none() {
-            self.wrong(field, "must be a whole number; 0 for no limit");
+            self.wrong(field, "must be a whole number, 0 or more");
         }
         number
     }

@@ -36,6 +36,7 @@ impl Config {
             table.insert("volatile".to_owned(), list(&namespace.volatile));
             let limits = &namespace.limits;
             let numbers = [
+                ("history", namespace.history),
                 ("events", limits.events),
                 ("events_per_socket", limits.events_per_socket),
             ];
