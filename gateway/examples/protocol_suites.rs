@@ -1,4 +1,4 @@
-//! The server that the official protocol suites are run against: a raw Engine.IO echo at
+//! The server that the official protocol suites are run against: a raw Engine.IO echo, v3 and v4, at
 //! `/engine.io/`, and at `/socket.io/` the behaviour the Socket.IO suite assumes.
 //!
 //! `cargo run --release -p gateway --example protocol_suites -- --port 3000`
@@ -128,6 +128,7 @@ async fn main() -> Result<(), Error> {
         max_connections: 0,
         handshakes_per_second: 0,
         max_age: Duration::ZERO,
+        allow_eio3: true,
         origins: vec!["*".to_owned()],
         affinity_cookie: true,
     };

@@ -303,6 +303,7 @@ impl Gateway {
             max_connections: settings.max_connections,
             handshakes_per_second: config.limits.handshakes_per_second,
             max_age: settings.max_connection_age,
+            allow_eio3: settings.allow_eio3,
             origins: config.cors.origins.clone(),
             affinity_cookie: true,
         };

@@ -98,6 +98,7 @@ async fn a_panic_ends_its_own_connection_alone() {
         max_connections: 0,
         handshakes_per_second: 0,
         max_age: Duration::ZERO,
+        allow_eio3: false,
         origins: Vec::new(),
         affinity_cookie: true,
     };

@@ -65,6 +65,16 @@ macro_rules! socket_io_client {
             }
 
             #[test]
+            fn eio3() -> Result<()> {
+                let older = [
+                    ("FANFARE_GATEWAY__ALLOW_EIO3", "true"),
+                    ("FANFARE_GATEWAY__PING_INTERVAL_MS", "1000"),
+                    ("FANFARE_AUTH__QUERY", "token"),
+                ];
+                with_settings(&older, |server| scenario(server, "eio3", $mode))
+            }
+
+            #[test]
             fn transport() -> Result<()> {
                 with_server(|server| scenario(server, "transport", $mode))
             }

@@ -8,7 +8,7 @@ use super::{
     room::{Confirmed, Hold, Room, Waiting},
     variants::Variants,
 };
-use crate::{interest::InterestError, journal::Receivers, session::Socket};
+use crate::{interest::InterestError, journal::Receivers, session::Socket, transport::Cork};
 
 /// A join under way. Dropped before it is released, it is taken back.
 pub(crate) struct Joining {
@@ -119,11 +119,7 @@ impl Joining {
             }
             let variants = Variants::new(&publish, offset, position);
             let packet = variants.of(&self.socket);
-            if publish.volatile {
-                conn.send_volatile(packet);
-            } else {
-                conn.send(packet);
-            }
+            conn.send_corked(packet, publish.volatile, &mut Cork::new(false));
             if offset.is_some() && self.socket.pid().is_some() {
                 let receivers = Receivers::Socket(self.socket.id().into());
                 lane.sent(self.room.token, publish, receivers);

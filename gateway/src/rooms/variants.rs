@@ -2,7 +2,7 @@ use std::{cell::OnceCell, sync::Arc};
 
 use model::Offset;
 use proto::v1::Publish;
-use sio::packet::Encoded;
+use sio::packet::{Dialect, Encoded};
 
 use crate::{deliver::encode, session::Socket};
 
@@ -15,6 +15,7 @@ pub(super) struct Variants<'a> {
     with_position: OnceCell<Encoded>,
     /// For those that cannot.
     plain: OnceCell<Encoded>,
+    translated: Translated,
 }
 
 impl<'a> Variants<'a> {
@@ -25,27 +26,36 @@ impl<'a> Variants<'a> {
             position,
             with_position: OnceCell::new(),
             plain: OnceCell::new(),
+            translated: Translated::default(),
         }
     }
 
     pub(super) fn of(&self, socket: &Socket) -> &Encoded {
-        if socket.pid().is_some() {
+        let recovers = socket.pid().is_some();
+        self.translated
+            .of(self.standard(recovers), socket.conn().dialect(), recovers)
+    }
+
+    /// The same for several events in one piece.
+    pub(super) fn all_of<'j>(run: &[Self], joined: &'j Joined, socket: &Socket) -> &'j Encoded {
+        let recovers = socket.pid().is_some();
+        let piece = if recovers {
+            &joined.with_position
+        } else {
+            &joined.plain
+        };
+        let concat = || Encoded::concat(run.iter().map(|variants| variants.standard(recovers)));
+        let standard = piece.get_or_init(concat);
+        joined.translated.of(standard, socket.conn().dialect(), recovers)
+    }
+
+    fn standard(&self, recovers: bool) -> &Encoded {
+        if recovers {
             self.with_position
                 .get_or_init(|| encode(self.publish, self.offset, self.position.as_deref()))
         } else {
             self.plain.get_or_init(|| encode(self.publish, self.offset, None))
         }
-    }
-
-    /// The same for several events in one piece.
-    pub(super) fn all_of<'j>(run: &[Self], joined: &'j Joined, socket: &Socket) -> &'j Encoded {
-        let joined = if socket.pid().is_some() {
-            &joined.with_position
-        } else {
-            &joined.plain
-        };
-        let concat = || Encoded::concat(run.iter().map(|variants| variants.of(socket)));
-        joined.get_or_init(concat)
     }
 
     /// Bytes that each member gets of it; 0 when nobody got it.
@@ -65,4 +75,21 @@ impl<'a> Variants<'a> {
 pub(super) struct Joined {
     with_position: OnceCell<Encoded>,
     plain: OnceCell<Encoded>,
+    translated: Translated,
+}
+
+/// Events in other dialects; where nobody speaks one, nothing is kept for them.
+#[derive(Default)]
+struct Translated(OnceCell<Box<[[OnceCell<Option<Encoded>>; Dialect::COUNT]; 2]>>);
+
+impl Translated {
+    fn of<'e>(&'e self, standard: &'e Encoded, dialect: Dialect, recovers: bool) -> &'e Encoded {
+        if dialect == Dialect::Standard {
+            return standard;
+        }
+        let form = &self.0.get_or_init(Box::default)[usize::from(recovers)][dialect as usize];
+        form.get_or_init(|| dialect.translate(standard))
+            .as_ref()
+            .unwrap_or(standard)
+    }
 }

@@ -9,8 +9,8 @@ use http::HeaderMap;
 use model::{ClientError, ErrorCode, Namespace, User};
 use sio::{
     client::Incoming,
-    engine::CloseReason,
-    packet::{EventName, Limits, RawArgs, encode},
+    engine::{CloseReason, Version},
+    packet::{Dialect, EventName, Limits, RawArgs, connect_of_v4, encode},
 };
 
 use super::{Answer, Refusal, Returns, Shown, Socket};
@@ -180,7 +180,19 @@ impl EngineHandler for SocketServer {
         self.application.shown(headers, query)
     }
 
+    fn opened(&self, conn: &Arc<Conn>) -> Result<Step, CloseReason> {
+        match conn.handshake().version {
+            Version::V4 => Ok(Step::Done),
+            // Clients of Socket.IO v2 are in the main namespace without asking.
+            Version::V3 => self.message(conn, Message::Text(ByteString::from_static("0"))),
+        }
+    }
+
     fn message(&self, conn: &Arc<Conn>, message: Message) -> Result<Step, CloseReason> {
+        let message = match message {
+            Message::Text(text) if conn.dialect() == Dialect::V3 => Message::Text(connect_of_v4(text)),
+            message => message,
+        };
         let (incoming, socket) = {
             let mut sockets = conn.sockets.lock();
             let incoming = match message {

@@ -9,8 +9,8 @@ use std::{
 use bytes::Bytes;
 use parking_lot::Mutex;
 use sio::{
-    engine::{CloseReason, Session, Timer, Timing},
-    packet::{Encoded, encode},
+    engine::{CloseReason, Session, Timer, Timing, Version},
+    packet::{Dialect, Encoded, encode},
 };
 use tokio::{net::TcpStream, sync::Notify};
 
@@ -36,6 +36,10 @@ pub struct Handshake {
     /// Whether the client copes with a trailing position in its events. python-socketio and the Dart client
     /// hand it to the application's handlers, which take a fixed number of arguments.
     pub recovers: bool,
+    /// Which Engine.IO it speaks.
+    pub version: Version,
+    /// A client of v3 that cannot take bytes over polling.
+    pub(super) base64: bool,
     /// Counts the connection for its address, until it has ended: rooms may hold it for longer.
     pub(super) place: Mutex<Option<Place>>,
 }
@@ -157,17 +161,25 @@ impl Conn {
         &self.handshake
     }
 
-    /// Sends a packet. Never waits; a connection whose queue runs over is closed as a slow consumer.
+    /// How the client wants its packets.
+    #[must_use]
+    pub fn dialect(&self) -> Dialect {
+        match self.handshake.version {
+            Version::V3 => Dialect::V3,
+            Version::V4 => Dialect::Standard,
+        }
+    }
+
+    /// Sends a packet, which is translated if the client speaks another dialect. Never waits; a connection whose queue
+    /// runs over is closed as a slow consumer.
     pub fn send(&self, packet: &Encoded) {
-        self.push(packet, false);
+        match self.dialect().translate(packet) {
+            Some(translated) => self.push(&translated, false),
+            None => self.push(packet, false),
+        }
     }
 
-    /// Sends a packet that may be dropped when the transport does not take it at once.
-    pub fn send_volatile(&self, packet: &Encoded) {
-        self.push(packet, true);
-    }
-
-    /// Sends a packet, which goes out when the cork is released at the latest.
+    /// Sends a packet in the client's own dialect, which goes out when the cork is released at the latest.
     pub(crate) fn send_corked(self: &Arc<Self>, packet: &Encoded, volatile: bool, cork: &mut Cork) {
         if !cork.on {
             return self.push(packet, volatile);

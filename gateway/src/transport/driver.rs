@@ -58,6 +58,14 @@ pub trait EngineHandler: Send + Sync + 'static {
         Shown::bearer(headers)
     }
 
+    /// The session has begun, and nothing has come yet.
+    ///
+    /// # Errors
+    /// Ends the session for the reason given.
+    fn opened(&self, _conn: &Arc<Conn>) -> Result<Step, CloseReason> {
+        Ok(Step::Done)
+    }
+
     /// A message, in the order they were sent. Must not block.
     ///
     /// # Errors
@@ -155,7 +163,7 @@ impl Driver {
     /// `early` is what was read of the stream behind the handshake.
     // No `async fn`: each of the many futures of this would keep room for its arguments twice.
     pub(super) fn websocket(mut self, early: Bytes) -> impl Future<Output = ()> + Send {
-        let decoder = self.begin_websocket(&early);
+        let decoder = self.opened().and_then(|()| self.begin_websocket(&early));
         drop(early);
         async move {
             let reason = match decoder {
@@ -168,12 +176,21 @@ impl Driver {
 
     /// Runs a session that began with long-polling.
     pub(super) async fn polling(mut self) {
-        let taken_over = self.drive_polling().await;
+        let taken_over = match self.opened() {
+            Ok(()) => self.drive_polling().await,
+            Err(reason) => Err(reason),
+        };
         let reason = match taken_over.and_then(|early| self.begin_websocket(&early)) {
             Ok(decoder) => self.drive_websocket(decoder).await,
             Err(reason) => reason,
         };
         Box::pin(self.finish(reason)).await;
+    }
+
+    fn opened(&mut self) -> Result<(), CloseReason> {
+        let step = self.server.handler().opened(&self.conn)?;
+        self.work.step(step);
+        Ok(())
     }
 
     /// Takes what was read of a WebSocket before it was the driver's.
@@ -320,9 +337,9 @@ impl Driver {
     }
 
     fn on_frame(&mut self, frame: ws::Message) -> Result<(), CloseReason> {
-        let version = self.conn.engine.lock().session.version();
+        let version = self.conn.handshake().version;
         let packet = match frame {
-            ws::Message::Text(text) => Packet::decode_text(text),
+            ws::Message::Text(text) => Packet::decode_message(version, text),
             ws::Message::Binary(bytes) => Packet::decode_binary(version, bytes),
             ws::Message::Ping(data) => {
                 self.last_word(ws::frame::pong(&data));

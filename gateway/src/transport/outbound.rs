@@ -6,10 +6,7 @@ use std::{
     io::{self, IoSlice},
 };
 
-use sio::{
-    engine::payload,
-    packet::{Encoded, encode},
-};
+use sio::packet::{Encoded, Frame, encode};
 use tokio::net::TcpStream;
 
 /// At most so many queued packets go into one vectored write.
@@ -232,13 +229,13 @@ impl Outbound {
         }
     }
 
-    /// The body for a waiting GET: as many whole packets as fit into `max_body` (at least one), or a
+    /// The messages for a waiting GET: as many whole packets as fit into `max_body` (at least one), or a
     /// noop when the poll must be released; `None` while there is nothing to say.
-    pub(super) fn take_payload(&mut self, max_body: usize) -> Option<Vec<u8>> {
+    pub(super) fn take_payload(&mut self, max_body: usize) -> Option<Vec<Frame>> {
         if self.queue.is_empty() {
             return self
                 .release_poll
-                .then(|| payload::encode(encode::engine_noop().frames()));
+                .then(|| encode::engine_noop().frames().collect());
         }
         let mut frames = Vec::new();
         let mut size = 0;
@@ -259,7 +256,7 @@ impl Outbound {
         if self.queue.is_empty() {
             self.queue = VecDeque::new();
         }
-        Some(payload::encode(frames))
+        Some(frames)
     }
 
     /// From now on packets go to the WebSocket; what was queued for polling goes first.
@@ -284,19 +281,23 @@ mod tests {
         encode::engine_text(text)
     }
 
+    fn body(out: &mut Outbound, max: usize) -> Option<Vec<u8>> {
+        out.take_payload(max).map(sio::engine::payload::encode)
+    }
+
     #[test]
     fn polling_takes_whole_packets_up_to_the_bound() {
         let mut out = Outbound::new(Mode::Polling);
         for packet in ["a", "b", "c"] {
             assert_eq!(out.push(None, &text(packet), false, 1000), Pushed::Queued);
         }
-        assert_eq!(out.take_payload(8).unwrap(), b"4a\x1e4b");
+        assert_eq!(body(&mut out, 8).unwrap(), b"4a\x1e4b");
         assert_eq!(
-            out.take_payload(1).unwrap(),
+            body(&mut out, 1).unwrap(),
             b"4c",
             "a packet over the bound goes alone"
         );
-        assert_eq!(out.take_payload(8), None);
+        assert_eq!(body(&mut out, 8), None);
         assert_eq!(out.queued, 0);
     }
 
@@ -306,9 +307,9 @@ mod tests {
         for _ in 0..POLL_BATCH + 1 {
             out.push(None, &text("x"), false, 1000);
         }
-        let full = out.take_payload(1000).unwrap();
+        let full = body(&mut out, 1000).unwrap();
         assert_eq!(full.split(|byte| *byte == 0x1e).count(), POLL_BATCH);
-        assert_eq!(out.take_payload(1000).unwrap(), b"4x");
+        assert_eq!(body(&mut out, 1000).unwrap(), b"4x");
     }
 
     #[test]
@@ -342,6 +343,6 @@ mod tests {
     fn a_released_poll_gets_a_noop() {
         let mut out = Outbound::new(Mode::Polling);
         out.upgrade();
-        assert_eq!(out.take_payload(8).unwrap(), b"6");
+        assert_eq!(body(&mut out, 8).unwrap(), b"6");
     }
 }

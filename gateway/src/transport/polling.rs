@@ -10,8 +10,11 @@ use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use sio::{
-    engine::{CloseReason, HandshakeError, Packet, Received, TransportKind, open_payload, payload},
-    packet::encode,
+    engine::{
+        CloseReason, DecodeError, HandshakeError, Packet, Received, TransportKind, Version, open_payload,
+        payload,
+    },
+    packet::{Frame, encode},
 };
 
 use super::{
@@ -32,7 +35,18 @@ pub(super) fn open(server: &Arc<EngineServer>, handshake: Handshake) -> Response
     server
         .tasks()
         .spawn("polling connection", server.drive(&conn).polling());
-    reply::packets(payload::encode(encode::engine_open(&open).frames()))
+    body(conn.handshake(), encode::engine_open(&open).frames())
+}
+
+/// An answer in the form that the client reads.
+fn body(handshake: &Handshake, frames: impl IntoIterator<Item = Frame>) -> Response<Body> {
+    match handshake.version {
+        Version::V4 => reply::packets(payload::encode(frames)),
+        Version::V3 => match payload::v3::encode(frames, handshake.base64) {
+            (body, false) => reply::packets(body),
+            (body, true) => reply::with_body(StatusCode::OK, "application/octet-stream", body),
+        },
+    }
 }
 
 /// A request of a session that is there.
@@ -78,9 +92,9 @@ async fn get(server: &EngineServer, conn: Arc<Conn>) -> Result<Response<Body>, H
         let notified = conn.poll_wake.notified();
         tokio::pin!(notified);
         notified.as_mut().enable();
-        if let Some(body) = poll.body(server.options().max_payload) {
+        if let Some(frames) = poll.frames(server.options().max_payload) {
             poll.answered = true;
-            return Ok(reply::packets(body));
+            return Ok(body(conn.handshake(), frames));
         }
         notified.await;
     }
@@ -94,7 +108,7 @@ struct PendingPoll<'a> {
 }
 
 impl PendingPoll<'_> {
-    fn body(&self, max_body: usize) -> Option<Vec<u8>> {
+    fn frames(&self, max_body: usize) -> Option<Vec<Frame>> {
         let closing = self.conn.closing();
         let mut out = self.conn.out.lock();
         let queued = out.take_payload(max_body);
@@ -111,12 +125,9 @@ impl PendingPoll<'_> {
             Some(CloseReason::TransportClose) => encode::engine_noop(),
             _ => encode::engine_close(),
         };
-        let mut body = queued.unwrap_or_default();
-        if !body.is_empty() {
-            body.push(0x1e);
-        }
-        body.extend(payload::encode(last.frames()));
-        Some(body)
+        let mut frames = queued.unwrap_or_default();
+        frames.extend(last.frames());
+        Some(frames)
     }
 }
 
@@ -154,7 +165,8 @@ async fn post(
         .headers()
         .get(header::CONTENT_TYPE)
         .is_some_and(|value| value.as_bytes().starts_with(b"application/octet-stream"));
-    if binary {
+    let version = conn.handshake().version;
+    if binary && version == Version::V4 {
         conn.close(CloseReason::TransportError);
         return Err(HandshakeError::BadRequest);
     }
@@ -169,21 +181,29 @@ async fn post(
             return Err(HandshakeError::BadRequest);
         }
     };
-    let Ok(packets) = payload::packets(body) else {
+    let taken = match version {
+        Version::V4 => take(server, &conn, payload::packets(body)).await,
+        Version::V3 => take(server, &conn, payload::v3::packets(body, binary)).await,
+    };
+    if taken.is_err() {
         conn.close(CloseReason::ParseError);
         return Err(HandshakeError::BadRequest);
-    };
-    for packet in packets {
-        // As the reference does, what stands before a bad packet counts.
-        let Ok(packet) = packet else {
-            conn.close(CloseReason::ParseError);
-            return Err(HandshakeError::BadRequest);
-        };
-        if !receive(server, &conn, packet).await {
+    }
+    Ok(reply::with_body(StatusCode::OK, "text/html", "ok"))
+}
+
+/// As the reference does, what stands before a bad packet counts.
+async fn take(
+    server: &EngineServer,
+    conn: &Arc<Conn>,
+    packets: Result<impl Iterator<Item = Result<Packet, DecodeError>>, DecodeError>,
+) -> Result<(), DecodeError> {
+    for packet in packets? {
+        if !receive(server, conn, packet?).await {
             break;
         }
     }
-    Ok(reply::with_body(StatusCode::OK, "text/html", "ok"))
+    Ok(())
 }
 
 /// Hands a packet to the driver as soon as that has room for it; `false` when the session takes no more.
@@ -206,6 +226,11 @@ async fn receive(server: &EngineServer, conn: &Arc<Conn>, packet: Packet) -> boo
             }
             conn.close(CloseReason::TransportClose);
             return false;
+        }
+        Ok(Received::Pong(data)) => {
+            conn.send(&encode::engine_pong(&data));
+            conn.wake.tell();
+            return true;
         }
         Ok(_) => {
             // A pong may have brought the next ping nearer than the driver's timer.

@@ -57,6 +57,8 @@ pub struct EngineOptions {
     pub handshakes_per_second: u32,
     /// Age at which sessions are closed, about; zero for never.
     pub max_age: Duration,
+    /// Whether clients of Engine.IO v3 are taken too.
+    pub allow_eio3: bool,
     /// Allowed origins; `["*"]` for any.
     pub origins: Vec<String>,
     /// Handshakes are answered with the affinity cookie `fanfare`, unless the client has one. Tells load
@@ -228,16 +230,21 @@ impl EngineServer {
             .as_deref()
             .and_then(TransportKind::from_query)
             .ok_or(HandshakeError::TransportUnknown)?;
-        let version = query.version.as_deref().and_then(Version::from_query);
-        if version != Some(Version::V4) {
-            return Err(HandshakeError::UnsupportedProtocolVersion);
-        }
-        match query.sid {
+        let version = query
+            .version
+            .as_deref()
+            .and_then(Version::from_query)
+            .filter(|version| *version == Version::V4 || self.options.allow_eio3)
+            .ok_or(HandshakeError::UnsupportedProtocolVersion)?;
+        match &query.sid {
             Some(sid) => {
-                let Some(conn) = self.sessions.get(&sid) else {
+                let Some(conn) = self.sessions.get(sid) else {
                     // Boxed, so that a poll that waits here has no room for one that is forwarded.
-                    return Box::pin(self.forward(&sid, request, ip, websocket, hop)).await;
+                    return Box::pin(self.forward(sid, request, ip, websocket, hop)).await;
                 };
+                if conn.handshake().version != version {
+                    return Err(HandshakeError::BadRequest);
+                }
                 match transport {
                     TransportKind::WebSocket if websocket => {
                         ws::check(&request)?;
@@ -292,7 +299,7 @@ impl EngineServer {
                     }
                 }
                 let shown = self.handler.shown(request.headers(), request.uri().query());
-                let handshake = Handshake::of(request.headers(), query.time.as_deref(), ip, place, shown);
+                let handshake = Handshake::of(request.headers(), version, &query, ip, place, shown);
                 let cookie = self.options.affinity_cookie.then(|| {
                     affinity::issue(request.headers(), request.extensions().get::<Scheme>().is_some())
                 });
@@ -346,7 +353,7 @@ impl EngineServer {
             TransportKind::Polling => Mode::Polling,
             TransportKind::WebSocket => Mode::WebSocket,
         };
-        let session = Session::new(Version::V4, transport, &self.options.timing, now);
+        let session = Session::new(handshake.version, transport, &self.options.timing, now);
         let sockets = Sockets::new(now, self.options.connect_timeout);
         let sid = new_sid(&self.options.gateway);
         let conn = Conn::new(sid, handshake, session, mode, self.options.send_queue, sockets);
@@ -385,7 +392,14 @@ impl EngineServer {
 }
 
 impl Handshake {
-    fn of(headers: &HeaderMap, time: Option<&str>, ip: IpAddr, place: Option<Place>, shown: Shown) -> Self {
+    fn of(
+        headers: &HeaderMap,
+        version: Version,
+        query: &Query,
+        ip: IpAddr,
+        place: Option<Place>,
+        shown: Shown,
+    ) -> Self {
         let text = |name| {
             headers
                 .get(name)
@@ -397,8 +411,12 @@ impl Handshake {
             user_agent: user_agent.get(..256).unwrap_or(user_agent).into(),
             shown,
             place: Mutex::new(place),
-            // python-engineio alone marks requests with fractions of seconds.
-            recovers: !time.is_some_and(|time| time.contains('.')) && !user_agent.starts_with("Dart/"),
+            // Recovery is of Socket.IO v5, and python-engineio alone marks requests with fractions of seconds.
+            recovers: version == Version::V4
+                && !query.time.as_ref().is_some_and(|time| time.contains('.'))
+                && !user_agent.starts_with("Dart/"),
+            version,
+            base64: query.base64,
         }
     }
 }
@@ -451,6 +469,8 @@ struct Query {
     sid: Option<String>,
     /// What clients add to get past caches.
     time: Option<String>,
+    /// `b64=1`: a client of v3 that takes text alone over polling.
+    base64: bool,
 }
 
 impl Query {
@@ -461,6 +481,10 @@ impl Query {
                 "EIO" => &mut parsed.version,
                 "transport" => &mut parsed.transport,
                 "t" => &mut parsed.time,
+                "b64" => {
+                    parsed.base64 = !matches!(value, "" | "0" | "false");
+                    continue;
+                }
                 // An empty id is none, as in the reference.
                 "sid" if !value.is_empty() => &mut parsed.sid,
                 _ => continue,

@@ -223,16 +223,15 @@ impl Probe<'_> {
     }
 
     fn feed(&mut self, stream: &TcpStream, mut input: &[u8]) -> Result<Option<Bytes>, ()> {
+        let version = self.conn.handshake().version;
         while let Some(frame) = self
             .decoder
             .next(&mut input, self.server.options().max_payload)
             .map_err(drop)?
         {
             let packet = match frame {
-                ws::Message::Text(text) => Packet::decode_text(text).map_err(drop)?,
-                ws::Message::Binary(bytes) => {
-                    Packet::decode_binary(sio::engine::Version::V4, bytes).map_err(drop)?
-                }
+                ws::Message::Text(text) => Packet::decode_message(version, text).map_err(drop)?,
+                ws::Message::Binary(bytes) => Packet::decode_binary(version, bytes).map_err(drop)?,
                 ws::Message::Ping(data) => {
                     let _ = stream.try_write(&ws::frame::pong(&data));
                     continue;

@@ -87,6 +87,7 @@ impl Node {
             max_connections: 0,
             handshakes_per_second: 0,
             max_age: Duration::ZERO,
+            allow_eio3: false,
             origins: vec!["https://app.example".to_owned()],
             affinity_cookie: true,
         };

@@ -158,10 +158,10 @@ pub const SETTINGS: &[Setting] = &[
         "false",
         "Whether the trusted proxies begin each connection with a PROXY header, version 1 or 2",
     ),
-    reserved(
+    setting(
         "gateway.allow_eio3",
         "false",
-        "Accept Engine.IO v3 clients (Socket.IO v2)",
+        "Accept Engine.IO v3 clients (Socket.IO v2) beside those of v4",
     ),
     setting(
         "gateway.send_queue_bytes",

@@ -1,4 +1,4 @@
-//! Engine.IO v4 and Socket.IO v5 on the server's side: codec and session state machines.
+//! Engine.IO v4 and v3, Socket.IO v5 and v4 on the server's side: codec and session state machines.
 //!
 //! Sans-IO: bytes and `now` go in, packets and decisions come out. There is no runtime, no clock and no randomness
 //! in here, so every rule can be tested and fuzzed without a socket.
@@ -9,7 +9,7 @@
 //! - [`client`]: which namespaces a connection is in, reassembly of attachments, acknowledgements.
 //!
 //! Nothing here panics, whatever the input, and a limit is checked before the memory it guards is taken.
-//! Engine.IO v3 and the msgpack parser are not implemented; [`engine::Version`] and [`packet::Parser`] are their places.
+//! What is sent is encoded for Engine.IO v4 and Socket.IO v5 first; [`packet::Dialect`] gives others their form of it.
 #![forbid(unsafe_code)]
 
 pub mod client;

@@ -7,6 +7,7 @@ mod args;
 mod decode;
 pub mod encode;
 mod encoded;
+mod wire;
 
 use bytes::Bytes;
 use bytestring::ByteString;
@@ -14,13 +15,7 @@ use bytestring::ByteString;
 pub use args::RawArgs;
 pub use decode::{DecodeError, Decoded, MAX_NAMESPACE_BYTES, RESERVED_EVENTS};
 pub use encoded::{Encoded, Frame, Frames};
-
-/// How packets are put into messages.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Parser {
-    /// The default parser: a text header and JSON. The msgpack parser will be a second variant.
-    Json,
-}
+pub use wire::{Dialect, connect_of_v4};
 
 /// What a client may make us hold or scan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

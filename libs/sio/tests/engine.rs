@@ -8,7 +8,7 @@ use sio::engine::{
     CloseReason, DecodeError, HandshakeError, Packet, Received, Session, Timer, Timing, TransportKind,
     Version, open_payload, payload,
 };
-use sio::packet::encode;
+use sio::packet::{Dialect, encode};
 
 const POLLING: TransportKind = TransportKind::Polling;
 const WEBSOCKET: TransportKind = TransportKind::WebSocket;
@@ -122,8 +122,12 @@ fn binary_messages() {
         Ok(Packet::Binary(data.clone()))
     );
     assert_eq!(
+        Packet::decode_binary(Version::V3, Bytes::from_static(&[4, 1, 2])),
+        Ok(Packet::Binary(data.clone()))
+    );
+    assert_eq!(
         Packet::decode_binary(Version::V3, data),
-        Err(DecodeError::UnsupportedVersion)
+        Err(DecodeError::UnknownType)
     );
 }
 
@@ -469,4 +473,68 @@ fn a_session_is_small() {
 fn reasons_have_the_reference_words() {
     assert_eq!(CloseReason::TransportClose.to_string(), "transport close");
     assert_eq!(CloseReason::ServerShuttingDown.as_str(), "server shutting down");
+}
+
+// Protocol v3, "Payload"
+#[test]
+fn payloads_of_v3() {
+    let all = |body: &'static [u8], binary| -> Result<Vec<_>, _> {
+        payload::v3::packets(Bytes::from_static(body), binary)?.collect()
+    };
+    let text = |text: &str| Packet::Text(text.into());
+    let data = || Packet::Binary(Bytes::from_static(b"\x01\x02\x03\x04"));
+    assert_eq!(
+        all("6:4hello2:4€3:4😀".as_bytes(), false),
+        Ok(vec![text("hello"), text("€"), text("😀")]),
+        "lengths count UTF-16 code units"
+    );
+    assert_eq!(
+        all(b"6:4hello10:b4AQIDBA==", false),
+        Ok(vec![text("hello"), data()])
+    );
+    assert_eq!(
+        all(b"\x00\x04\xff4\xe2\x82\xac\x01\x05\xff\x04\x01\x02\x03\x04", true),
+        Ok(vec![text("€"), data()]),
+        "lengths count bytes"
+    );
+    for (body, binary, wrong) in [
+        (b"".as_slice(), false, DecodeError::Empty),
+        (b"abc", false, DecodeError::InvalidLength),
+        (b"7:4hello", false, DecodeError::InvalidLength),
+        (b"-1:4", false, DecodeError::InvalidLength),
+        (b"99999999999:4", false, DecodeError::InvalidLength),
+        ("2:4😀".as_bytes(), false, DecodeError::InvalidLength),
+        (b"0:", false, DecodeError::Empty),
+        (b"\xff", false, DecodeError::InvalidUtf8),
+        (b"3:b5A", false, DecodeError::UnknownType),
+        (b"\x00\xff4", true, DecodeError::InvalidLength),
+        (b"\x00\x09\xff4", true, DecodeError::InvalidLength),
+        (b"\x00\x0a\xff4", true, DecodeError::InvalidLength),
+        (b"\x02\x01\xff4", true, DecodeError::UnknownType),
+        (b"\x01\x01\xff\x05", true, DecodeError::UnknownType),
+    ] {
+        assert_eq!(all(body, binary), Err(wrong), "{body:?}");
+    }
+
+    let frames = || {
+        [
+            encode::engine_text("hé😀"),
+            encode::engine_binary(Bytes::from_static(b"\x01\x02\x03\x04")),
+        ]
+        .into_iter()
+        .flat_map(|encoded| Dialect::V3.translate(&encoded).unwrap_or(encoded).frames())
+    };
+    let as_text = payload::v3::encode(frames(), true);
+    assert_eq!(as_text, ("5:4hé😀10:b4AQIDBA==".as_bytes().to_vec(), false));
+    let as_bytes = payload::v3::encode(frames(), false);
+    assert!(as_bytes.1);
+    for (body, binary) in [as_text, as_bytes] {
+        let packets: Result<Vec<_>, _> = payload::v3::packets(body.into(), binary).unwrap().collect();
+        assert_eq!(packets, Ok(vec![text("hé😀"), data()]));
+    }
+    assert_eq!(
+        payload::v3::encode(encode::engine_text("a").frames(), false),
+        (b"2:4a".to_vec(), false),
+        "bytes only where they are needed"
+    );
 }

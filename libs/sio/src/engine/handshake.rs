@@ -3,7 +3,7 @@ use std::time::Duration;
 /// Revision of the Engine.IO protocol, from the `EIO` query parameter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Version {
-    /// Socket.IO v1 and v2 clients. Only its heartbeat direction is implemented, by [`super::Session`].
+    /// Socket.IO v1 and v2 clients.
     V3,
     /// Socket.IO v3 and v4 clients.
     V4,

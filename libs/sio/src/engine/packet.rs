@@ -42,9 +42,9 @@ pub enum DecodeError {
     /// Text after `b` that is not base64.
     #[error("binary packet is not base64")]
     InvalidBase64,
-    /// Binary packets of protocol v3 are not implemented.
-    #[error("binary packets of this protocol version are not supported")]
-    UnsupportedVersion,
+    /// A length of protocol v3 that is none, or more than there is.
+    #[error("invalid length of a packet")]
+    InvalidLength,
 }
 
 /// Clients pad or do not; what the padding bits hold means nothing (the reference ignores both).
@@ -82,14 +82,32 @@ impl Packet {
         }
     }
 
-    /// Decodes a binary WebSocket message: in v4 the whole of it is the payload of a message packet.
+    /// The same for either version: in v3 a binary packet as text has its type behind the `b`.
     ///
     /// # Errors
-    /// [`DecodeError::UnsupportedVersion`] for v3.
+    /// As [`Packet::decode_text`]; in v3 binary packets are messages, others are [`DecodeError::UnknownType`].
+    pub fn decode_message(version: Version, text: ByteString) -> Result<Self, DecodeError> {
+        match (version, &text.as_bytes()[..]) {
+            (Version::V3, [b'b', b'4', data @ ..]) => {
+                let data = BASE64.decode(data).map_err(|_| DecodeError::InvalidBase64)?;
+                Ok(Self::Binary(data.into()))
+            }
+            (Version::V3, [b'b', ..]) => Err(DecodeError::UnknownType),
+            _ => Self::decode_text(text),
+        }
+    }
+
+    /// Decodes a binary WebSocket message: in v4 the whole of it is the payload of a message packet, in v3 what is behind
+    /// its first byte, the packet's type.
+    ///
+    /// # Errors
+    /// [`DecodeError::Empty`] and, for other types than messages, [`DecodeError::UnknownType`], both in v3 alone.
     pub fn decode_binary(version: Version, data: Bytes) -> Result<Self, DecodeError> {
-        match version {
-            Version::V3 => Err(DecodeError::UnsupportedVersion),
-            Version::V4 => Ok(Self::Binary(data)),
+        match (version, data.first()) {
+            (Version::V4, _) => Ok(Self::Binary(data)),
+            (Version::V3, Some(4)) => Ok(Self::Binary(data.slice(1..))),
+            (Version::V3, Some(_)) => Err(DecodeError::UnknownType),
+            (Version::V3, None) => Err(DecodeError::Empty),
         }
     }
 }

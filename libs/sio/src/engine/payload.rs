@@ -1,5 +1,7 @@
 //! Bodies of long-polling requests (protocol v4, "Packet encoding: HTTP long-polling"): packets separated by `0x1e`,
-//! binary ones as `b` and base64.
+//! binary ones as `b` and base64. [`v3`] has those of the older protocol.
+
+pub mod v3;
 
 use base64::Engine as _;
 use bytes::Bytes;

@@ -52,6 +52,19 @@ pub(crate) fn write_binary(out: &mut Vec<u8>, payload: &[u8]) {
     out.extend_from_slice(payload);
 }
 
+/// Appends a text frame.
+pub(crate) fn write_text(out: &mut Vec<u8>, payload: &[u8]) {
+    write_header(out, TEXT, payload.len());
+    out.extend_from_slice(payload);
+}
+
+/// Appends a binary frame of two parts.
+pub(crate) fn write_binary_behind(out: &mut Vec<u8>, first: u8, payload: &[u8]) {
+    write_header(out, BINARY, payload.len() + 1);
+    out.push(first);
+    out.extend_from_slice(payload);
+}
+
 /// Puts the header of a text frame right before its payload, which begins at [`MAX_HEADER`] and is all the rest.
 /// Returns where the frame begins.
 pub(crate) fn put_text_header(out: &mut [u8]) -> usize {
