@@ -138,7 +138,7 @@ async fn main() -> Result<(), Error> {
         tasks.clone(),
         Arc::clone(&metrics),
     );
-    let sockets = SocketServer::new(Arc::new(Suite), Limits::default(), Arc::clone(&metrics));
+    let sockets = SocketServer::new(Arc::new(Suite), Limits::default(), false, Arc::clone(&metrics));
     let options = EngineOptions {
         connect_timeout: Some(millis("--connect-timeout", 1000)?),
         ..options

@@ -287,7 +287,12 @@ impl Gateway {
             tasks.background("trail", async move { remains.keep_marks(positions).await });
         }
         let vocabulary = Arc::new(Vocabulary::new(Arc::clone(&core)));
-        let sockets = SocketServer::new(vocabulary, Limits::default(), Arc::clone(&metrics));
+        let sockets = SocketServer::new(
+            vocabulary,
+            Limits::default(),
+            config.gateway.allow_msgpack,
+            Arc::clone(&metrics),
+        );
         let settings = &config.gateway;
         let options = EngineOptions {
             gateway: id.clone(),

@@ -83,7 +83,12 @@ async fn a_panic_ends_its_own_connection_alone() {
     let tasks = Tasks::new();
     let metrics = Arc::new(Metrics::new(&prometheus::Registry::new()).unwrap());
     let application = Arc::new(Fragile::default());
-    let sockets = SocketServer::new(application.clone(), Limits::default(), Arc::clone(&metrics));
+    let sockets = SocketServer::new(
+        application.clone(),
+        Limits::default(),
+        false,
+        Arc::clone(&metrics),
+    );
     let options = EngineOptions {
         gateway: GatewayId::new("panics").unwrap(),
         timing: Timing {

@@ -75,6 +75,12 @@ macro_rules! socket_io_client {
             }
 
             #[test]
+            fn msgpack() -> Result<()> {
+                let parsers = [("FANFARE_GATEWAY__ALLOW_MSGPACK", "true")];
+                with_settings(&parsers, |server| scenario(server, "msgpack", $mode))
+            }
+
+            #[test]
             fn transport() -> Result<()> {
                 with_server(|server| scenario(server, "transport", $mode))
             }

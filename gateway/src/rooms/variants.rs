@@ -80,7 +80,10 @@ pub(super) struct Joined {
 
 /// Events in other dialects; where nobody speaks one, nothing is kept for them.
 #[derive(Default)]
-struct Translated(OnceCell<Box<[[OnceCell<Option<Encoded>>; Dialect::COUNT]; 2]>>);
+struct Translated(OnceCell<Box<[Forms; 2]>>);
+
+/// One for each dialect; `None` where it is no different from the standard form.
+type Forms = [OnceCell<Option<Encoded>>; Dialect::COUNT];
 
 impl Translated {
     fn of<'e>(&'e self, standard: &'e Encoded, dialect: Dialect, recovers: bool) -> &'e Encoded {

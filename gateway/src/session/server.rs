@@ -10,7 +10,7 @@ use model::{ClientError, ErrorCode, Namespace, User};
 use sio::{
     client::Incoming,
     engine::{CloseReason, Version},
-    packet::{Dialect, EventName, Limits, RawArgs, connect_of_v4, encode},
+    packet::{DecodeError, Dialect, EventName, Limits, RawArgs, connect_of_v4, encode},
 };
 
 use super::{Answer, Refusal, Returns, Shown, Socket};
@@ -103,15 +103,22 @@ pub struct EventPacket {
 pub struct SocketServer {
     application: Arc<dyn Application>,
     limits: Limits,
+    allow_msgpack: bool,
     metrics: Arc<Metrics>,
 }
 
 impl SocketServer {
-    /// A server for `application`.
-    pub fn new(application: Arc<dyn Application>, limits: Limits, metrics: Arc<Metrics>) -> Arc<Self> {
+    /// A server for `application`. `allow_msgpack`: clients with the msgpack parser are known by their first message.
+    pub fn new(
+        application: Arc<dyn Application>,
+        limits: Limits,
+        allow_msgpack: bool,
+        metrics: Arc<Metrics>,
+    ) -> Arc<Self> {
         Arc::new(Self {
             application,
             limits,
+            allow_msgpack,
             metrics,
         })
     }
@@ -189,15 +196,23 @@ impl EngineHandler for SocketServer {
     }
 
     fn message(&self, conn: &Arc<Conn>, message: Message) -> Result<Step, CloseReason> {
-        let message = match message {
-            Message::Text(text) if conn.dialect() == Dialect::V3 => Message::Text(connect_of_v4(text)),
-            message => message,
-        };
+        if self.allow_msgpack && matches!(message, Message::Binary(_)) && conn.sockets.lock().client.is_new()
+        {
+            // Nothing of the default parser begins with bytes.
+            conn.speaks_msgpack();
+        }
+        let dialect = conn.dialect();
         let (incoming, socket) = {
             let mut sockets = conn.sockets.lock();
-            let incoming = match message {
-                Message::Text(text) => sockets.client.on_text(text, &self.limits),
-                Message::Binary(data) => sockets.client.on_binary(data, &self.limits),
+            let client = &mut sockets.client;
+            let incoming = match (message, dialect) {
+                (Message::Text(text), Dialect::Standard) => client.on_text(text, &self.limits),
+                (Message::Text(text), Dialect::V3) => client.on_text(connect_of_v4(text), &self.limits),
+                (Message::Text(_), Dialect::Msgpack) => Err(DecodeError::UnknownType.into()),
+                (Message::Binary(data), Dialect::Msgpack) => client.on_msgpack(&data, &self.limits),
+                (Message::Binary(data), Dialect::Standard | Dialect::V3) => {
+                    client.on_binary(data, &self.limits)
+                }
             }
             .map_err(|error| {
                 tracing::debug!(%error, ip = %conn.handshake().ip, "client breaks the protocol");

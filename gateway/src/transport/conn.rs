@@ -2,7 +2,10 @@
 
 use std::{
     net::IpAddr,
-    sync::{Arc, OnceLock},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Instant,
 };
 
@@ -52,6 +55,7 @@ pub struct Conn {
     sid: Box<str>,
     handshake: Handshake,
     send_queue: usize,
+    speaks_msgpack: AtomicBool,
     pub(super) engine: Mutex<Engine>,
     pub(super) out: Mutex<Outbound>,
     pub(super) stream: OnceLock<TcpStream>,
@@ -136,6 +140,7 @@ impl Conn {
             sid,
             handshake,
             send_queue,
+            speaks_msgpack: AtomicBool::new(false),
             engine: Mutex::new(Engine {
                 session,
                 closing: None,
@@ -164,10 +169,19 @@ impl Conn {
     /// How the client wants its packets.
     #[must_use]
     pub fn dialect(&self) -> Dialect {
-        match self.handshake.version {
-            Version::V3 => Dialect::V3,
-            Version::V4 => Dialect::Standard,
+        match (
+            self.handshake.version,
+            self.speaks_msgpack.load(Ordering::Relaxed),
+        ) {
+            (Version::V3, _) => Dialect::V3,
+            (Version::V4, false) => Dialect::Standard,
+            (Version::V4, true) => Dialect::Msgpack,
         }
+    }
+
+    /// The client has shown that it speaks MessagePack: from now on it gets that.
+    pub(crate) fn speaks_msgpack(&self) {
+        self.speaks_msgpack.store(true, Ordering::Relaxed);
     }
 
     /// Sends a packet, which is translated if the client speaks another dialect. Never waits; a connection whose queue

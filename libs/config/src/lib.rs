@@ -107,6 +107,7 @@ sections! {
         trusted_proxies: Vec<Network>,
         proxy_protocol: bool,
         allow_eio3: bool,
+        allow_msgpack: bool,
         send_queue: usize,
         handshake_timeout: Duration,
         body_timeout: Duration,

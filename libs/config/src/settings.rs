@@ -164,6 +164,11 @@ pub const SETTINGS: &[Setting] = &[
         "Accept Engine.IO v3 clients (Socket.IO v2) beside those of v4",
     ),
     setting(
+        "gateway.allow_msgpack",
+        "false",
+        "Accept clients with the parser of socket.io-msgpack-parser beside those with the default one",
+    ),
+    setting(
         "gateway.send_queue_bytes",
         "1048576",
         "Bytes that may wait for one client before it is closed as too slow, at least 65536",

@@ -9,7 +9,7 @@ use smallvec::SmallVec;
 
 use crate::engine::CloseReason;
 use crate::later;
-use crate::packet::{DecodeError, Decoded, EventName, Limits, Packet, RawArgs};
+use crate::packet::{DecodeError, Decoded, EventName, Limits, Packet, RawArgs, msgpack};
 
 /// Namespaces a connection may be in or be joining at a time; the reference has no bound.
 pub const MAX_NAMESPACES: usize = 256;
@@ -169,6 +169,25 @@ impl Client {
             return Ok(None);
         }
         self.on_packet(partial.packet, partial.attachments)
+    }
+
+    /// Takes a message of the msgpack parser: a whole packet.
+    ///
+    /// # Errors
+    /// [`ProtocolError`]: close the engine session.
+    pub fn on_msgpack(&mut self, message: &[u8], limits: &Limits) -> Result<Option<Incoming>, ProtocolError> {
+        let (text, attachments) = msgpack::decode(message, limits)?;
+        let mut incoming = self.on_text(text, limits)?;
+        for data in attachments {
+            incoming = self.on_binary(data, limits)?;
+        }
+        Ok(incoming)
+    }
+
+    /// Whether the client has said nothing that counts: it is in no namespace and asks for none.
+    #[must_use]
+    pub fn is_new(&self) -> bool {
+        self.namespaces.is_empty() && self.partial.is_none()
     }
 
     /// The namespace of an [`Incoming::Connect`] is joined.

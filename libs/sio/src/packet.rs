@@ -7,6 +7,7 @@ mod args;
 mod decode;
 pub mod encode;
 mod encoded;
+pub mod msgpack;
 mod wire;
 
 use bytes::Bytes;

@@ -1,7 +1,7 @@
 // The page where the network is not as it should be.
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { delivered, inside, say, shot, shows, tab, texts, unique } from "./page.mjs";
+import { delivered, inside, messages, say, shot, shows, tab, texts, unique } from "./page.mjs";
 
 const SOCKETS = /\/socket\.io\//;
 
@@ -13,6 +13,12 @@ async function goOffline(opened) {
 }
 
 const blockWebSocket = (opened) => opened.routeWebSocket(SOCKETS, (socket) => socket.close());
+
+/** As a proxy that lets through neither WebSocket nor long-polling. */
+async function blockSockets(opened) {
+  await blockWebSocket(opened);
+  await opened.route(SOCKETS, (route) => route.abort());
+}
 
 test("messages written offline are sent once when the connection is back", async () => {
   const room = unique("room");
@@ -72,4 +78,27 @@ test("where WebSocket is blocked, long-polling goes on", async () => {
   await say(ada, "by wire");
   await shows(bob, "by wire");
   assert.equal(await bob.locator("#link-detail").textContent(), "polling");
+});
+
+test("where sockets are blocked, messages go over HTTP, and sockets take over when they can", async () => {
+  const room = unique("room");
+  const ada = await tab("Ada", room);
+  await say(ada, "before");
+  await delivered(ada, "before");
+  const bob = await tab("Bob", room, { expected: true, before: blockSockets, state: "fallback" });
+  await shows(bob, "before");
+  await say(bob, "over the fence");
+  await delivered(bob, "over the fence");
+  await shows(ada, "over the fence");
+  await say(ada, "caught");
+  await shows(bob, "caught");
+  await shot(bob, "fallback");
+  await bob.unrouteAll({ behavior: "ignoreErrors" });
+  await inside(bob);
+  await say(ada, "by socket again");
+  await shows(bob, "by socket again");
+  const expected = ["before", "over the fence", "caught", "by socket again"];
+  assert.deepEqual(await texts(bob), expected);
+  assert.deepEqual(await texts(ada), expected);
+  assert.equal(await messages(bob).count(), 4);
 });

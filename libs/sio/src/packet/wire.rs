@@ -5,7 +5,7 @@ use bytestring::ByteString;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::Encoded;
+use super::{Encoded, msgpack};
 use crate::json;
 use crate::ws::frame;
 
@@ -17,6 +17,8 @@ pub enum Dialect {
     Standard,
     /// Engine.IO v3, Socket.IO v4, JSON: clients of Socket.IO v2.
     V3,
+    /// Engine.IO v4, Socket.IO v5, MessagePack ([`super::msgpack`]).
+    Msgpack,
 }
 
 /// The type of a message packet, before binary data of v3.
@@ -24,7 +26,7 @@ const MESSAGE: u8 = 4;
 
 impl Dialect {
     /// How many there are.
-    pub const COUNT: usize = 2;
+    pub const COUNT: usize = 3;
 
     /// The same packets in this dialect; `None`: they are no different. What goes to many is translated once for all
     /// who speak it.
@@ -33,6 +35,7 @@ impl Dialect {
         match self {
             Self::Standard => None,
             Self::V3 => to_v3(packets),
+            Self::Msgpack => Some(msgpack::encode(packets)),
         }
     }
 }
