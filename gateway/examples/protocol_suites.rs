@@ -124,6 +124,7 @@ async fn main() -> Result<(), Error> {
         connect_timeout: None,
         max_payload: 1_000_000,
         body_timeout: Duration::from_secs(20),
+        deflate_from: None,
         send_queue: 16 << 20,
         max_connections: 0,
         handshakes_per_second: 0,

@@ -304,6 +304,7 @@ impl Gateway {
             connect_timeout: Some(settings.connect_timeout),
             max_payload: settings.max_payload,
             body_timeout: settings.body_timeout,
+            deflate_from: (settings.compress_from != 0).then_some(settings.compress_from),
             send_queue: settings.send_queue,
             max_connections: settings.max_connections,
             handshakes_per_second: config.limits.handshakes_per_second,

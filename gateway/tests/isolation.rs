@@ -99,6 +99,7 @@ async fn a_panic_ends_its_own_connection_alone() {
         connect_timeout: Some(Duration::from_secs(45)),
         max_payload: 1_000_000,
         body_timeout: Duration::from_secs(20),
+        deflate_from: None,
         send_queue: 1 << 20,
         max_connections: 0,
         handshakes_per_second: 0,

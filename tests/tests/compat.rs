@@ -81,6 +81,12 @@ macro_rules! socket_io_client {
             }
 
             #[test]
+            fn deflate() -> Result<()> {
+                let compressed = [("FANFARE_GATEWAY__COMPRESS_FROM_BYTES", "1024")];
+                with_settings(&compressed, |server| scenario(server, "deflate", $mode))
+            }
+
+            #[test]
             fn transport() -> Result<()> {
                 with_server(|server| scenario(server, "transport", $mode))
             }

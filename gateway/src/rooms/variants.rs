@@ -2,9 +2,9 @@ use std::{cell::OnceCell, sync::Arc};
 
 use model::Offset;
 use proto::v1::Publish;
-use sio::packet::{Dialect, Encoded};
+use sio::packet::{Encoded, Wire};
 
-use crate::{deliver::encode, session::Socket};
+use crate::{deliver::encode, session::Socket, transport::Conn};
 
 /// An event in the wire forms that members get it in, each encoded once, and only if somebody gets it.
 pub(super) struct Variants<'a> {
@@ -33,7 +33,7 @@ impl<'a> Variants<'a> {
     pub(super) fn of(&self, socket: &Socket) -> &Encoded {
         let recovers = socket.pid().is_some();
         self.translated
-            .of(self.standard(recovers), socket.conn().dialect(), recovers)
+            .of(self.standard(recovers), socket.conn(), recovers)
     }
 
     /// The same for several events in one piece.
@@ -46,7 +46,7 @@ impl<'a> Variants<'a> {
         };
         let concat = || Encoded::concat(run.iter().map(|variants| variants.standard(recovers)));
         let standard = piece.get_or_init(concat);
-        joined.translated.of(standard, socket.conn().dialect(), recovers)
+        joined.translated.of(standard, socket.conn(), recovers)
     }
 
     fn standard(&self, recovers: bool) -> &Encoded {
@@ -78,20 +78,21 @@ pub(super) struct Joined {
     translated: Translated,
 }
 
-/// Events in other dialects; where nobody speaks one, nothing is kept for them.
+/// Events in other forms; where nobody wants one, nothing is kept for them.
 #[derive(Default)]
 struct Translated(OnceCell<Box<[Forms; 2]>>);
 
-/// One for each dialect; `None` where it is no different from the standard form.
-type Forms = [OnceCell<Option<Encoded>>; Dialect::COUNT];
+/// `None` where it is no different from the standard one.
+type Forms = [OnceCell<Option<Encoded>>; Wire::COUNT];
 
 impl Translated {
-    fn of<'e>(&'e self, standard: &'e Encoded, dialect: Dialect, recovers: bool) -> &'e Encoded {
-        if dialect == Dialect::Standard {
+    fn of<'e>(&'e self, standard: &'e Encoded, conn: &Conn, recovers: bool) -> &'e Encoded {
+        let wire = conn.wire();
+        if wire == Wire::default() {
             return standard;
         }
-        let form = &self.0.get_or_init(Box::default)[usize::from(recovers)][dialect as usize];
-        form.get_or_init(|| dialect.translate(standard))
+        let form = &self.0.get_or_init(Box::default)[usize::from(recovers)][wire.index()];
+        form.get_or_init(|| conn.translate(standard))
             .as_ref()
             .unwrap_or(standard)
     }

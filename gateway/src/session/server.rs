@@ -201,7 +201,7 @@ impl EngineHandler for SocketServer {
             // Nothing of the default parser begins with bytes.
             conn.speaks_msgpack();
         }
-        let dialect = conn.dialect();
+        let dialect = conn.wire().dialect;
         let (incoming, socket) = {
             let mut sockets = conn.sockets.lock();
             let client = &mut sockets.client;

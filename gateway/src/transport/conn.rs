@@ -4,7 +4,7 @@ use std::{
     net::IpAddr,
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicU8, Ordering},
     },
     time::Instant,
 };
@@ -13,7 +13,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use sio::{
     engine::{CloseReason, Session, Timer, Timing, Version},
-    packet::{Dialect, Encoded, encode},
+    packet::{Dialect, Encoded, Wire, encode},
 };
 use tokio::{net::TcpStream, sync::Notify};
 
@@ -26,6 +26,12 @@ use crate::{
     limits::Place,
     session::{Shown, Sockets},
 };
+
+/// Flags of a connection.
+const V3: u8 = 1;
+const MSGPACK: u8 = 2;
+const INFLATES: u8 = 4;
+const DEFLATES: u8 = 8;
 
 /// What a connection's handshake request said; namespaces look at it when they are joined.
 #[derive(Debug)]
@@ -55,7 +61,10 @@ pub struct Conn {
     sid: Box<str>,
     handshake: Handshake,
     send_queue: usize,
-    speaks_msgpack: AtomicBool,
+    /// Bytes from which messages are compressed, where that was agreed on.
+    deflate_from: usize,
+    /// What is not standard about the form of its packets.
+    flags: AtomicU8,
     pub(super) engine: Mutex<Engine>,
     pub(super) out: Mutex<Outbound>,
     pub(super) stream: OnceLock<TcpStream>,
@@ -133,14 +142,20 @@ impl Conn {
         session: Session,
         mode: Mode,
         send_queue: usize,
+        deflate_from: usize,
         sockets: Sockets,
     ) -> Arc<Self> {
+        let flags = match handshake.version {
+            Version::V3 => V3,
+            Version::V4 => 0,
+        };
         let handover = (mode == Mode::Polling).then(Box::default);
         Arc::new(Self {
             sid,
             handshake,
             send_queue,
-            speaks_msgpack: AtomicBool::new(false),
+            deflate_from,
+            flags: AtomicU8::new(flags),
             engine: Mutex::new(Engine {
                 session,
                 closing: None,
@@ -168,32 +183,62 @@ impl Conn {
 
     /// How the client wants its packets.
     #[must_use]
-    pub fn dialect(&self) -> Dialect {
-        match (
-            self.handshake.version,
-            self.speaks_msgpack.load(Ordering::Relaxed),
-        ) {
-            (Version::V3, _) => Dialect::V3,
-            (Version::V4, false) => Dialect::Standard,
-            (Version::V4, true) => Dialect::Msgpack,
+    pub fn wire(&self) -> Wire {
+        let flags = self.flags.load(Ordering::Relaxed);
+        let dialect = match flags & (V3 | MSGPACK) {
+            0 => Dialect::Standard,
+            MSGPACK => Dialect::Msgpack,
+            _ => Dialect::V3,
+        };
+        Wire {
+            dialect,
+            deflate: flags & DEFLATES != 0,
         }
     }
 
     /// The client has shown that it speaks MessagePack: from now on it gets that.
     pub(crate) fn speaks_msgpack(&self) {
-        self.speaks_msgpack.store(true, Ordering::Relaxed);
+        self.flags.fetch_or(MSGPACK, Ordering::Relaxed);
     }
 
-    /// Sends a packet, which is translated if the client speaks another dialect. Never waits; a connection whose queue
+    /// Its WebSocket has agreed on compression; what comes may be compressed.
+    pub(super) fn inflates(&self) -> bool {
+        self.flags.load(Ordering::Relaxed) & INFLATES != 0
+    }
+
+    /// The WebSocket that is about to be its own has agreed on compression.
+    pub(super) fn set_inflates(&self) {
+        self.flags.fetch_or(INFLATES, Ordering::Relaxed);
+    }
+
+    /// Compresses from now on if that was agreed on. What waits for a poll must not be compressed, so this is told once
+    /// nothing goes there any more.
+    pub(super) fn compress(&self) {
+        if self.inflates() {
+            self.flags.fetch_or(DEFLATES, Ordering::Relaxed);
+        }
+    }
+
+    /// A packet in the client's own form; `None`: that is the standard one.
+    #[must_use]
+    pub(crate) fn translate(&self, packet: &Encoded) -> Option<Encoded> {
+        let wire = self.wire();
+        if wire == Wire::default() {
+            return None;
+        }
+        wire.translate(packet, self.deflate_from)
+    }
+
+    /// Sends a packet, which is translated if the client wants another form. Never waits; a connection whose queue
     /// runs over is closed as a slow consumer.
     pub fn send(&self, packet: &Encoded) {
-        match self.dialect().translate(packet) {
+        match self.translate(packet) {
             Some(translated) => self.push(&translated, false),
             None => self.push(packet, false),
         }
     }
 
-    /// Sends a packet in the client's own dialect, which goes out when the cork is released at the latest.
+    /// Sends a packet in the client's own form, which goes out when the cork is released at the latest.
     pub(crate) fn send_corked(self: &Arc<Self>, packet: &Encoded, volatile: bool, cork: &mut Cork) {
         if !cork.on {
             return self.push(packet, volatile);

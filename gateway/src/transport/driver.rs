@@ -320,7 +320,11 @@ impl Driver {
 
     fn feed(&mut self, decoder: &mut ws::Decoder, mut input: &[u8]) -> Result<(), CloseReason> {
         loop {
-            match decoder.next(&mut input, self.server.options().max_payload) {
+            match decoder.next_of(
+                &mut input,
+                self.server.options().max_payload,
+                self.conn.inflates(),
+            ) {
                 Ok(Some(message)) => self.on_frame(message)?,
                 Ok(None) => return Ok(()),
                 Err(error) => {

@@ -49,6 +49,8 @@ pub struct EngineOptions {
     pub max_payload: usize,
     /// How long a client may take to send the body of a POST.
     pub body_timeout: Duration,
+    /// Bytes from which messages are compressed for WebSockets that agree on it; `None`: none agrees.
+    pub deflate_from: Option<usize>,
     /// Bytes that may wait for one client.
     pub send_queue: usize,
     /// Sessions at a time; 0 for no limit.
@@ -356,7 +358,16 @@ impl EngineServer {
         let session = Session::new(handshake.version, transport, &self.options.timing, now);
         let sockets = Sockets::new(now, self.options.connect_timeout);
         let sid = new_sid(&self.options.gateway);
-        let conn = Conn::new(sid, handshake, session, mode, self.options.send_queue, sockets);
+        let deflate_from = self.options.deflate_from.unwrap_or(usize::MAX);
+        let conn = Conn::new(
+            sid,
+            handshake,
+            session,
+            mode,
+            self.options.send_queue,
+            deflate_from,
+            sockets,
+        );
         self.sessions.insert(&conn);
         self.ages.add(&conn, now);
         conn

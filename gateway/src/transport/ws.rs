@@ -11,7 +11,7 @@ use lifecycle::Tasks;
 use sio::{
     engine::{CloseReason, HandshakeError, Packet, Received, TransportKind, open_payload},
     packet::encode,
-    ws::{self, Decoder},
+    ws::{self, Decoder, deflate},
 };
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
@@ -49,7 +49,11 @@ pub(super) fn open(
     request: Request<Incoming>,
     handshake: Handshake,
 ) -> Response<Body> {
-    let (response, upgrade) = switch(request);
+    let Switch {
+        response,
+        upgrade,
+        deflates,
+    } = switch(server, request);
     let server = Arc::clone(server);
     server.clone().tasks().spawn("websocket connection", async move {
         let Some((stream, early)) = stream(upgrade, server.tasks()).await else {
@@ -60,6 +64,10 @@ pub(super) fn open(
         let open = open_payload(conn.sid(), false, &options.timing, options.max_payload);
         if conn.stream.set(stream).is_err() {
             return;
+        }
+        if deflates {
+            conn.set_inflates();
+            conn.compress();
         }
         conn.send(&encode::engine_open(&open));
         server.drive(&conn).websocket(early).await;
@@ -74,7 +82,11 @@ pub(super) fn attach(
     conn: Arc<Conn>,
     request: Request<Incoming>,
 ) -> Response<Body> {
-    let (response, upgrade) = switch(request);
+    let Switch {
+        response,
+        upgrade,
+        deflates,
+    } = switch(server, request);
     let server = Arc::clone(server);
     server.clone().tasks().spawn("websocket probe", async move {
         let Some((stream, early)) = stream(upgrade, server.tasks()).await else {
@@ -87,7 +99,7 @@ pub(super) fn attach(
             .begin_upgrade(&server.options().timing, Instant::now());
         if begun {
             conn.wake.tell();
-            probe(&server, &conn, stream, &early).await;
+            probe(&server, &conn, stream, &early, deflates).await;
         } else {
             let _ = stream.try_write(&ws::frame::close(1000, ""));
         }
@@ -95,7 +107,15 @@ pub(super) fn attach(
     response
 }
 
-fn switch(mut request: Request<Incoming>) -> (Response<Body>, OnUpgrade) {
+/// A request that becomes a WebSocket.
+struct Switch {
+    response: Response<Body>,
+    upgrade: OnUpgrade,
+    /// Both sides may compress.
+    deflates: bool,
+}
+
+fn switch(server: &EngineServer, mut request: Request<Incoming>) -> Switch {
     let upgrade = hyper::upgrade::on(&mut request);
     let mut response = reply::empty(StatusCode::SWITCHING_PROTOCOLS);
     let headers = response.headers_mut();
@@ -109,7 +129,18 @@ fn switch(mut request: Request<Incoming>) -> (Response<Body>, OnUpgrade) {
     if let Ok(accept) = HeaderValue::from_str(&ws::frame::accept_key(key)) {
         headers.insert(header::SEC_WEBSOCKET_ACCEPT, accept);
     }
-    (response, upgrade)
+    let mut offers = request.headers().get_all(header::SEC_WEBSOCKET_EXTENSIONS).iter();
+    let deflates = server.options().deflate_from.is_some()
+        && offers.any(|offer| offer.to_str().is_ok_and(deflate::accepts));
+    if deflates {
+        let agreed = HeaderValue::from_static(deflate::RESPONSE);
+        headers.insert(header::SEC_WEBSOCKET_EXTENSIONS, agreed);
+    }
+    Switch {
+        response,
+        upgrade,
+        deflates,
+    }
 }
 
 /// The stream behind an upgraded request, in plain, with what was read of it beyond the head.
@@ -149,10 +180,11 @@ fn bridge(tasks: &Tasks, encrypted: TlsStream<TcpStream>) -> io::Result<TcpStrea
 
 /// Waits for `2probe`, answers `3probe`, waits for `5`, then hands the stream to the driver. What
 /// goes wrong before that ends the WebSocket, not the session.
-async fn probe(server: &EngineServer, conn: &Arc<Conn>, stream: TcpStream, early: &[u8]) {
+async fn probe(server: &EngineServer, conn: &Arc<Conn>, stream: TcpStream, early: &[u8], deflates: bool) {
     let mut probe = Probe {
         server,
         conn,
+        deflates,
         decoder: Decoder::new(),
     };
     let run = async {
@@ -185,6 +217,9 @@ async fn probe(server: &EngineServer, conn: &Arc<Conn>, stream: TcpStream, early
     let taken = {
         let mut engine = conn.engine.lock();
         let first = conn.stream.set(stream).is_ok();
+        if first && deflates {
+            conn.set_inflates();
+        }
         match &mut engine.handover {
             Some(handover) if first => {
                 handover.websocket = Some(behind);
@@ -195,6 +230,7 @@ async fn probe(server: &EngineServer, conn: &Arc<Conn>, stream: TcpStream, early
     };
     if taken {
         conn.out.lock().upgrade();
+        conn.compress();
         conn.poll_wake.notify_waiters();
         conn.wake.tell();
     } else {
@@ -205,6 +241,7 @@ async fn probe(server: &EngineServer, conn: &Arc<Conn>, stream: TcpStream, early
 struct Probe<'a> {
     server: &'a EngineServer,
     conn: &'a Arc<Conn>,
+    deflates: bool,
     decoder: Decoder,
 }
 
@@ -226,7 +263,7 @@ impl Probe<'_> {
         let version = self.conn.handshake().version;
         while let Some(frame) = self
             .decoder
-            .next(&mut input, self.server.options().max_payload)
+            .next_of(&mut input, self.server.options().max_payload, self.deflates)
             .map_err(drop)?
         {
             let packet = match frame {

@@ -83,6 +83,7 @@ impl Node {
             connect_timeout: None,
             max_payload: MAX_PAYLOAD,
             body_timeout: Duration::from_secs(20),
+            deflate_from: None,
             send_queue: 16 << 20,
             max_connections: 0,
             handshakes_per_second: 0,

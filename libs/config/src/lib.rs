@@ -108,6 +108,7 @@ sections! {
         proxy_protocol: bool,
         allow_eio3: bool,
         allow_msgpack: bool,
+        compress_from: usize,
         send_queue: usize,
         handshake_timeout: Duration,
         body_timeout: Duration,

@@ -264,6 +264,7 @@ impl Reader {
                     .unwrap_or_default(),
                 allow_eio3: self.one_of("gateway.allow_eio3", &[("false", false), ("true", true)]),
                 allow_msgpack: self.one_of("gateway.allow_msgpack", &[("false", false), ("true", true)]),
+                compress_from: self.number("gateway.compress_from_bytes", 0, usize::MAX),
                 send_queue: self.number("gateway.send_queue_bytes", 65_536, usize::MAX),
                 handshake_timeout: self.millis("gateway.handshake_timeout_ms", 100),
                 body_timeout: self.millis("gateway.body_timeout_ms", 100),

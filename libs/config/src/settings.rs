@@ -169,6 +169,11 @@ pub const SETTINGS: &[Setting] = &[
         "Accept clients with the parser of socket.io-msgpack-parser beside those with the default one",
     ),
     setting(
+        "gateway.compress_from_bytes",
+        "0",
+        "Bytes from which messages to WebSockets are compressed (permessage-deflate), 1024 if at all; 0: never",
+    ),
+    setting(
         "gateway.send_queue_bytes",
         "1048576",
         "Bytes that may wait for one client before it is closed as too slow, at least 65536",

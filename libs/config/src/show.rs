@@ -104,6 +104,7 @@ impl Config {
             "gateway.proxy_protocol" => gateway.proxy_protocol.into(),
             "gateway.allow_eio3" => gateway.allow_eio3.into(),
             "gateway.allow_msgpack" => gateway.allow_msgpack.into(),
+            "gateway.compress_from_bytes" => number(gateway.compress_from),
             "gateway.send_queue_bytes" => number(gateway.send_queue),
             "gateway.handshake_timeout_ms" => number(gateway.handshake_timeout.as_millis()),
             "gateway.body_timeout_ms" => number(gateway.body_timeout.as_millis()),

@@ -16,7 +16,7 @@ use bytestring::ByteString;
 pub use args::RawArgs;
 pub use decode::{DecodeError, Decoded, MAX_NAMESPACE_BYTES, RESERVED_EVENTS};
 pub use encoded::{Encoded, Frame, Frames};
-pub use wire::{Dialect, connect_of_v4};
+pub use wire::{Dialect, Wire, connect_of_v4};
 
 /// What a client may make us hold or scan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

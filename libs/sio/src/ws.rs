@@ -1,6 +1,7 @@
-//! RFC 6455 on the server's side, without extensions.
+//! RFC 6455 on the server's side, and of its extensions `permessage-deflate`.
 
 mod decoder;
+pub mod deflate;
 pub mod frame;
 
 pub use decoder::{Decoder, Error, Message};

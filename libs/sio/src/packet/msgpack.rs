@@ -48,7 +48,7 @@ pub fn decode(message: &[u8], limits: &Limits) -> Result<(ByteString, Vec<Bytes>
     let mut attachments = Vec::new();
     if let Some(data) = data.filter(|data| !is_nothing(data)) {
         let mut reader = Reader { rest: data };
-        reader.to_json(&mut payload, &mut attachments, limits, 0)?;
+        reader.put_json(&mut payload, &mut attachments, limits, 0)?;
     }
     let kind = match (kind, attachments.is_empty()) {
         (Some(kind @ 0..=4), true) => kind,
@@ -417,7 +417,7 @@ impl<'a> Reader<'a> {
         Ok(&begin[..begin.len() - self.rest.len()])
     }
 
-    fn to_json(
+    fn put_json(
         &mut self,
         out: &mut Vec<u8>,
         attachments: &mut Vec<Bytes>,
@@ -451,7 +451,7 @@ impl<'a> Reader<'a> {
                     if position > 0 {
                         out.push(b',');
                     }
-                    self.to_json(out, attachments, limits, depth + 1)?;
+                    self.put_json(out, attachments, limits, depth + 1)?;
                 }
                 out.push(b']');
             }
@@ -463,7 +463,7 @@ impl<'a> Reader<'a> {
                     }
                     json::write_string(out, self.string()?);
                     out.push(b':');
-                    self.to_json(out, attachments, limits, depth + 1)?;
+                    self.put_json(out, attachments, limits, depth + 1)?;
                 }
                 out.push(b'}');
             }

@@ -7,7 +7,7 @@ use serde_json::value::RawValue;
 
 use super::{Encoded, msgpack};
 use crate::json;
-use crate::ws::frame;
+use crate::ws::{deflate, frame};
 
 /// How a client wants its packets.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -21,13 +21,42 @@ pub enum Dialect {
     Msgpack,
 }
 
+/// A dialect, and whether large messages are compressed ([`crate::ws::deflate`]). Who has the same gets the same bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Wire {
+    /// Which packets.
+    pub dialect: Dialect,
+    /// In which frames.
+    pub deflate: bool,
+}
+
+impl Wire {
+    /// How many there are, this many [`Wire::index`]es.
+    pub const COUNT: usize = 6;
+
+    /// A number of its own, 0 for the default.
+    #[must_use]
+    pub fn index(self) -> usize {
+        2 * self.dialect as usize + usize::from(self.deflate)
+    }
+
+    /// The same packets in this form; `None`: they are no different. `deflate_from` is the size in bytes from which a
+    /// message is compressed.
+    #[must_use]
+    pub fn translate(self, packets: &Encoded, deflate_from: usize) -> Option<Encoded> {
+        let translated = self.dialect.translate(packets);
+        if !self.deflate {
+            return translated;
+        }
+        let compressed = deflate::compress(translated.as_ref().unwrap_or(packets), deflate_from);
+        compressed.or(translated)
+    }
+}
+
 /// The type of a message packet, before binary data of v3.
 const MESSAGE: u8 = 4;
 
 impl Dialect {
-    /// How many there are.
-    pub const COUNT: usize = 3;
-
     /// The same packets in this dialect; `None`: they are no different. What goes to many is translated once for all
     /// who speak it.
     #[must_use]

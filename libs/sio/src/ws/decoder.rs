@@ -1,7 +1,7 @@
 use bytes::Bytes;
 use bytestring::ByteString;
 
-use super::Opcode;
+use super::{Opcode, deflate::inflate};
 
 /// A client's longest frame header: 2 bytes, a 64-bit length, the masking key.
 const MAX_HEADER: usize = 14;
@@ -33,7 +33,7 @@ pub enum Error {
     /// Section 5.1.
     #[error("frame is not masked")]
     Unmasked,
-    /// Section 5.2: no extension was agreed on.
+    /// Section 5.2: no extension was agreed on, or this frame has none.
     #[error("reserved bits are set")]
     ReservedBits,
     /// Section 5.2.
@@ -63,6 +63,9 @@ pub enum Error {
     /// Section 10.4.
     #[error("message too large")]
     TooLarge,
+    /// RFC 7692 section 6.2.
+    #[error("message cannot be decompressed")]
+    InvalidDeflate,
 }
 
 impl Error {
@@ -79,7 +82,7 @@ impl Error {
             | Self::ExpectedContinuation
             | Self::InvalidLength
             | Self::InvalidClose => 1002,
-            Self::InvalidUtf8 => 1007,
+            Self::InvalidUtf8 | Self::InvalidDeflate => 1007,
             Self::TooLarge => 1009,
         }
     }
@@ -104,6 +107,8 @@ struct Partial {
     message: Vec<u8>,
     /// What the message is; `None` between messages.
     kind: Option<DataKind>,
+    /// Whether the message is compressed.
+    compressed: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -124,6 +129,7 @@ enum DataKind {
 #[derive(Clone, Copy, Debug)]
 struct Header {
     fin: bool,
+    compressed: bool,
     opcode: Opcode,
     len: u64,
     mask: [u8; 4],
@@ -143,13 +149,27 @@ impl Decoder {
     /// # Errors
     /// [`Error`]: fail the connection and do not call again.
     pub fn next(&mut self, input: &mut &[u8], max_message: usize) -> Result<Option<Message>, Error> {
+        self.next_of(input, max_message, false)
+    }
+
+    /// The same for a connection that has agreed on `permessage-deflate` if `deflate`: `max_message` bounds a compressed
+    /// message before and after it is decompressed. Must not change under way.
+    ///
+    /// # Errors
+    /// As [`Decoder::next`].
+    pub fn next_of(
+        &mut self,
+        input: &mut &[u8],
+        max_message: usize,
+        deflate: bool,
+    ) -> Result<Option<Message>, Error> {
         loop {
             if self
                 .partial
                 .as_ref()
                 .is_none_or(|partial| partial.frame.is_none())
             {
-                let Some(header) = self.read_header(input)? else {
+                let Some(header) = self.read_header(input, deflate)? else {
                     return Ok(None);
                 };
                 let len = self.admit(&header, max_message)?;
@@ -163,11 +183,14 @@ impl Decoder {
                     let mut payload = payload.to_vec();
                     unmask(&mut payload, header.mask);
                     self.release();
+                    if header.compressed {
+                        payload = inflate(&payload, max_message)?;
+                    }
                     return finish(header.opcode, payload).map(Some);
                 }
                 self.open_frame(&header, len);
             }
-            if let Some(message) = self.read_payload(input)? {
+            if let Some(message) = self.read_payload(input, max_message)? {
                 return Ok(Some(message));
             }
             if input.is_empty() {
@@ -177,13 +200,13 @@ impl Decoder {
     }
 
     /// Takes a header off `input`, or keeps what there is of it.
-    fn read_header(&mut self, input: &mut &[u8]) -> Result<Option<Header>, Error> {
+    fn read_header(&mut self, input: &mut &[u8], deflate: bool) -> Result<Option<Header>, Error> {
         if self
             .partial
             .as_ref()
             .is_none_or(|partial| partial.header_len == 0)
         {
-            if let Some((header, len)) = parse_header(input)? {
+            if let Some((header, len)) = parse_header(input, deflate)? {
                 *input = &input[len..];
                 return Ok(Some(header));
             }
@@ -202,7 +225,7 @@ impl Decoder {
             *input = rest;
             partial.header[partial.header_len] = byte;
             partial.header_len += 1;
-            if let Some((header, _)) = parse_header(&partial.header[..partial.header_len])? {
+            if let Some((header, _)) = parse_header(&partial.header[..partial.header_len], deflate)? {
                 partial.header_len = 0;
                 return Ok(Some(header));
             }
@@ -232,6 +255,9 @@ impl Decoder {
 
     fn open_frame(&mut self, header: &Header, len: usize) {
         let partial = self.partial.get_or_insert_default();
+        if matches!(header.opcode, Opcode::Text | Opcode::Binary) {
+            partial.compressed = header.compressed;
+        }
         match header.opcode {
             Opcode::Text => partial.kind = Some(DataKind::Text),
             Opcode::Binary => partial.kind = Some(DataKind::Binary),
@@ -252,7 +278,7 @@ impl Decoder {
     }
 
     /// Takes payload of the open frame off `input`; the message, if that completes one.
-    fn read_payload(&mut self, input: &mut &[u8]) -> Result<Option<Message>, Error> {
+    fn read_payload(&mut self, input: &mut &[u8], max_message: usize) -> Result<Option<Message>, Error> {
         let Some(partial) = &mut self.partial else {
             return Ok(None);
         };
@@ -291,7 +317,12 @@ impl Decoder {
                 } else {
                     Opcode::Binary
                 };
-                (opcode, std::mem::take(&mut partial.message))
+                let message = std::mem::take(&mut partial.message);
+                if std::mem::take(&mut partial.compressed) {
+                    (opcode, inflate(&message, max_message)?)
+                } else {
+                    (opcode, message)
+                }
             }
         };
         self.release();
@@ -310,15 +341,18 @@ impl Decoder {
 
 /// The header at the start of `bytes` and its length; `None` when more is needed. Wrong ones are refused at the first
 /// byte that shows it (RFC 6455 section 5.2).
-fn parse_header(bytes: &[u8]) -> Result<Option<(Header, usize)>, Error> {
+fn parse_header(bytes: &[u8], deflate: bool) -> Result<Option<(Header, usize)>, Error> {
     let Some(&first) = bytes.first() else {
         return Ok(None);
     };
     let fin = first & 0x80 != 0;
-    if first & 0x70 != 0 {
+    let opcode = Opcode::from_bits(first & 0x0f);
+    let compressed = first & 0x70 == 0x40;
+    let may_be = deflate && matches!(opcode, Some(Opcode::Text | Opcode::Binary));
+    if first & 0x70 != 0 && !(compressed && may_be) {
         return Err(Error::ReservedBits);
     }
-    let opcode = Opcode::from_bits(first & 0x0f).ok_or(Error::UnknownOpcode)?;
+    let opcode = opcode.ok_or(Error::UnknownOpcode)?;
     if opcode.is_control() && !fin {
         return Err(Error::FragmentedControl);
     }
@@ -358,6 +392,7 @@ fn parse_header(bytes: &[u8]) -> Result<Option<(Header, usize)>, Error> {
     Ok(Some((
         Header {
             fin,
+            compressed,
             opcode,
             len,
             mask,

@@ -15,6 +15,8 @@ const TEXT: u8 = FIN | 0x1;
 const BINARY: u8 = FIN | 0x2;
 const CLOSE: u8 = FIN | 0x8;
 const PONG: u8 = FIN | 0xA;
+/// RSV1.
+const COMPRESSED: u8 = 0x40;
 
 /// A close frame; `reason` is cut to the 123 bytes there are for it (RFC 6455 section 5.5.1).
 #[must_use]
@@ -55,6 +57,13 @@ pub(crate) fn write_binary(out: &mut Vec<u8>, payload: &[u8]) {
 /// Appends a text frame.
 pub(crate) fn write_text(out: &mut Vec<u8>, payload: &[u8]) {
     write_header(out, TEXT, payload.len());
+    out.extend_from_slice(payload);
+}
+
+/// Appends a frame whose payload is compressed (RFC 7692 section 6.1).
+pub(super) fn write_compressed(out: &mut Vec<u8>, binary: bool, payload: &[u8]) {
+    let first = if binary { BINARY } else { TEXT };
+    write_header(out, first | COMPRESSED, payload.len());
     out.extend_from_slice(payload);
 }
 
