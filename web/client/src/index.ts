@@ -393,9 +393,14 @@ export class Fanfare extends Emitter<FanfareEvents> {
   }
 
   private async fetchNotifications(): Promise<void> {
-    const { notifications, unread } = await this.http.notifications();
-    for (const notification of notifications ?? []) this.notify(notification);
-    this.tell("unread", unread);
+    try {
+      const { notifications, unread } = await this.http.notifications();
+      for (const notification of notifications ?? []) this.notify(notification);
+      this.tell("unread", unread);
+    } catch (error) {
+      // A server that has none is none that fails.
+      if ((error as FanfareError).code !== "NOT_FOUND") throw error;
+    }
   }
 }
 
