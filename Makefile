@@ -1,7 +1,7 @@
 # `make lint` and `make test` are what every change must pass; .ci/run runs both.
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint fmt bench bench-check faults simulate deps
+.PHONY: help run test lint fmt bench bench-check faults simulate image-check deps
 
 # Where tests/deps.sh puts what the system's packages are too old for.
 export PATH := $(CURDIR)/target/tools/bin:$(PATH)
@@ -48,6 +48,11 @@ faults: ## what faults under load cost, as one table; FAULTS="--storm 5000" or n
 
 simulate: ## the whole system in virtual time, a schedule of faults a seed; SEEDS=1000 FROM=0 of them
 	cargo run --release -p simulation -- --seeds $(or $(SEEDS),1000) --from $(or $(FROM),0)
+
+image-check: ## the image by its Dockerfile, and the chart with it, in podman on this machine's network; as root
+	tests/deps.sh test image
+	cargo build --release
+	tests/tests/deploy/image.sh $${CARGO_TARGET_DIR:-target}/release/fanfare
 
 deps: ## installs what lint and test need
 	tests/deps.sh

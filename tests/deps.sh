@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # What the checks need beside the Rust toolchain: looks, and installs what is missing (Debian's apt, npm, cargo).
-# Usage: tests/deps.sh [lint] [test] [bench]; without arguments, lint and test. The stock clients' own packages are
+# Usage: tests/deps.sh [lint] [test] [bench] [image]; without arguments, lint and test. The stock clients' own packages are
 # installed by the tests themselves, from the lock files in tests/compat.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -125,8 +125,11 @@ for group in "$@"; do
         bench)
             have valgrind || apt_install valgrind
             ;;
+        image)
+            have buildah && have podman && have runc && have catatonit || apt_install buildah podman runc catatonit
+            ;;
         *)
-            echo "usage: tests/deps.sh [lint] [test] [bench]" >&2
+            echo "usage: tests/deps.sh [lint] [test] [bench] [image]" >&2
             exit 2
             ;;
     esac

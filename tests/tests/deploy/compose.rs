@@ -1,12 +1,14 @@
-//! `deploy/compose.yaml`, as far as it can be looked at without a container engine.
+//! `deploy/compose.yaml` and what it builds and mounts, as far as they can be looked at without a container engine.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fs, path::Path, process::Command};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
+use tempfile::TempDir;
+use tests::servers::program;
 
 use crate::{
-    manifests::{items, text, yaml},
+    manifests::{items, render, text, yaml},
     names::is_variable,
     none, read, root,
 };
@@ -75,6 +77,42 @@ fn names_of(list: &Value) -> Vec<&str> {
         Value::Object(table) => table.keys().map(String::as_str).collect(),
         list => items(list).iter().map(text).collect(),
     }
+}
+
+#[test]
+fn the_dockerfile_passes_its_linter() -> Result<()> {
+    let output = Command::new(program("hadolint")?)
+        .arg(root().join("deploy/docker/Dockerfile"))
+        .output()?;
+    ensure!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stdout)
+    );
+    Ok(())
+}
+
+/// The configurations of compose and of the chart, as nats-server reads them.
+#[test]
+fn nats_takes_its_configuration() -> Result<()> {
+    let chart = render(Path::new("helm/fanfare/ci/try-out-values.yaml"), &[], &[])?;
+    let of_chart = text(&chart.one("ConfigMap", "nats")?["data"]["nats.conf"]).to_owned();
+    for configuration in [read("deploy/compose/nats.conf")?, of_chart] {
+        let directory = TempDir::with_prefix("fanfare-nats-conf-")?;
+        let file = directory.path().join("nats.conf");
+        let store = directory.path().join("store");
+        fs::write(&file, configuration.replace("/data", &store.to_string_lossy()))?;
+        let output = Command::new(program("nats-server-current")?)
+            .args(["-t", "-c"])
+            .arg(&file)
+            .output()?;
+        ensure!(
+            output.status.success(),
+            "{configuration}\n{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+    }
+    Ok(())
 }
 
 #[test]
