@@ -101,7 +101,7 @@ spec:
           imagePullPolicy: {{ $root.Values.image.pullPolicy }}
           args:
             - {{ $role }}
-            {{- if $root.Values.configFile }}
+            {{- if or $root.Values.configFile $root.Values.configSecret }}
             - --config=/etc/fanfare/fanfare.toml
             {{- end }}
           env:
@@ -156,7 +156,7 @@ spec:
 {{- end -}}
 
 {{- define "fanfare.mounts" -}}
-{{- if .root.Values.configFile }}
+{{- if or .root.Values.configFile .root.Values.configSecret }}
 - name: config
   mountPath: /etc/fanfare/fanfare.toml
   subPath: fanfare.toml
@@ -173,7 +173,12 @@ spec:
 {{- end -}}
 
 {{- define "fanfare.volumes" -}}
-{{- if .root.Values.configFile }}
+{{- if .root.Values.configSecret }}
+- name: config
+  secret:
+    secretName: {{ .root.Values.configSecret }}
+    defaultMode: 0440
+{{- else if .root.Values.configFile }}
 - name: config
   configMap:
     name: {{ include "fanfare.fullname" .root }}

@@ -7,7 +7,7 @@ neither are the gateway's sections, so a change of theirs does not restart it.
 {{- $role := .role -}}
 {{- $fullname := include "fanfare.fullname" $root -}}
 {{- $others := without (list "gateway" "fanout" "presence") $role -}}
-{{- if ne $role "gateway" }}{{ $others = concat $others (list "rooms" "cors") }}{{ end -}}
+{{- if ne $role "gateway" }}{{ $others = concat $others (list "rooms" "cors" "app") }}{{ end -}}
 {{- $isolated := dict "gateway.max_payload_bytes" true "gateway.recovery_seconds" true -}}
 {{- range $section, $values := $root.Values.settings }}
 {{- if kindIs "map" $values }}
@@ -38,7 +38,7 @@ neither are the gateway's sections, so a change of theirs does not restart it.
 - name: REDIS_URL
   value: redis://{{ $fullname }}-redis:6379
 {{- end }}
-{{- $gateway := list "JWT_SECRET" "FANFARE_AUTH__JWT_PREVIOUS_SECRET" -}}
+{{- $gateway := list "JWT_SECRET" "FANFARE_AUTH__JWT_PREVIOUS_SECRET" "FANFARE_APP__WEBHOOK_SECRET" -}}
 {{- $keys := ternary (keys $root.Values.secrets.values | sortAlpha) $root.Values.secrets.keys (not (empty $root.Values.secrets.values)) -}}
 {{- range $keys }}
 {{- if and (or (eq $role "gateway") (not (has . $gateway))) (not (and (eq . "NATS_URL") $root.Values.nats.builtIn.enabled)) (not (and (eq . "REDIS_URL") $root.Values.redis.builtIn.enabled)) }}

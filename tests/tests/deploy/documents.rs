@@ -22,16 +22,12 @@ An unknown key in the file is an error; an unknown `FANFARE_*` variable is a war
 every mistake, `fanfare config show ROLE` prints what counts, secrets masked. SIGHUP reads keys, policies and origins again.
 ";
 
-const LISTS: &str = "
-## Tables that are lists
-
-Only the file has them. README.md shows them at work.
-
-| table | fields |
-| --- | --- |
-| `[[namespaces]]` | `pattern`, `connect_roles`, `emit_roles`, `emit_listed_only`, `public_rooms`, `join_rooms`, `volatile` |
-| `[[issuers]]` | `issuer`, `audience`, `secret`, `previous_secret`, `public_keys`, `jwks_file`, `jwks_url` |
-";
+/// Tables that are lists, and where their fields stand in the program.
+const LISTS: [(&str, &str); 3] = [
+    ("namespaces", "libs/config/src/namespaces.rs"),
+    ("issuers", "libs/config/src/identity.rs"),
+    ("api.keys", "libs/config/src/api.rs"),
+];
 
 /// What the chart sets by itself; and TLS of listeners that its probes and Services speak plain HTTP to.
 const CHART_SETS: [&str; 15] = [
@@ -52,7 +48,7 @@ const CHART_SETS: [&str; 15] = [
     "grpc.tls_server_name",
 ];
 
-fn configuration(help: &[Help]) -> String {
+fn configuration(help: &[Help]) -> Result<String> {
     let mut text = INTRODUCTION.to_owned();
     let mut section = None;
     for setting in SETTINGS {
@@ -97,9 +93,13 @@ fn configuration(help: &[Help]) -> String {
             setting.key
         );
     }
-    text.push_str(LISTS);
+    text.push_str("\n## Tables that are lists\n\nOnly the file has them. README.md shows them at work.\n\n| table | fields |\n| --- | --- |\n");
+    for (table, file) in LISTS {
+        let _ = writeln!(text, "| `[[{table}]]` | `{}` |", fields(file)?.join("`, `"));
+    }
     text.push_str("\n## Other variables\n\n| variable | what |\n| --- | --- |\n");
-    for (name, what) in OTHER_VARIABLES {
+    let is_setting = |name: &str| SETTINGS.iter().any(|setting| setting.legacy == Some(name));
+    for (name, what) in OTHER_VARIABLES.into_iter().filter(|(name, _)| !is_setting(name)) {
         let _ = writeln!(text, "| `{name}` | {what} |");
     }
     text.push_str("\n## Commands\n");
@@ -109,7 +109,18 @@ fn configuration(help: &[Help]) -> String {
         let help = help.lines().map(str::trim_end).collect::<Vec<_>>().join("\n");
         let _ = write!(text, "\n### `{name}`\n\n```text\n{}\n```\n", help.trim_end());
     }
-    text
+    Ok(text)
+}
+
+/// The names in a file's list `FIELDS`.
+fn fields(file: &str) -> Result<Vec<String>> {
+    let source = read(file)?;
+    let list = source
+        .split_once("const FIELDS: ")
+        .and_then(|(_, rest)| rest.split_once("];"));
+    let (list, _) = list.with_context(|| format!("{file} has no FIELDS"))?;
+    let names = list.split('"').skip(1).step_by(2);
+    Ok(names.map(str::to_owned).collect())
 }
 
 /// The settings that the chart takes, by section.
@@ -144,7 +155,7 @@ fn schema_of_settings() -> Value {
 
 #[test]
 fn documents_of_settings_and_commands() -> Result<()> {
-    generated("docs/CONFIGURATION.md", &configuration(&names::help()?))
+    generated("docs/CONFIGURATION.md", &configuration(&names::help()?)?)
 }
 
 #[test]
