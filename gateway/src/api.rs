@@ -4,6 +4,7 @@ mod problem;
 
 use std::{net::IpAddr, sync::Arc};
 
+use ::notifications::NAMESPACE;
 use axum::{
     Router,
     body::Body,
@@ -21,7 +22,10 @@ use serde::Serialize;
 pub(crate) use self::problem::not_found;
 use self::problem::{Problem, wrong_method};
 use crate::{
-    events::{Ask, Caller, Core, GetOrCreate, History, Input, MarkRead, SendMessage, Visitor, by_request},
+    events::{
+        Ask, Caller, Core, GetOrCreate, History, Input, MarkNotification, MarkRead, SendMessage, Subscribe,
+        Visitor, by_request,
+    },
     http::ClientAddress,
     limits::visitor as visitor_key,
     session::{Success, is_anonymous, json},
@@ -57,6 +61,8 @@ enum Fields {
 struct Operation {
     event: &'static str,
     fields: Fields,
+    /// The one namespace it is about; any when not said.
+    place: Option<&'static str>,
     /// Another name for a field: `(field, alias)`.
     alias: Option<(&'static str, &'static str)>,
 }
@@ -68,6 +74,8 @@ pub(crate) fn router(core: Arc<Core>, engine: Arc<EngineServer>) -> Router {
         .route("/chat/messages", get(messages).post(send))
         .route("/chat/messages/read", patch(read))
         .route("/chat/rooms", post(room))
+        .route("/notifications", get(notifications))
+        .route("/notifications/read", patch(read_notification))
         .route("/openapi.json", get(openapi))
         .fallback(not_found)
         .method_not_allowed_fallback(wrong_method)
@@ -101,6 +109,19 @@ async fn room(State(api): State<Api>, request: Request) -> Response {
         true => StatusCode::CREATED,
         false => StatusCode::OK,
     })
+}
+
+async fn notifications(State(api): State<Api>, request: Request) -> Response {
+    let operation = Operation::with_query("subscribe").at(NAMESPACE);
+    respond(api.answer::<Subscribe>(operation, request).await, |_| {
+        StatusCode::OK
+    })
+}
+
+async fn read_notification(State(api): State<Api>, request: Request) -> Response {
+    let operation = Operation::with_body("markNotificationRead").at(NAMESPACE);
+    let answer = api.answer::<MarkNotification>(operation, request);
+    respond(answer.await, |_| StatusCode::OK)
 }
 
 async fn openapi() -> Response {
@@ -152,6 +173,7 @@ impl Operation {
         Self {
             event,
             fields: Fields::Body,
+            place: None,
             alias: None,
         }
     }
@@ -160,6 +182,15 @@ impl Operation {
         Self {
             fields: Fields::Query,
             ..Self::with_body(event)
+        }
+    }
+}
+
+impl Operation {
+    fn at(self, place: &'static str) -> Self {
+        Self {
+            place: Some(place),
+            ..self
         }
     }
 }
@@ -177,7 +208,7 @@ impl Api {
         let (parts, body) = request.into_parts();
         let mut query = query(&parts)?;
         let ip = client(&parts);
-        let namespace = namespace(&mut query)?;
+        let namespace = namespace(&mut query, operation.place)?;
         let user = self.identify(&namespace, &parts, ip).await?;
         let visitor = Visitor {
             core: Arc::clone(&self.core),
@@ -261,10 +292,10 @@ fn query(parts: &Parts) -> Result<Vec<(String, String)>, ClientError> {
         .map_err(|_| invalid("", "the query cannot be read"))
 }
 
-/// Takes `namespace` out of the query.
-fn namespace(query: &mut Vec<(String, String)>) -> Result<Namespace, ClientError> {
+/// Takes `namespace` out of the query; what it says does not count where there is but one `place`.
+fn namespace(query: &mut Vec<(String, String)>, place: Option<&str>) -> Result<Namespace, ClientError> {
     let name = query.iter().rev().find(|(name, _)| name == "namespace");
-    let name = name.map_or(CHAT, |(_, value)| value);
+    let name = place.unwrap_or_else(|| name.map_or(CHAT, |(_, value)| value));
     let namespace = Namespace::new(name).map_err(|error| invalid("namespace", &error.to_string()))?;
     query.retain(|(name, _)| name != "namespace");
     Ok(namespace)

@@ -8,6 +8,7 @@ mod handover;
 mod input;
 mod limited;
 mod messages;
+mod notifications;
 mod online;
 mod recovery;
 mod refresh;
@@ -17,6 +18,7 @@ mod typing;
 
 use std::{future::ready, net::IpAddr, sync::Arc};
 
+use ::notifications::Notifications;
 use bus::{Documents, Signals};
 use futures_util::future::BoxFuture;
 use http::HeaderMap;
@@ -34,6 +36,7 @@ pub(crate) use self::{
     handover::{Handover, MovedSessions},
     input::Input,
     messages::{History, MarkRead, SendMessage},
+    notifications::{MarkNotification, Subscribe},
     rooms::GetOrCreate,
     typing::Typing,
 };
@@ -67,6 +70,7 @@ pub(crate) struct Core {
     pub(crate) publisher: Arc<Publisher>,
     pub(crate) presence: Arc<PresenceFeed>,
     pub(crate) documents: Arc<dyn Documents>,
+    pub(crate) notifications: Notifications,
     pub(crate) signals: Arc<dyn Signals>,
     pub(crate) authenticator: Authenticator,
     pub(crate) expiries: Expiries,
@@ -152,12 +156,16 @@ impl Application for Vocabulary {
         let socket = Arc::clone(socket);
         Box::pin(async move {
             let mut joins = joins;
-            for join in &mut joins {
-                join.confirmed().await.map_err(|error| {
+            let mut begins = [0; 3];
+            for (join, begin) in joins.iter_mut().zip(&mut begins) {
+                *begin = join.confirmed().await.map_err(|error| {
                     tracing::warn!(%error, "a client cannot be connected");
                     Refusal::Unavailable
                 })?;
             }
+            let [_, user, _] = begins;
+            // Set once, right here.
+            let _ = socket.hears_since.set(user);
             core.presence.connected(&socket);
             core.sessions.here(&socket);
             core.keep(&socket, &mut joins).await?;
@@ -227,10 +235,17 @@ fn handle(call: Call, event: &EventPacket) -> Step {
         "getMessages" => by_event::<History>(call, input),
         "markMessagesRead" => by_event::<MarkRead>(call, input),
         "typing" => typing::typing(call, input),
+        "subscribe" if has_inboxes(&call) => notifications::subscribe(call, input),
+        "markNotificationRead" if has_inboxes(&call) => by_event::<MarkNotification>(call, input),
         "getOnlineUsers" => online::users(call, input),
         "ping" => call.done(&json!({ "time": crate::now_ms() })),
         _ => custom::custom(call, event),
     }
+}
+
+/// Notifications are subscribed to where they are told.
+fn has_inboxes(call: &Call) -> bool {
+    call.namespace().as_str() == ::notifications::NAMESPACE
 }
 
 /// The beginning of an event's name, for a message.

@@ -240,6 +240,11 @@ impl Gateway {
         )?;
         let store = (cluster.is_some() && !config.gateway.recovery.is_zero())
             .then(|| SessionStore::new(Arc::clone(&documents), id.clone(), tasks.clone()));
+        let inboxes = config.notifications.clone();
+        let inboxes = ::notifications::Settings {
+            keep: inboxes.keep_per_user as usize,
+            expires_in: inboxes.expire,
+        };
         let room_keeps = config.bus.max_messages_per_room as usize;
         let replay = Replay::new(Arc::clone(&log), room_keeps);
         let addresses = Arc::new(Addresses::new(&config.limits));
@@ -252,8 +257,13 @@ impl Gateway {
             moved: Arc::default(),
             max_replay: config.gateway.send_queue,
             backend,
-            publisher: Arc::new(Publisher::new(log, Arc::clone(&signals), Arc::clone(&metrics))),
+            publisher: Arc::new(Publisher::new(
+                Arc::clone(&log),
+                Arc::clone(&signals),
+                Arc::clone(&metrics),
+            )),
             presence,
+            notifications: ::notifications::Notifications::new(Arc::clone(&documents), log, inboxes),
             documents,
             signals: Arc::clone(&signals),
             authenticator,

@@ -63,6 +63,7 @@ const EDGES: &[Edges] = &[
             "delivery",
             "limits",
             "model",
+            "notifications",
             "proto",
             "publisher",
             "sio",

@@ -41,6 +41,8 @@ pub struct Socket {
     pub(crate) arrived: OnceLock<Arc<Arrived>>,
     /// What it may still send.
     pub(crate) allowance: Mutex<Option<Box<Allowance>>>,
+    /// The place in the log behind which it gets what its user's room gets; none once it has come back.
+    pub(crate) hears_since: OnceLock<u64>,
     /// Rooms it is in.
     pub(crate) rooms: Mutex<SmallVec<[Slot; 3]>>,
     returning: Mutex<Returning>,
@@ -75,6 +77,7 @@ impl Socket {
             pid,
             arrived: OnceLock::new(),
             allowance: Mutex::default(),
+            hears_since: OnceLock::new(),
             rooms: Mutex::default(),
             returning: Mutex::new(Returning::No),
             asked: Asked::default(),
@@ -103,6 +106,7 @@ impl Socket {
             pid,
             arrived: arrived.map(OnceLock::from).unwrap_or_default(),
             allowance: Mutex::default(),
+            hears_since: OnceLock::new(),
             rooms: Mutex::default(),
             returning: Mutex::new(Returning::Yes),
             asked: Asked::default(),

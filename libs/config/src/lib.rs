@@ -70,6 +70,7 @@ pub struct Config {
     pub issuers: Vec<Issuer>,
     pub rooms: Rooms,
     pub namespaces: Vec<Namespace>,
+    pub notifications: Notifications,
     pub cors: Cors,
     pub api: Api,
     pub limits: Limits,
@@ -172,6 +173,8 @@ sections! {
     }
     /// Section `rooms`.
     Rooms { public: Vec<String>, }
+    /// Section `notifications`.
+    Notifications { keep_per_user: u32, expire: Duration, }
     /// Section `cors`.
     Cors { origins: Vec<String>, }
     /// Section `api`.

@@ -13,7 +13,7 @@ use figment::{
 
 pub(crate) use self::reader::Reader;
 use crate::{
-    Admin, Bus, Config, Cors, Fanout, Gateway, Grpc, Log, LogFormat, Namespace, Presence, Redis,
+    Admin, Bus, Config, Cors, Fanout, Gateway, Grpc, Log, LogFormat, Namespace, Notifications, Presence, Redis,
     RedisTopology, Role, Rooms, app, check, identity, namespaces,
     settings::{self, SETTINGS},
 };
@@ -335,6 +335,10 @@ impl Reader {
                 public: self.list("rooms.public"),
             },
             namespaces: self.namespaces(),
+            notifications: Notifications {
+                keep_per_user: self.number("notifications.keep_per_user", 1, 1000),
+                expire: self.hours("notifications.expire_hours", 1, 8760),
+            },
             cors: Cors {
                 origins: self.origins("cors.origins"),
             },

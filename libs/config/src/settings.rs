@@ -406,6 +406,16 @@ pub const SETTINGS: &[Setting] = &[
         "",
         "File (PEM) with the authority of their certificates; the system's when empty",
     ),
+    setting(
+        "notifications.keep_per_user",
+        "200",
+        "Notifications kept for a user, 1 to 1000; the oldest go, those that were read before the others",
+    ),
+    setting(
+        "notifications.expire_hours",
+        "720",
+        "How long a notification lasts that does not say so itself, in hours, 1 to 8760",
+    ),
     Setting {
         standalone: Some("*"),
         ..setting(

@@ -162,6 +162,8 @@ impl Config {
             "auth.timeout_ms" => number(auth.timeout.as_millis()),
             "auth.tls_ca" => path(auth.tls_ca.as_deref()),
             "rooms.public" => list(&self.rooms.public),
+            "notifications.keep_per_user" => number(self.notifications.keep_per_user),
+            "notifications.expire_hours" => number(self.notifications.expire.as_secs() / 3600),
             "cors.origins" => list(&self.cors.origins),
             "api.key" => secret(self.api.key.as_ref()),
             "api.tls_cert" => path(self.api.tls_cert.as_deref()),

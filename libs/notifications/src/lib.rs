@@ -11,4 +11,4 @@ mod post;
 
 pub use inbox::{Inbox, Notification};
 pub use notify::{MAX_DATA, NotifyUser};
-pub use post::{EVENT, Notifications, Settings, namespace};
+pub use post::{BUCKET, EVENT, NAMESPACE, Notifications, Settings};

@@ -22,7 +22,9 @@ use crate::{
 /// What clients hear.
 pub const EVENT: &str = "newNotification";
 /// Where they hear it.
-const NAMESPACE: &str = "/notifications";
+pub const NAMESPACE: &str = "/notifications";
+/// Bucket of the inboxes.
+pub const BUCKET: &str = "notifications";
 /// Users that share a turn.
 const TURNS: usize = 64;
 /// So often an inbox is written anew when another process was faster.
@@ -35,8 +37,6 @@ const PAGE: usize = 200;
 /// How inboxes are kept.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Bucket of the inboxes.
-    pub bucket: String,
     /// Notifications of a user at most; the oldest go, those that were read before the others.
     pub keep: usize,
     /// How long a notification lasts that does not say so itself.
@@ -54,9 +54,7 @@ pub struct Notifications {
     hasher: RandomState,
 }
 
-/// The namespace of notifications, `/notifications`.
-#[must_use]
-pub fn namespace() -> Namespace {
+fn namespace() -> Namespace {
     // A slash, letters.
     Namespace::new(NAMESPACE).unwrap_or_else(|_| unreachable!())
 }
@@ -215,7 +213,7 @@ impl Notifications {
     }
 
     async fn read(&self, user: &UserId) -> Result<(Option<u64>, Inbox), ClientError> {
-        let document = self.documents.get(&self.settings.bucket, &key(user)).await;
+        let document = self.documents.get(BUCKET, &key(user)).await;
         let Some(document) = document.map_err(unavailable)? else {
             return Ok((None, Inbox::default()));
         };
@@ -240,8 +238,8 @@ impl Notifications {
                 return Ok(outcome);
             }
             let value = serde_json::to_vec(&inbox).map_err(unavailable)?;
-            let (bucket, key) = (&self.settings.bucket, key(user));
-            match self.documents.put(bucket, &key, value.into(), revision).await {
+            let key = key(user);
+            match self.documents.put(BUCKET, &key, value.into(), revision).await {
                 Ok(_) => return Ok(outcome),
                 Err(DocumentsError::Conflict(_)) => tokio::time::sleep(PAUSE * attempt).await,
                 Err(error) => return Err(unavailable(error)),

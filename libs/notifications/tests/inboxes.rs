@@ -33,7 +33,6 @@ impl Stage {
 
     fn on(&self, log: Arc<dyn EventLog>) -> Notifications {
         let settings = Settings {
-            bucket: "inboxes".to_owned(),
             keep: 100,
             expires_in: Duration::from_secs(3600),
         };
