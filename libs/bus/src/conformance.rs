@@ -12,10 +12,12 @@ use std::{
 mod documents;
 mod event_log;
 mod signals;
+mod work_queue;
 
 pub use documents::documents;
 pub use event_log::{LogUnderTest, event_log};
 pub use signals::signals;
+pub use work_queue::work_queue;
 
 /// Something that must come has this long; far more than it needs.
 const PATIENCE: Duration = Duration::from_secs(30);

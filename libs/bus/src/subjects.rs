@@ -60,6 +60,24 @@ pub fn signal_token(subject: &str) -> Option<RoomToken> {
     RoomToken::from_bytes(&bytes)
 }
 
+/// The JetStream stream of work that is to be done.
+pub const WORK_STREAM: &str = "FANFARE_WORK";
+
+/// Jobs of a queue.
+#[must_use]
+pub fn work(queue: &str) -> String {
+    format!("fanfare.work.{queue}")
+}
+
+/// The JetStream stream of work that could not be done.
+pub const DEAD_STREAM: &str = "FANFARE_DEAD";
+
+/// Dead letters of a queue.
+#[must_use]
+pub fn dead(queue: &str) -> String {
+    format!("fanfare.dead.{queue}")
+}
+
 /// Heartbeats of gateways, payload `GatewayHeartbeat`.
 pub const GATEWAY_HEARTBEAT: &str = "fanfare.gateway.heartbeat";
 
@@ -187,6 +205,8 @@ mod tests {
             "fanfare.signal.3.abababababababababababababababab"
         );
         assert_eq!(signals_of_partition(3), "fanfare.signal.3.*");
+        assert_eq!(work("email"), "fanfare.work.email");
+        assert_eq!(dead("email"), "fanfare.dead.email");
         assert_eq!(log_stream(3), "FANFARE_3");
         assert_eq!(log_subjects(3), "fanfare.log.3.>");
         for (entry, expected) in [

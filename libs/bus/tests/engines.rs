@@ -6,11 +6,12 @@ use std::{sync::Arc, time::Duration};
 
 use bus::{
     Documents, EventLog, Signals,
-    conformance::{LogUnderTest, documents, event_log, signals},
+    conformance::{LogUnderTest, documents, event_log, signals, work_queue},
     documents::memory::MemoryDocuments,
     event_log::memory::{MemoryLog, MemoryLogConfig},
     fault::{Faults, FaultyLog},
     signals::memory::MemorySignals,
+    work_queue::{WorkQueue, WorkSettings, memory::MemoryWork},
 };
 use bytes::Bytes;
 use futures_util::FutureExt;
@@ -132,4 +133,17 @@ async fn memory_documents_conform() {
     .await;
     let store: Arc<dyn Documents> = Arc::new(MemoryDocuments::new());
     documents("conformance", async || Arc::clone(&store)).await;
+}
+
+#[tokio::test]
+async fn memory_work_conforms() {
+    let engine = || {
+        Arc::new(MemoryWork::new(WorkSettings {
+            deadline: Duration::from_secs(1),
+            ..WorkSettings::default()
+        })) as Arc<dyn WorkQueue>
+    };
+    work_queue(async || engine()).await;
+    let shared = engine();
+    work_queue(async || Arc::clone(&shared)).await;
 }
