@@ -88,7 +88,10 @@ const EDGES: &[Edges] = &[
     edges("delivery", &["lifecycle", "model", "proto", "servers"]),
     edges("registry", &["model", "servers"]),
     edges("apikeys", &["config"]),
-    edges("notifications", &["bus", "model", "proto", "publisher"]),
+    edges(
+        "notifications",
+        &["bus", "calls", "lifecycle", "limits", "model", "proto", "publisher"],
+    ),
     edges("publisher", &["bus", "model", "proto", "sio"]),
     edges("proto", &["model"]),
     edges("sio", &[]),

@@ -7,6 +7,7 @@ mod check;
 mod identity;
 mod load;
 mod namespaces;
+mod notifications;
 mod network;
 mod secret;
 pub mod settings;
@@ -174,7 +175,12 @@ sections! {
     /// Section `rooms`.
     Rooms { public: Vec<String>, }
     /// Section `notifications`.
-    Notifications { keep_per_user: u32, expire: Duration, }
+    Notifications {
+        keep_per_user: u32,
+        expire: Duration,
+        channels: Vec<NotificationChannel>,
+        rules: Vec<NotificationRule>,
+    }
     /// Section `cors`.
     Cors { origins: Vec<String>, }
     /// Section `api`.
@@ -211,6 +217,42 @@ sections! {
     }
     /// Section `log`.
     Log { filter: String, format: LogFormat, }
+}
+
+/// One table `[notifications.channels.<name>]`: a webhook that is told of notifications.
+#[derive(Clone, Debug)]
+pub struct NotificationChannel {
+    /// 1 to 64 of `A-Z a-z 0-9 _ -`.
+    pub name: String,
+    /// What is called; a password may stand in it.
+    pub url: Secret,
+    /// Signs the calls.
+    pub secret: Option<Secret>,
+    /// Calls a second, all processes together; 0 for no limit.
+    pub max_per_second: u32,
+    /// Calls for one notification before it is given up.
+    pub max_attempts: u32,
+    /// Pause before the second call; doubled for each further one.
+    pub retry_after: Duration,
+    /// How long a call may take.
+    pub timeout: Duration,
+}
+
+/// One entry of `[[notifications.rules]]`: an event of the application becomes a notification.
+#[derive(Clone, Debug)]
+pub struct NotificationRule {
+    /// The event's name.
+    pub event: String,
+    /// What kind of notification it becomes.
+    pub kind: String,
+    /// Its title, with `{name}` for fields of the event's data.
+    pub title: String,
+    /// Its body, likewise; empty for none.
+    pub body: String,
+    /// Where it goes beside the user's sockets.
+    pub channels: Vec<String>,
+    /// How long it lasts, if not as long as others.
+    pub expire: Option<Duration>,
 }
 
 /// One entry of `[[issuers]]`: who signs tokens, and with which keys. At least one of its sources of keys is set.

@@ -13,8 +13,8 @@ use figment::{
 
 pub(crate) use self::reader::Reader;
 use crate::{
-    Admin, Bus, Config, Cors, Fanout, Gateway, Grpc, Log, LogFormat, Namespace, Notifications, Presence, Redis,
-    RedisTopology, Role, Rooms, app, check, identity, namespaces,
+    Admin, Bus, Config, Cors, Fanout, Gateway, Grpc, Log, LogFormat, Namespace, Presence, Redis,
+    RedisTopology, Role, Rooms, app, check, identity, namespaces, notifications,
     settings::{self, SETTINGS},
 };
 
@@ -178,7 +178,9 @@ fn unknown_keys(prefix: &str, dict: &Dict, problems: &mut Vec<Problem>) {
         } else {
             format!("{prefix}.{name}")
         };
-        if ["namespaces", "issuers", "api.keys"].contains(&key.as_str()) || settings::find(&key).is_some() {
+        let lists = ["namespaces", "issuers", "api.keys"];
+        let is_list = lists.contains(&key.as_str()) || notifications::TABLES.contains(&key.as_str());
+        if is_list || settings::find(&key).is_some() {
             continue;
         }
         let is_section = SETTINGS
@@ -335,10 +337,7 @@ impl Reader {
                 public: self.list("rooms.public"),
             },
             namespaces: self.namespaces(),
-            notifications: Notifications {
-                keep_per_user: self.number("notifications.keep_per_user", 1, 1000),
-                expire: self.hours("notifications.expire_hours", 1, 8760),
-            },
+            notifications: self.notifications(),
             cors: Cors {
                 origins: self.origins("cors.origins"),
             },

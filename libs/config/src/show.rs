@@ -57,6 +57,7 @@ impl Config {
             Value::Table(table)
         });
         root.insert("namespaces".to_owned(), Value::Array(namespaces.collect()));
+        self.show_notifications(&mut root);
         let issuers: Vec<Value> = self.issuers.iter().map(issuer).collect();
         if !issuers.is_empty() {
             root.insert("issuers".to_owned(), Value::Array(issuers));
@@ -66,6 +67,44 @@ impl Config {
             api.insert("keys".to_owned(), Value::Array(keys));
         }
         root.to_string()
+    }
+
+    fn show_notifications(&self, root: &mut Table) {
+        let Some(Value::Table(section)) = root.get_mut("notifications") else {
+            return;
+        };
+        let channels = self.notifications.channels.iter().map(|channel| {
+            let table = Table::from_iter([
+                ("url".to_owned(), secret(Some(&channel.url))),
+                ("secret".to_owned(), secret(channel.secret.as_ref())),
+                ("max_per_second".to_owned(), number(channel.max_per_second)),
+                ("max_attempts".to_owned(), number(channel.max_attempts)),
+                ("retry_after_ms".to_owned(), number(channel.retry_after.as_millis())),
+                ("timeout_ms".to_owned(), number(channel.timeout.as_millis())),
+            ]);
+            (channel.name.clone(), Value::Table(table))
+        });
+        let channels: Table = channels.collect();
+        if !channels.is_empty() {
+            section.insert("channels".to_owned(), channels.into());
+        }
+        let rules = self.notifications.rules.iter().map(|rule| {
+            let mut table = Table::from_iter([
+                ("event".to_owned(), rule.event.clone().into()),
+                ("type".to_owned(), rule.kind.clone().into()),
+                ("title".to_owned(), rule.title.clone().into()),
+                ("body".to_owned(), rule.body.clone().into()),
+                ("channels".to_owned(), list(&rule.channels)),
+            ]);
+            if let Some(time) = rule.expire {
+                table.insert("expire_hours".to_owned(), number(time.as_secs() / 3600));
+            }
+            Value::Table(table)
+        });
+        let rules: Vec<Value> = rules.collect();
+        if !rules.is_empty() {
+            section.insert("rules".to_owned(), rules.into());
+        }
     }
 
     /// The value in force of a key of [`SETTINGS`]; empty text for none.

@@ -41,6 +41,9 @@ pub struct Notification {
     /// Where it stands in the log of the user's room.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub(crate) seq: Option<u64>,
+    /// Channels that are still to be told.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub(crate) channels: Vec<String>,
 }
 
 /// What clients are told of it.
@@ -68,6 +71,7 @@ impl Notification {
             expires_at: now_ms.saturating_add(lasts),
             read: false,
             seq: None,
+            channels: wanted.channels.clone(),
         }
     }
 

@@ -5,10 +5,14 @@
 //! that has no place there yet, because a process ended in between, puts it there; its id keeps it from being there
 //! twice.
 
+mod channels;
 mod inbox;
 mod notify;
 mod post;
+mod rules;
 
+pub use channels::{Channel, Channels};
 pub use inbox::{Inbox, Notification};
 pub use notify::{MAX_DATA, NotifyUser};
 pub use post::{BUCKET, EVENT, NAMESPACE, Notifications, Settings};
+pub use rules::Rule;

@@ -7,16 +7,18 @@ use std::{
 };
 
 use bus::{Documents, DocumentsError, EventLog, LogSubject, NewEntry, PageQuery};
-use model::{ClientError, ErrorCode, Namespace, RoomName, RoomToken, UserId, partition_of};
+use model::{ClientError, Detail, ErrorCode, Namespace, RoomName, RoomToken, UserId, partition_of};
 use prost::Message;
-use proto::v1::Publish;
+use proto::v1::{NotifyUserRequest, Publish};
 use publisher::log_error;
 use tokio::sync::{Mutex, MutexGuard};
 use uuid::Uuid;
 
 use crate::{
+    channels::Channels,
     inbox::{Inbox, Notification},
     notify::NotifyUser,
+    rules::{self, Rule},
 };
 
 /// What clients hear.
@@ -25,6 +27,8 @@ pub const EVENT: &str = "newNotification";
 pub const NAMESPACE: &str = "/notifications";
 /// Bucket of the inboxes.
 pub const BUCKET: &str = "notifications";
+/// The channel that always is told.
+const BROWSER: &str = "browser";
 /// Users that share a turn.
 const TURNS: usize = 64;
 /// So often an inbox is written anew when another process was faster.
@@ -48,6 +52,9 @@ pub struct Notifications {
     documents: Arc<dyn Documents>,
     log: Arc<dyn EventLog>,
     settings: Settings,
+    /// None where nobody is told but the user's sockets.
+    channels: Option<Channels>,
+    rules: Vec<Rule>,
     namespace: Namespace,
     /// Changes of an inbox wait for each other here rather than in conflicts.
     turns: Vec<Mutex<()>>,
@@ -67,9 +74,58 @@ impl Notifications {
             documents,
             log,
             settings,
+            channels: None,
+            rules: Vec::new(),
             namespace: namespace(),
             turns: (0..TURNS).map(|_| Mutex::default()).collect(),
             hasher: RandomState::new(),
+        }
+    }
+
+    /// The same with channels beside the browser, and rules that make notifications of events.
+    #[must_use]
+    pub fn with(self, channels: Channels, rules: Vec<Rule>) -> Self {
+        Self {
+            channels: Some(channels),
+            rules,
+            ..self
+        }
+    }
+
+    /// Checks a request and notifies the user of it, or, for a request without a title, of what the rules make of it.
+    /// The id of the notification, of several the first one's.
+    ///
+    /// # Errors
+    /// `VALIDATION_ERROR` with every broken rule of the input; as [`Notifications::notify`].
+    pub async fn request(&self, request: NotifyUserRequest) -> Result<String, ClientError> {
+        let made = rules::apply(&self.rules, request)?;
+        let wanted = made.into_iter().map(|one| self.check(one));
+        let wanted = wanted.collect::<Result<Vec<_>, _>>()?;
+        let mut first = None;
+        for one in &wanted {
+            let id = self.notify(one).await?;
+            first.get_or_insert(id);
+        }
+        // There is always one.
+        Ok(first.unwrap_or_default())
+    }
+
+    fn check(&self, request: NotifyUserRequest) -> Result<NotifyUser, ClientError> {
+        let mut wanted = NotifyUser::check(request)?;
+        // Where notifications always go.
+        wanted.channels.retain(|channel| channel != BROWSER);
+        let is_known = |channel: &str| self.channels.as_ref().is_some_and(|channels| channels.has(channel));
+        let unknown = wanted.channels.iter().enumerate().filter(|(_, channel)| !is_known(channel));
+        let details: Vec<Detail> = unknown
+            .map(|(index, channel)| Detail {
+                path: format!("channels.{index}"),
+                message: format!("{channel:?} is not configured"),
+            })
+            .collect();
+        if details.is_empty() {
+            Ok(wanted)
+        } else {
+            Err(ClientError::invalid(details))
         }
     }
 
@@ -103,7 +159,7 @@ impl Notifications {
                 (true, (notification, true))
             })
             .await?;
-        if notification.seq().is_none() {
+        if !self.is_finished(&notification) {
             self.finish(&wanted.user, &notification, is_new).await?;
         }
         Ok(id)
@@ -153,20 +209,37 @@ impl Notifications {
         notification: &Notification,
         is_new: bool,
     ) -> Result<(), ClientError> {
-        let told = if is_new {
-            None
-        } else {
-            self.find(user, &notification.id).await?
+        let told = match notification.seq() {
+            Some(seq) => Some(seq),
+            None if is_new => None,
+            None => self.find(user, &notification.id).await?,
         };
         let seq = match told {
             Some(seq) => seq,
             None => self.tell(user, notification).await?,
         };
-        self.change(user, |inbox| match inbox.get(&notification.id) {
-            Some(known) => (known.seq.replace(seq).is_none(), ()),
-            None => (false, ()),
+        if let Some(channels) = &self.channels {
+            for channel in &notification.channels {
+                let handed_over = channels.hand_over(channel, user, notification).await;
+                handed_over.map_err(unavailable)?;
+            }
+        }
+        self.change(user, |inbox| {
+            let Some(known) = inbox.get(&notification.id) else {
+                return (false, ());
+            };
+            known.seq = Some(seq);
+            if self.channels.is_some() {
+                known.channels.clear();
+            }
+            (true, ())
         })
         .await
+    }
+
+    /// Who has no channels leaves them to who does.
+    fn is_finished(&self, notification: &Notification) -> bool {
+        notification.seq().is_some() && (notification.channels.is_empty() || self.channels.is_none())
     }
 
     async fn tell(&self, user: &UserId, notification: &Notification) -> Result<u64, ClientError> {
@@ -262,7 +335,7 @@ fn unavailable(error: impl std::fmt::Display) -> ClientError {
 }
 
 /// Unix milliseconds.
-fn now_ms() -> u64 {
+pub(crate) fn now_ms() -> u64 {
     let elapsed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX)
 }
