@@ -74,9 +74,14 @@ pub struct Instance {
 impl Instance {
     fn start(role: Role, settings: &[(String, String)]) -> Result<Self> {
         let mut command = Command::new(built("fanfare", "cargo build -p fanfare")?);
-        command
-            .arg(role.subcommand())
-            .envs(settings.iter().map(|(name, value)| (name, value)));
+        command.arg(role.subcommand());
+        for (name, value) in settings {
+            // What begins with dashes is a flag.
+            match name.starts_with("--") {
+                true => command.args([name, value]),
+                false => command.env(name, value),
+            };
+        }
         let process = Process::start(&format!("fanfare {}", role.subcommand()), &mut command)?;
         let admin = process.line("it tells its admin address", START, |line| {
             Some(line.strip_prefix("fanfare admin on ")?.trim().to_owned())

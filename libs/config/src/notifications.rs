@@ -8,7 +8,14 @@ use crate::{NotificationChannel, NotificationRule, Notifications, Secret, check,
 
 /// Keys of the section that are tables.
 pub(crate) const TABLES: [&str; 2] = ["notifications.channels", "notifications.rules"];
-const CHANNEL_KEYS: [&str; 6] = ["url", "secret", "max_per_second", "max_attempts", "retry_after_ms", "timeout_ms"];
+const CHANNEL_KEYS: [&str; 6] = [
+    "url",
+    "secret",
+    "max_per_second",
+    "max_attempts",
+    "retry_after_ms",
+    "timeout_ms",
+];
 const RULE_KEYS: [&str; 6] = ["event", "type", "title", "body", "channels", "expire_hours"];
 const MAX_NAME: usize = 64;
 
@@ -48,7 +55,10 @@ impl Reader {
             };
             let url = self.text(&key, "url", &fields);
             if !check::is_url(&url, &["http", "https"]) {
-                self.wrong(&format!("{key}.url"), "must be a URL that begins with http:// or https://");
+                self.wrong(
+                    &format!("{key}.url"),
+                    "must be a URL that begins with http:// or https://",
+                );
             }
             let secret = self.text(&key, "secret", &fields);
             channels.push(NotificationChannel {
@@ -58,10 +68,13 @@ impl Reader {
                 max_per_second: self.count(&key, "max_per_second", &fields, 0, (0, 100_000)),
                 max_attempts: self.count(&key, "max_attempts", &fields, 10, (1, 1000)),
                 retry_after: Duration::from_millis(
-                    self.count(&key, "retry_after_ms", &fields, 1000, (1, 600_000)).into(),
+                    self.count(&key, "retry_after_ms", &fields, 1000, (1, 600_000))
+                        .into(),
                 ),
                 // Below the time after which somebody else would try.
-                timeout: Duration::from_millis(self.count(&key, "timeout_ms", &fields, 5000, (1, 20_000)).into()),
+                timeout: Duration::from_millis(
+                    self.count(&key, "timeout_ms", &fields, 5000, (1, 20_000)).into(),
+                ),
             });
         }
         channels
@@ -91,7 +104,10 @@ impl Reader {
             let names = match names {
                 None => Some(Vec::new()),
                 Some(None) => None,
-                Some(Some(names)) => names.iter().map(|name| name.as_str().map(str::to_owned)).collect(),
+                Some(Some(names)) => names
+                    .iter()
+                    .map(|name| name.as_str().map(str::to_owned))
+                    .collect(),
             };
             let names = names.unwrap_or_else(|| {
                 self.wrong(&format!("{key}.channels"), "must be a list of names");
@@ -99,7 +115,10 @@ impl Reader {
             });
             for name in &names {
                 if channels.iter().all(|channel| channel.name != *name) {
-                    self.wrong(&format!("{key}.channels"), format!("{name:?} is not among [notifications.channels]"));
+                    self.wrong(
+                        &format!("{key}.channels"),
+                        format!("{name:?} is not among [notifications.channels]"),
+                    );
                 }
             }
             let hours = self.count(&key, "expire_hours", &fields, 0, (1, 8760));
@@ -144,9 +163,14 @@ impl Reader {
         let unsigned = value.to_u128().and_then(|number| u32::try_from(number).ok());
         let signed = || value.to_i128().and_then(|number| u32::try_from(number).ok());
         let number = unsigned.or_else(signed);
-        number.filter(|number| (min..=max).contains(number)).unwrap_or_else(|| {
-            self.wrong(&format!("{key}.{field}"), format!("must be a number from {min} to {max}"));
-            default
-        })
+        number
+            .filter(|number| (min..=max).contains(number))
+            .unwrap_or_else(|| {
+                self.wrong(
+                    &format!("{key}.{field}"),
+                    format!("must be a number from {min} to {max}"),
+                );
+                default
+            })
     }
 }

@@ -79,7 +79,10 @@ impl Config {
                 ("secret".to_owned(), secret(channel.secret.as_ref())),
                 ("max_per_second".to_owned(), number(channel.max_per_second)),
                 ("max_attempts".to_owned(), number(channel.max_attempts)),
-                ("retry_after_ms".to_owned(), number(channel.retry_after.as_millis())),
+                (
+                    "retry_after_ms".to_owned(),
+                    number(channel.retry_after.as_millis()),
+                ),
                 ("timeout_ms".to_owned(), number(channel.timeout.as_millis())),
             ]);
             (channel.name.clone(), Value::Table(table))

@@ -99,9 +99,7 @@ impl Channels {
         let told = Told {
             r#type: "notification".to_owned(),
             channel: channel.to_owned(),
-            user: User {
-                id: user.to_string(),
-            },
+            user: User { id: user.to_string() },
             notification: RawValue::from_string(notification.args()).unwrap_or_default(),
             expires_at: notification.expires_at,
         };
@@ -156,7 +154,13 @@ impl Channel {
                 Ok("ok")
             }
             Outcome::Later(reason) => {
-                tracing::info!(channel = self.name, id, attempt, reason, "a notification did not get through");
+                tracing::info!(
+                    channel = self.name,
+                    id,
+                    attempt,
+                    reason,
+                    "a notification did not get through"
+                );
                 let again = job.retry(self.pause(attempt), &reason).await?;
                 Ok(if again { "retried" } else { "dead" })
             }
@@ -205,7 +209,9 @@ impl Channel {
     /// Up to a fifth more by chance, so that what failed together does not come back together.
     fn pause(&self, attempt: u32) -> Duration {
         let doubled = self.pause.saturating_mul(1 << attempt.saturating_sub(1).min(20));
-        doubled.min(MAX_PAUSE).mul_f64(rand::rng().random_range(1.0..=1.2))
+        doubled
+            .min(MAX_PAUSE)
+            .mul_f64(rand::rng().random_range(1.0..=1.2))
     }
 }
 

@@ -114,8 +114,16 @@ impl Notifications {
         let mut wanted = NotifyUser::check(request)?;
         // Where notifications always go.
         wanted.channels.retain(|channel| channel != BROWSER);
-        let is_known = |channel: &str| self.channels.as_ref().is_some_and(|channels| channels.has(channel));
-        let unknown = wanted.channels.iter().enumerate().filter(|(_, channel)| !is_known(channel));
+        let is_known = |channel: &str| {
+            self.channels
+                .as_ref()
+                .is_some_and(|channels| channels.has(channel))
+        };
+        let unknown = wanted
+            .channels
+            .iter()
+            .enumerate()
+            .filter(|(_, channel)| !is_known(channel));
         let details: Vec<Detail> = unknown
             .map(|(index, channel)| Detail {
                 path: format!("channels.{index}"),
