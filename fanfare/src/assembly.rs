@@ -8,6 +8,7 @@ use bus::{
     documents::memory::MemoryDocuments,
     event_log::memory::{MemoryLog, MemoryLogConfig},
     signals::memory::MemorySignals,
+    work_queue::{WorkSettings, memory::MemoryWork},
 };
 use config::Config;
 use delivery::local::{LinkLimits, LocalLinks, OneLink, pair};
@@ -25,6 +26,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     demo::{self, Tokens},
+    notifications,
     presence::{serve_api, settings},
     publisher,
 };
@@ -58,6 +60,7 @@ impl Assembly {
             ..MemoryLogConfig::default()
         }));
         let signals = Arc::new(MemorySignals::new());
+        let documents = Arc::new(MemoryDocuments::new());
         let behind = CancellationToken::new();
 
         let metrics = presence::Metrics::register(registry)?;
@@ -86,6 +89,17 @@ impl Assembly {
             }
         });
 
+        let notifier = notifications::start(
+            config,
+            notifications::Deps {
+                documents: documents.clone(),
+                log: log.clone(),
+                work: Arc::new(MemoryWork::new(WorkSettings::default())),
+                limiters: None,
+            },
+            tasks,
+            registry,
+        )?;
         publisher::serve(
             config,
             log.clone(),
@@ -93,6 +107,7 @@ impl Assembly {
             tasks,
             registry,
             behind.clone(),
+            notifier,
         )
         .await?;
 
@@ -127,7 +142,7 @@ impl Assembly {
         let deps = gateway::Deps {
             log,
             signals: signals.clone(),
-            documents: Arc::new(MemoryDocuments::new()),
+            documents,
             links: Box::new(OneLink::new(deliveries)),
             cluster: None,
             limiters: None,

@@ -10,11 +10,12 @@ use std::{
 use anyhow::{Context, bail};
 use async_trait::async_trait;
 use bus::{
-    Documents, DocumentsError, EventLog, Signals,
+    Documents, DocumentsError, EventLog, Signals, WorkQueue, WorkSettings,
     documents::nats::{NatsDocuments, NatsDocumentsConfig},
     event_log::nats::{NatsLog, NatsLogConfig, OpenError},
     nats::{NatsConfig, NatsHealth, connect_waiting},
     signals::nats::NatsSignals,
+    work_queue::nats::NatsWork,
 };
 use bytes::Bytes;
 use config::{Config, RedisTopology};
@@ -47,6 +48,7 @@ pub(crate) struct Bus {
     pub(crate) log: Arc<dyn EventLog>,
     pub(crate) signals: Arc<dyn Signals>,
     pub(crate) documents: Arc<dyn Documents>,
+    pub(crate) work: Arc<dyn WorkQueue>,
 }
 
 /// Connects to NATS and opens the log, waiting for both as long as it takes. From then on `/readyz` says
@@ -90,7 +92,12 @@ pub(crate) async fn bus(process: &Process, name: &str) -> anyhow::Result<Bus> {
             Err(error) => return Err(error).context("the log cannot be used"),
         }
     };
+    let work = WorkSettings {
+        replicas: usize::from(config.bus.replicas),
+        ..WorkSettings::default()
+    };
     let bus = Bus {
+        work: Arc::new(NatsWork::open(client.clone(), work)),
         log: MeasuredLog::new(Arc::new(log), &calls),
         signals: MeasuredSignals::new(Arc::new(NatsSignals::new(client.clone())), &calls),
         documents: MeasuredDocuments::new(
@@ -98,10 +105,13 @@ pub(crate) async fn bus(process: &Process, name: &str) -> anyhow::Result<Bus> {
                 client,
                 NatsDocumentsConfig {
                     replicas: usize::from(config.bus.replicas),
-                    max_age: HashMap::from([(
-                        gateway::session::SESSION_BUCKET.to_owned(),
-                        config.gateway.recovery + gateway::session::SPARE_AGE,
-                    )]),
+                    max_age: HashMap::from([
+                        (
+                            gateway::session::SESSION_BUCKET.to_owned(),
+                            config.gateway.recovery + gateway::session::SPARE_AGE,
+                        ),
+                        (notifications::BUCKET.to_owned(), notifications::MAX_AGE),
+                    ]),
                     ..NatsDocumentsConfig::default()
                 },
             )),
@@ -145,6 +155,12 @@ pub(crate) fn limiters(process: &Process) -> Option<Arc<dyn Limiters>> {
         }
     });
     Some(Arc::new(RedisLimiters::new(redis)))
+}
+
+/// Limits that hold for all processes on this Redis together.
+pub(crate) fn limiters_on(redis: Redis) -> Arc<dyn Limiters> {
+    let (_, redis) = watch::channel(Some(redis));
+    Arc::new(RedisLimiters::new(redis))
 }
 
 /// Connects to Redis, waiting as long as it takes. From then on `/readyz` says whether the connection stands.

@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use crate::{
     cluster::{self, DocumentEpochs, RECORD_OVERHEAD, internal_tls},
-    metrics,
+    metrics, notifications,
     process::Process,
     publisher,
 };
@@ -53,6 +53,17 @@ async fn start(process: &Process) -> anyhow::Result<Worker> {
     let counts = Arc::new(Metrics::new(&process.registry)?);
     let bus = cluster::bus(process, &id).await?;
     let redis = cluster::redis(process).await?;
+    let notifier = notifications::start(
+        config,
+        notifications::Deps {
+            documents: bus.documents.clone(),
+            log: bus.log.clone(),
+            work: bus.work,
+            limiters: Some(cluster::limiters_on(redis.clone())),
+        },
+        &process.tasks,
+        &process.registry,
+    )?;
     let publisher = publisher::serve(
         config,
         bus.log.clone(),
@@ -60,6 +71,7 @@ async fn start(process: &Process) -> anyhow::Result<Worker> {
         &process.tasks,
         &process.registry,
         process.stop.clone(),
+        notifier,
     )
     .await?;
     publisher.serve_bus(process.stop.clone()).await?;

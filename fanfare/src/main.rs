@@ -11,6 +11,7 @@ mod fanout;
 mod gateway;
 mod measured;
 mod metrics;
+mod notifications;
 mod presence;
 mod process;
 mod publisher;

@@ -6,7 +6,7 @@ use anyhow::Context;
 use apikeys::Keys;
 use bus::{EventLog, Signals};
 use config::Config;
-use fanout::publisher::{Api, Deps, Metrics, Settings};
+use fanout::publisher::{Api, Deps, Metrics, Notifier, Settings};
 use lifecycle::Tasks;
 use prometheus::Registry;
 use tokio_util::sync::CancellationToken;
@@ -24,6 +24,7 @@ pub(crate) async fn serve(
     tasks: &Tasks,
     registry: &Registry,
     stop: CancellationToken,
+    notifier: Arc<dyn Notifier>,
 ) -> anyhow::Result<Api> {
     let keys = Keys::new(config.api.key.as_ref(), &config.api.keys);
     let grpc = keys.listen_on(config.fanout.grpc_listen);
@@ -33,7 +34,7 @@ pub(crate) async fn serve(
     let deps = Deps {
         log,
         signals,
-        notifier: None,
+        notifier: Some(notifier),
         tasks: tasks.clone(),
         metrics: Metrics::register(registry)?,
     };

@@ -90,7 +90,15 @@ const EDGES: &[Edges] = &[
     edges("apikeys", &["config"]),
     edges(
         "notifications",
-        &["bus", "calls", "lifecycle", "limits", "model", "proto", "publisher"],
+        &[
+            "bus",
+            "calls",
+            "lifecycle",
+            "limits",
+            "model",
+            "proto",
+            "publisher",
+        ],
     ),
     edges("publisher", &["bus", "model", "proto", "sio"]),
     edges("proto", &["model"]),

@@ -13,6 +13,6 @@ mod rules;
 
 pub use channels::{Channel, Channels};
 pub use inbox::{Inbox, Notification};
-pub use notify::{MAX_DATA, NotifyUser};
+pub use notify::{MAX_AGE, MAX_DATA, NotifyUser};
 pub use post::{BUCKET, EVENT, NAMESPACE, Notifications, Settings};
 pub use rules::Rule;

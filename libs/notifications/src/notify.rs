@@ -18,6 +18,10 @@ const MAX_TITLE: usize = 200;
 const MAX_BODY: usize = 5000;
 /// Channels of one notification.
 const MAX_CHANNELS: usize = 16;
+/// How long a notification may last.
+const MAX_EXPIRY: Duration = Duration::from_secs(365 * 24 * 3600);
+/// After so long nothing of an inbox that was not written can be there any more.
+pub const MAX_AGE: Duration = Duration::from_secs(366 * 24 * 3600);
 /// Levels that `data` may be nested: what clients are sent, less the event's list and object.
 const MAX_DEPTH: usize = 62;
 /// Names a notification by its user and idempotency key.
@@ -67,9 +71,10 @@ impl NotifyUser {
             word(&mut check, &format!("channels.{index}"), channel);
         }
         let expires_in = request.expires_in.and_then(|time| {
-            let time = Duration::try_from(time).ok().filter(|time| !time.is_zero());
+            let time = Duration::try_from(time).ok();
+            let time = time.filter(|time| !time.is_zero() && *time <= MAX_EXPIRY);
             if time.is_none() {
-                check.reject("expires_in", "must be longer than nothing");
+                check.reject("expires_in", "must be longer than nothing, and at most 365 days");
             }
             time
         });

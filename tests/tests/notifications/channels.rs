@@ -43,26 +43,43 @@ fn a_provider_that_fails_five_times_gets_it_once_it_works() -> Result<()> {
     let page = HttpRequest::new(server.address()?, "GET", "/api/notifications").token(&token("ada", &[])?);
     let page = page.send()?.expect(200)?.body;
     let shown = page["notifications"].as_array().unwrap();
-    ensure!(ids(shown) == [&id] && shown[0]["title"] == "Welcome, Ada", "{page}");
+    ensure!(
+        ids(shown) == [&id] && shown[0]["title"] == "Welcome, Ada",
+        "{page}"
+    );
 
     until("the provider takes it", WITHIN, || {
         Ok(provider.calls().iter().any(|call| call.status == 204))
     })?;
     let other = json!({ "user_id": "bob", "type": "x", "title": "Other", "channels": ["email", "browser"] });
     notify(publisher, &other)?;
-    until("the provider takes another", WITHIN, || Ok(provider.calls().len() >= 7))?;
+    until("the provider takes another", WITHIN, || {
+        Ok(provider.calls().len() >= 7)
+    })?;
     let calls = provider.calls();
     let statuses: Vec<_> = calls.iter().map(|call| call.status).collect();
     ensure!(statuses == [500, 500, 500, 500, 500, 204, 204], "{calls:?}");
     for call in &calls[..6] {
         ensure!(call.body["notification"]["id"] == id, "{call:?}");
-        ensure!(call.body["channel"] == "email" && call.body["user"]["id"] == "ada", "{call:?}");
+        ensure!(
+            call.body["channel"] == "email" && call.body["user"]["id"] == "ada",
+            "{call:?}"
+        );
         ensure!(call.body["notification"]["body"] == "You are ada.", "{call:?}");
-        ensure!(call.signature.as_ref().is_some_and(|text| text.starts_with("t=")), "{call:?}");
+        ensure!(
+            call.signature.as_ref().is_some_and(|text| text.starts_with("t=")),
+            "{call:?}"
+        );
     }
-    let waited: Vec<_> = calls[..6].windows(2).map(|pair| pair[1].at - pair[0].at).collect();
+    let waited: Vec<_> = calls[..6]
+        .windows(2)
+        .map(|pair| pair[1].at - pair[0].at)
+        .collect();
     ensure!(waited[4] >= waited[0], "later attempts wait longer: {waited:?}");
-    let ok = server.metric("fanfare_notification_calls_total", "channel=\"email\",outcome=\"ok\"")?;
+    let ok = server.metric(
+        "fanfare_notification_calls_total",
+        "channel=\"email\",outcome=\"ok\"",
+    )?;
     ensure!(ok == 2.0, "{ok}");
     server.stop()
 }
@@ -74,7 +91,8 @@ fn a_channel_is_called_so_often_and_no_more() -> Result<()> {
     let server = Standalone::start_with(Some(&file), &[("FANFARE_API__KEY", KEY)])?;
     let publisher = publisher(&server.output())?;
     for number in 0..16 {
-        let request = json!({ "user_id": "ada", "type": "x", "title": number.to_string(), "channels": ["email"] });
+        let request =
+            json!({ "user_id": "ada", "type": "x", "title": number.to_string(), "channels": ["email"] });
         notify(publisher, &request)?;
     }
     until("all are told", WITHIN, || Ok(provider.calls().len() >= 16))?;
@@ -104,12 +122,19 @@ fn a_killed_worker_is_replaced_in_the_middle_of_a_call() -> Result<()> {
         let publisher = publisher(&cluster.workers[0].output())?;
         let request = json!({ "user_id": "ada", "type": "x", "title": "x", "channels": ["email"] });
         let id = notify(publisher, &request)?;
-        until("the provider is called", WITHIN, || Ok(!provider.calls().is_empty()))?;
+        until("the provider is called", WITHIN, || {
+            Ok(!provider.calls().is_empty())
+        })?;
         cluster.workers.remove(0).signal(Signal::KILL)?;
         cluster.add(Role::Worker)?;
-        until("another worker calls it", WITHIN, || Ok(provider.calls().len() >= 2))?;
+        until("another worker calls it", WITHIN, || {
+            Ok(provider.calls().len() >= 2)
+        })?;
         let calls = provider.calls();
-        ensure!(calls.iter().all(|call| call.body["notification"]["id"] == id), "{calls:?}");
+        ensure!(
+            calls.iter().all(|call| call.body["notification"]["id"] == id),
+            "{calls:?}"
+        );
         Ok(())
     })
 }

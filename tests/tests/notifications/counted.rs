@@ -37,7 +37,10 @@ fn none_is_lost_and_none_comes_twice_while_processes_are_killed() -> Result<()> 
         workers: 2,
         ..Size::default()
     };
-    let settings = [("FANFARE_API__KEY", KEY), ("FANFARE_NOTIFICATIONS__KEEP_PER_USER", "1000")];
+    let settings = [
+        ("FANFARE_API__KEY", KEY),
+        ("FANFARE_NOTIFICATIONS__KEEP_PER_USER", "1000"),
+    ];
     Cluster::run(size, &settings, |cluster| {
         cluster.until_settled()?;
         let stage = Arc::new(Stage::default());
@@ -79,7 +82,11 @@ fn none_is_lost_and_none_comes_twice_while_processes_are_killed() -> Result<()> 
 
 /// Says where everybody is now.
 fn meet(cluster: &Cluster, stage: &Stage) -> Result<()> {
-    let publishers: Result<Vec<_>> = cluster.workers.iter().map(|worker| publisher(&worker.output())).collect();
+    let publishers: Result<Vec<_>> = cluster
+        .workers
+        .iter()
+        .map(|worker| publisher(&worker.output()))
+        .collect();
     *stage.publishers.lock().unwrap() = publishers?;
     *stage.gateways.lock().unwrap() = cluster.addresses()?;
     Ok(())
@@ -125,7 +132,9 @@ async fn come_and_go(stage: Arc<Stage>, ada: String) -> Result<()> {
             tokio::time::sleep(Duration::from_millis(50)).await;
             continue;
         };
-        let payload = since.as_ref().map_or(json!({}), |since| json!({ "since": since }));
+        let payload = since
+            .as_ref()
+            .map_or(json!({}), |since| json!({ "since": since }));
         // Its gateway may be killed, or wait for what was killed; what came counts all the same.
         let _ = client.ask("subscribe", &payload).await;
         tokio::time::sleep(Duration::from_millis(100)).await;

@@ -26,7 +26,11 @@ fn offline_online_offline_again_in_a_cluster() -> Result<()> {
     };
     Cluster::run(size, &[("FANFARE_API__KEY", KEY)], |cluster| {
         cluster.until_settled()?;
-        let publishers: Result<Vec<_>> = cluster.workers.iter().map(|worker| publisher(&worker.output())).collect();
+        let publishers: Result<Vec<_>> = cluster
+            .workers
+            .iter()
+            .map(|worker| publisher(&worker.output()))
+            .collect();
         story(&cluster.addresses()?, &publishers?)
     })
 }
@@ -41,22 +45,40 @@ fn story(gateways: &[SocketAddr], publishers: &[SocketAddr]) -> Result<()> {
         number += 1;
         notify(publishers.next().unwrap(), &news(number))
     };
-    let mut connect = || runtime.block_on(Client::connect_as(gateways.next().unwrap(), "/notifications", &ada));
-    let subscribe = |client: &Client, payload: Value| runtime.block_on(client.ok("subscribe", &payload));
-    let mark = |client: &Client, id: &str| runtime.block_on(client.ok("markNotificationRead", &json!({ "id": id })));
-    let hear = |client: &Client, id: &str| {
-        runtime.block_on(client.event("newNotification", |one| one["id"] == *id))
+    let mut connect = || {
+        runtime.block_on(Client::connect_as(
+            gateways.next().unwrap(),
+            "/notifications",
+            &ada,
+        ))
     };
+    let subscribe = |client: &Client, payload: Value| runtime.block_on(client.ok("subscribe", &payload));
+    let mark =
+        |client: &Client, id: &str| runtime.block_on(client.ok("markNotificationRead", &json!({ "id": id })));
+    let hear =
+        |client: &Client, id: &str| runtime.block_on(client.event("newNotification", |one| one["id"] == *id));
 
     // Offline: two wait.
     let (first, second) = (tell()?, tell()?);
     let client = connect()?;
     let answer = subscribe(&client, json!({}))?;
     let missed = take(&client);
-    ensure!(ids(&missed) == [&first, &second] && answer["unread"] == 2, "{missed:?} {answer}");
-    ensure!(missed[0]["type"] == "news" && missed[0]["title"] == "News 1", "{missed:?}");
-    ensure!(missed[0]["body"].is_null() && missed[0]["data"]["number"] == 1, "{missed:?}");
-    ensure!(missed[0]["createdAt"].as_u64() > Some(1_600_000_000_000), "{missed:?}");
+    ensure!(
+        ids(&missed) == [&first, &second] && answer["unread"] == 2,
+        "{missed:?} {answer}"
+    );
+    ensure!(
+        missed[0]["type"] == "news" && missed[0]["title"] == "News 1",
+        "{missed:?}"
+    );
+    ensure!(
+        missed[0]["body"].is_null() && missed[0]["data"]["number"] == 1,
+        "{missed:?}"
+    );
+    ensure!(
+        missed[0]["createdAt"].as_u64() > Some(1_600_000_000_000),
+        "{missed:?}"
+    );
 
     // Online: at every socket, once.
     let other = connect()?;
@@ -65,8 +87,14 @@ fn story(gateways: &[SocketAddr], publishers: &[SocketAddr]) -> Result<()> {
     hear(&other, &third)?;
     let answer = subscribe(&other, json!({}))?;
     let missed = take(&other);
-    ensure!(ids(&missed) == [&first, &second] && answer["unread"] == 3, "{missed:?} {answer}");
-    ensure!(mark(&client, &first)?["unread"] == 2 && mark(&other, &first)?["unread"] == 2, "a mark counts once");
+    ensure!(
+        ids(&missed) == [&first, &second] && answer["unread"] == 3,
+        "{missed:?} {answer}"
+    );
+    ensure!(
+        mark(&client, &first)?["unread"] == 2 && mark(&other, &first)?["unread"] == 2,
+        "a mark counts once"
+    );
     ensure!(take(&client).is_empty(), "nothing comes twice");
 
     // Offline again: what came since is known by its place.
@@ -75,7 +103,10 @@ fn story(gateways: &[SocketAddr], publishers: &[SocketAddr]) -> Result<()> {
     let client = connect()?;
     let answer = subscribe(&client, json!({ "since": live["offset"] }))?;
     let missed = take(&client);
-    ensure!(ids(&missed) == [&fourth] && answer["unread"] == 3, "{missed:?} {answer}");
+    ensure!(
+        ids(&missed) == [&fourth] && answer["unread"] == 3,
+        "{missed:?} {answer}"
+    );
     for id in [&second, &third, &fourth] {
         mark(&client, id)?;
     }
@@ -97,23 +128,38 @@ fn over_http() -> Result<()> {
     let ada = token("ada", &[])?;
     let get = |query: &str| {
         let path = format!("/api/notifications{query}");
-        HttpRequest::new(address, "GET", &path).token(&ada).send()?.expect(200)
+        HttpRequest::new(address, "GET", &path)
+            .token(&ada)
+            .send()?
+            .expect(200)
     };
     let none = get("")?.body;
-    ensure!(none["unread"] == 0 && none["notifications"] == json!([]), "{none}");
+    ensure!(
+        none["unread"] == 0 && none["notifications"] == json!([]),
+        "{none}"
+    );
     let first = notify(publisher, &news(1))?;
     let page = get(&format!("?since={}", none["offset"].as_str().unwrap()))?.body;
-    ensure!(page["unread"] == 1 && page["notifications"][0]["id"] == first, "{page}");
+    ensure!(
+        page["unread"] == 1 && page["notifications"][0]["id"] == first,
+        "{page}"
+    );
     ensure!(page["notifications"][0]["offset"] == page["offset"], "{page}");
     let mark = HttpRequest::new(address, "PATCH", "/api/notifications/read").token(&ada);
     let mark = mark.json(&json!({ "id": first })).send()?.expect(200)?;
     ensure!(mark.body["unread"] == 0, "{mark:?}");
     let again = get(&format!("?since={}", page["offset"].as_str().unwrap()))?.body;
-    ensure!(again["notifications"] == json!([]) && again["offset"] == page["offset"], "{again}");
+    ensure!(
+        again["notifications"] == json!([]) && again["offset"] == page["offset"],
+        "{again}"
+    );
     ensure!(get("")?.body["notifications"] == json!([]), "it was read");
     // A key is one notification; what is wrong is named.
     let keyed = json!({ "userId": "ada", "type": "news", "title": "Once", "idempotencyKey": "k" });
-    ensure!(notify(publisher, &keyed)? == notify(publisher, &keyed)?, "one key");
+    ensure!(
+        notify(publisher, &keyed)? == notify(publisher, &keyed)?,
+        "one key"
+    );
     ensure!(get("")?.body["unread"] == 1, "one notification");
     let wrong = json!({ "user_id": "ada", "type": "news", "title": "x", "channels": ["pigeon"] });
     let wrong = ask(publisher, &wrong)?.expect(400)?;

@@ -18,7 +18,9 @@ const KEY: &str = "a key of the publisher API";
 fn publisher(output: &str) -> Result<SocketAddr> {
     let line = output.lines().find(|line| line.contains("publisher API grpc="));
     let address = line.and_then(|line| line.split_once("http=")?.1.split_whitespace().next());
-    Ok(address.with_context(|| format!("no publisher API:\n{output}"))?.parse()?)
+    Ok(address
+        .with_context(|| format!("no publisher API:\n{output}"))?
+        .parse()?)
 }
 
 fn ask(publisher: SocketAddr, request: &Value) -> Result<HttpAnswer> {
@@ -47,7 +49,10 @@ fn take(client: &Client) -> Vec<Value> {
 }
 
 fn ids(notifications: &[Value]) -> Vec<&str> {
-    notifications.iter().filter_map(|one| one["id"].as_str()).collect()
+    notifications
+        .iter()
+        .filter_map(|one| one["id"].as_str())
+        .collect()
 }
 
 fn runtime() -> Result<tokio::runtime::Runtime> {

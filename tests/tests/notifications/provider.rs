@@ -52,7 +52,8 @@ impl Provider {
                 if status == 0 {
                     silent.push(stream);
                 } else {
-                    let answer = format!("HTTP/1.1 {status} x\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+                    let answer =
+                        format!("HTTP/1.1 {status} x\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
                     let _ = stream.write_all(answer.as_bytes());
                 }
             }
