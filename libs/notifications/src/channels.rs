@@ -116,6 +116,9 @@ impl Channel {
     /// Works on its queue as tasks of `tasks`, until those end. `attempts` counts by channel and outcome: `ok`,
     /// `retried`, `expired`, `dead`.
     pub fn serve(self, queue: &Arc<dyn WorkQueue>, attempts: &IntCounterVec, tasks: &Tasks) {
+        for outcome in ["ok", "retried", "expired", "dead"] {
+            attempts.with_label_values(&[&*self.name, outcome]);
+        }
         let channel = Arc::new(self);
         for _ in 0..WORKERS {
             let (channel, queue, attempts) = (Arc::clone(&channel), Arc::clone(queue), attempts.clone());
