@@ -145,6 +145,15 @@ impl Balancer {
     }
 }
 
+impl Drop for Balancer {
+    fn drop(&mut self) {
+        // nginx killed outright leaves its workers behind.
+        if self.process.signal(Signal::TERM).is_ok() {
+            let _ = self.process.wait(Duration::from_secs(10));
+        }
+    }
+}
+
 /// The gateway that a handshake from an address of the loopback comes to, as session ids name it.
 async fn gateway_for(balancer: SocketAddr, from: Ipv4Addr) -> Result<String> {
     let socket = TcpSocket::new_v4()?;
