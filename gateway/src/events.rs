@@ -9,6 +9,7 @@ mod input;
 mod limited;
 mod messages;
 mod notifications;
+mod news;
 mod online;
 mod recovery;
 mod refresh;
@@ -173,6 +174,7 @@ impl Application for Vocabulary {
             for join in joins {
                 join.release(|_| Vec::new());
             }
+            core.tell_connected(&socket, false);
             core.watch_expiry(&socket);
             Ok(())
         })
@@ -435,6 +437,7 @@ impl Call {
         if self.core.rooms.leave(&self.socket, token) {
             self.core.presence.left(&self.socket, room);
             self.kept(|store, pid| store.left(pid, room));
+            self.core.tell_left(&self.socket, room);
         }
     }
 

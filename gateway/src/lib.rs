@@ -86,6 +86,8 @@ pub use crate::{
 
 const HEARTBEAT: Duration = Duration::from_secs(1);
 const SWEEP: Duration = Duration::from_secs(1);
+/// A gateway that stops gives the application so long to hear who has gone.
+const LAST_NEWS: Duration = Duration::from_secs(2);
 
 /// What a gateway is wired to.
 pub struct Deps {
@@ -188,7 +190,7 @@ impl Gateway {
         // Put to the others only once the gateway is there: until then it may be built again.
         let registry = Registry::new();
         let access = events::Access::new(config)?;
-        let backend = events::Backend::new(config, Arc::clone(&log), Arc::clone(&signals))?;
+        let backend = events::Backend::new(config, Arc::clone(&log), Arc::clone(&signals), &tasks)?;
         let metrics = Arc::new(Metrics::new(&registry)?);
         let wishes = signals
             .subscribe(&subjects::state_interest(id.as_str()), None)
@@ -544,6 +546,8 @@ impl Gateway {
             forwarder.close();
         }
         self.engine.close_all(CloseReason::ServerShuttingDown).await;
+        // Who does not listen is not waited for.
+        let _ = tokio::time::timeout(LAST_NEWS, self.core.application_told()).await;
         self.heartbeat()(true);
     }
 }

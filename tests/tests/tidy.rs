@@ -82,7 +82,7 @@ const EDGES: &[Edges] = &[
         ],
     ),
     service("presence", &["apikeys", "bus", "model", "proto", "registry"]),
-    edges("app", &["bus", "calls", "config", "model"]),
+    edges("app", &["bus", "calls", "config", "lifecycle", "model"]),
     edges("auth", &["calls", "config", "lifecycle", "model"]),
     edges("bus", &["model", "proto", "servers"]),
     edges("delivery", &["lifecycle", "model", "proto", "servers"]),

@@ -2,16 +2,19 @@
 
 use std::{borrow::Cow, sync::Arc};
 
-use app::{Answer, AppError, Authorizer, Client, ClientSettings, EventMessage, SocketRef, Trace, Who, Wish};
+use app::{
+    Answer, AppError, Authorizer, Client, ClientSettings, EventMessage, Feed, SocketRef, Trace, Who, Wish,
+};
 use bus::{EventLog, Signals};
 use bytes::Bytes;
 use config::{AppAction, Config};
+use lifecycle::Tasks;
 use model::{ClientError, ErrorCode, RoomName};
 use publisher::{Args, Emit, Emitter};
 use serde_json::value::RawValue;
 use sio::packet::encode;
 
-use super::Call;
+use super::{Call, news::Lifecycle};
 use crate::{
     session::{EventPacket, unavailable},
     transport::Step,
@@ -21,6 +24,8 @@ use crate::{
 pub(crate) struct Backend {
     client: Client,
     pub(super) authorizer: Authorizer,
+    /// None where it wants to hear nothing.
+    pub(super) lifecycle: Option<Lifecycle>,
     emitter: Emitter,
     /// Bytes that an event of the application may have.
     max_payload: usize,
@@ -31,13 +36,17 @@ impl Backend {
         config: &Config,
         log: Arc<dyn EventLog>,
         signals: Arc<dyn Signals>,
+        tasks: &Tasks,
     ) -> Result<Self, calls::SetupError> {
         let settings = ClientSettings {
             timeout: config.app.timeout,
             at_a_time: config.app.max_concurrency,
         };
         let app = app::from_config(config, Arc::clone(&signals))?;
+        let wanted = &config.app.lifecycle;
+        let feed = (!wanted.is_empty()).then(|| Feed::new(&app, wanted.clone(), tasks));
         Ok(Self {
+            lifecycle: feed.map(Lifecycle::new),
             authorizer: Authorizer::new(
                 Arc::clone(&app),
                 config.app.authorize.iter().map(|action| wish(*action)).collect(),
@@ -122,6 +131,15 @@ fn message(call: &Call, event: &str, args: String) -> Option<Bytes> {
         },
     };
     Some(message.encode())
+}
+
+/// The beginning of a trace that is not recorded here (W3C Trace Context).
+pub(super) fn traceparent() -> String {
+    format!(
+        "00-{:032x}-{:016x}-00",
+        rand::random::<u128>(),
+        rand::random::<u64>()
+    )
 }
 
 /// An event on its way to the application.
@@ -278,7 +296,12 @@ impl Call {
         };
         let joined = joined.await;
         match &joined {
-            Ok(()) => joining.release(|_| Vec::new()),
+            Ok(()) => {
+                joining.release(|_| Vec::new());
+                if is_new {
+                    self.core.tell_joined(&self.socket, &room);
+                }
+            }
             Err(_) => {
                 drop(joining);
                 if is_new {

@@ -53,6 +53,7 @@ impl Core {
             }
         }
         self.presence.disconnected(socket);
+        self.tell_disconnected(socket, reason);
     }
 
     /// Forgets what is too old.

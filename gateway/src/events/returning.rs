@@ -71,6 +71,7 @@ impl Core {
     }
 
     fn tell_presence(&self, socket: &Arc<Socket>) {
+        self.tell_connected(socket, true);
         self.presence.connected(socket);
         let rooms: Vec<RoomName> = {
             let rooms = socket.rooms.lock();

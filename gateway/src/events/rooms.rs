@@ -85,6 +85,9 @@ fn admit(call: Call, name: RoomName, history: u64) -> Step {
         .await;
         match answer {
             Ok(joined) => {
+                if joining.is_new() {
+                    call.core.tell_joined(&call.socket, &name);
+                }
                 joining.release(|position| {
                     let answer = Success {
                         status: "ok",

@@ -6,6 +6,7 @@
 mod authorizer;
 mod client;
 pub mod conformance;
+mod feed;
 mod first_of;
 mod messages;
 pub mod nats;
@@ -24,6 +25,7 @@ use model::{ClientError, ErrorCode};
 pub use self::{
     authorizer::{Authorizer, Question, Verdict, Wish},
     client::{Client, ClientSettings, Waiting},
+    feed::{Feed, News, Whom},
     first_of::FirstOf,
     messages::{Answer, EventMessage, SocketRef, Trace, Who},
 };
@@ -53,6 +55,13 @@ pub enum Topic<'a> {
     Authorize {
         /// Which one.
         namespace: &'a str,
+    },
+    /// That somebody came or went. Whatever is answered, it was heard.
+    News {
+        /// Where.
+        namespace: &'a str,
+        /// The type of it, e.g. `connected`.
+        kind: &'static str,
     },
 }
 

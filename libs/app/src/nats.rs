@@ -28,6 +28,7 @@ impl App for SignalsApp {
         let subject = match topic {
             Topic::Event { namespace, event } => subjects::app_event(namespace, event),
             Topic::Authorize { namespace } => subjects::app_authorize(namespace),
+            Topic::News { namespace, kind } => subjects::app_lifecycle(namespace, kind),
         };
         let answer = self.signals.request(&subject, json, self.timeout).await;
         answer.map_err(|error| match error {

@@ -48,7 +48,7 @@ impl WebhookApp {
 impl App for WebhookApp {
     async fn ask(&self, topic: Topic<'_>, json: Bytes) -> Result<Bytes, AppError> {
         let webhook = match topic {
-            Topic::Event { .. } => &self.events,
+            Topic::Event { .. } | Topic::News { .. } => &self.events,
             Topic::Authorize { .. } => &self.authorize,
         };
         let webhook = webhook.as_ref().ok_or(AppError::NoHandler)?;

@@ -1,6 +1,6 @@
 //! The application behind Fanfare: section `app`.
 
-use crate::{App, AppAction, Config, Secret, load::Reader};
+use crate::{App, AppAction, AppNews, Config, Secret, load::Reader};
 
 /// What holds and is not wise.
 pub(crate) fn doubts(config: &Config) -> Vec<String> {
@@ -14,7 +14,10 @@ pub(crate) fn doubts(config: &Config) -> Vec<String> {
 impl Reader {
     pub(crate) fn app(&mut self) -> App {
         let authorize_url = self.open_url("app.authorize_url");
-        let authorize = self.actions("app.authorize", authorize_url.is_some());
+        let mut authorize = self.words("app.authorize", &AppAction::ALL, AppAction::as_str);
+        if authorize.is_empty() && authorize_url.is_some() {
+            authorize = AppAction::ALL.to_vec();
+        }
         App {
             webhook_url: self.open_url("app.webhook_url"),
             webhook_secret: self.optional("app.webhook_secret").map(Secret::from),
@@ -23,22 +26,23 @@ impl Reader {
             authorize_url,
             authorize,
             authorize_cache: self.number("app.authorize_cache", 0, 10_000_000),
+            lifecycle: self.words("app.lifecycle", &AppNews::ALL, AppNews::as_str),
             tls_ca: self.file("app.tls_ca"),
         }
     }
 
-    fn actions(&mut self, key: &str, all_when_empty: bool) -> Vec<AppAction> {
-        let names = self.list(key);
-        if names.is_empty() && all_when_empty {
-            return AppAction::ALL.to_vec();
-        }
-        let mut actions = Vec::new();
-        for name in names {
-            match AppAction::ALL.into_iter().find(|action| action.as_str() == name) {
-                Some(action) => actions.push(action),
-                None => self.wrong(key, format!("{name:?} is none of connect, join, emit")),
+    /// A list of some of `all`.
+    fn words<T: Copy>(&mut self, key: &str, all: &[T], word: fn(T) -> &'static str) -> Vec<T> {
+        let mut found = Vec::new();
+        for name in self.list(key) {
+            match all.iter().find(|item| word(**item) == name) {
+                Some(item) => found.push(*item),
+                None => {
+                    let all: Vec<_> = all.iter().map(|item| word(*item)).collect();
+                    self.wrong(key, format!("{name:?} is none of {}", all.join(", ")));
+                }
             }
         }
-        actions
+        found
     }
 }

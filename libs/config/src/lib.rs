@@ -213,6 +213,7 @@ sections! {
         authorize_url: Option<String>,
         authorize: Vec<AppAction>,
         authorize_cache: usize,
+        lifecycle: Vec<AppNews>,
         tls_ca: Option<PathBuf>,
     }
     /// Section `log`.
@@ -352,6 +353,35 @@ impl AppAction {
             Self::Connect => "connect",
             Self::Join => "join",
             Self::Emit => "emit",
+        }
+    }
+}
+
+/// What the application may want to be told.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum AppNews {
+    /// A socket is there.
+    Connected,
+    /// A socket is gone.
+    Disconnected,
+    /// A socket is in a room.
+    Joined,
+    /// A socket has left a room.
+    Left,
+}
+
+impl AppNews {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Connected, Self::Disconnected, Self::Joined, Self::Left];
+
+    /// As in the configuration, and the type of what is told.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Connected => "connected",
+            Self::Disconnected => "disconnected",
+            Self::Joined => "joined",
+            Self::Left => "left",
         }
     }
 }

@@ -537,6 +537,11 @@ pub const SETTINGS: &[Setting] = &[
         "Answers to these questions that a gateway keeps at a time, 0 to 10000000; 0 for none",
     ),
     setting(
+        "app.lifecycle",
+        "",
+        "What the application is told of: connected, disconnected, joined, left, comma-separated; nothing when empty",
+    ),
+    setting(
         "app.tls_ca",
         "",
         "File (PEM) with the authority of the application's certificates; the system's when empty",

@@ -5,7 +5,8 @@ use std::{collections::BTreeMap, path::Path};
 use toml::{Table, Value};
 
 use crate::{
-    ApiKey, AuthMode, Config, CustomEvent, Issuer, LogFormat, RedisTopology, Secret, settings::SETTINGS,
+    ApiKey, AppAction, AppNews, AuthMode, Config, CustomEvent, Issuer, LogFormat, RedisTopology, Secret,
+    settings::SETTINGS,
 };
 
 impl Config {
@@ -233,12 +234,8 @@ impl Config {
             "app.timeout_ms" => number(app.timeout.as_millis()),
             "app.max_concurrency" => number(app.max_concurrency),
             "app.authorize_url" => text(app.authorize_url.as_deref()),
-            "app.authorize" => list(
-                &app.authorize
-                    .iter()
-                    .map(|action| action.as_str().to_owned())
-                    .collect::<Vec<_>>(),
-            ),
+            "app.authorize" => words(&app.authorize, AppAction::as_str),
+            "app.lifecycle" => words(&app.lifecycle, AppNews::as_str),
             "app.authorize_cache" => number(app.authorize_cache),
             "app.tls_ca" => path(app.tls_ca.as_deref()),
             "log.filter" => log.filter.clone().into(),
@@ -312,6 +309,15 @@ fn secret(secret: Option<&Secret>) -> Value {
 
 fn texts(items: &[impl ToString]) -> Vec<String> {
     items.iter().map(ToString::to_string).collect()
+}
+
+fn words<T: Copy>(items: &[T], word: fn(T) -> &'static str) -> Value {
+    list(
+        &items
+            .iter()
+            .map(|item| word(*item).to_owned())
+            .collect::<Vec<_>>(),
+    )
 }
 
 fn list(items: &[String]) -> Value {

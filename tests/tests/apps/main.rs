@@ -4,6 +4,7 @@
 
 mod authorize;
 mod examples;
+mod lifecycle;
 mod nats;
 mod peer;
 mod web;
