@@ -24,7 +24,7 @@ use bus::{Documents, Signals};
 use futures_util::future::BoxFuture;
 use http::HeaderMap;
 use lifecycle::Tasks;
-use model::{ClientError, ErrorCode, Namespace, RoomName, RoomToken, User};
+use model::{ClientError, ErrorCode, Namespace, RoomName, User};
 use proto::v1::{KeptRoom, KeptSession};
 use serde_json::json;
 use sio::{engine::CloseReason, packet::Encoded};
@@ -429,16 +429,6 @@ impl Call {
     fn kept<T>(&self, tell: impl FnOnce(&Arc<SessionStore>, &str) -> T) -> Option<T> {
         let store = self.core.store.as_ref()?;
         self.socket.pid().map(|pid| tell(store, pid))
-    }
-
-    /// Takes the socket out of a room, if it is in it.
-    fn leave(&self, room: &RoomName) {
-        let token = RoomToken::new(self.namespace(), room);
-        if self.core.rooms.leave(&self.socket, token) {
-            self.core.presence.left(&self.socket, room);
-            self.kept(|store, pid| store.left(pid, room));
-            self.core.tell_left(&self.socket, room);
-        }
     }
 
     fn join(&self, room: RoomName) -> Joining {

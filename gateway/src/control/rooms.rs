@@ -1,16 +1,10 @@
 //! Servers bring sockets into rooms, and take them out.
 
-use std::sync::Arc;
-
 use futures_util::future::try_join_all;
-use model::{ClientError, RoomName, RoomToken};
+use model::{ClientError, RoomName};
 use proto::v1::{JoinCommand, LeaveCommand};
 
 use super::Control;
-use crate::{
-    rooms::Joining,
-    session::{Socket, unavailable},
-};
 
 impl Control {
     /// Once answered, every later event of the rooms comes to the sockets (CONTRACT G4), and their sessions keep the
@@ -21,51 +15,9 @@ impl Control {
         // All ask at once, so that one record in the log serves those of one partition.
         let joins = sockets
             .iter()
-            .flat_map(|socket| rooms.iter().map(move |room| self.join_room(socket, room)));
+            .flat_map(|socket| rooms.iter().map(move |room| self.core.put_in(socket, room)));
         try_join_all(joins).await?;
         Ok(sockets.len() as u64)
-    }
-
-    fn join_room(
-        &self,
-        socket: &Arc<Socket>,
-        room: &RoomName,
-    ) -> impl Future<Output = Result<(), ClientError>> {
-        let mut joining = self.core.rooms.join(socket, room.clone());
-        if joining.is_new() {
-            // Nobody asked how many there are.
-            drop(self.core.presence.joined(socket, room));
-        }
-        async move {
-            let kept = self.keep(socket, room, &mut joining).await;
-            match kept {
-                Ok(()) => joining.release(|_| Vec::new()),
-                Err(_) if joining.is_new() => {
-                    self.left(socket, room);
-                    drop(joining);
-                }
-                Err(_) => drop(joining),
-            }
-            kept
-        }
-    }
-
-    async fn keep(&self, socket: &Socket, room: &RoomName, joining: &mut Joining) -> Result<(), ClientError> {
-        let position = joining.confirmed().await.map_err(unavailable)?;
-        let store = self.core.store.as_ref().zip(socket.pid());
-        let kept = store.and_then(|(store, pid)| store.joined(pid, room, position));
-        if let Some(kept) = kept {
-            kept.await
-                .map_err(|_| unavailable("the store does not take the session"))?;
-        }
-        Ok(())
-    }
-
-    fn left(&self, socket: &Socket, room: &RoomName) {
-        self.core.presence.left(socket, room);
-        if let Some((store, pid)) = self.core.store.as_ref().zip(socket.pid()) {
-            store.left(pid, room);
-        }
     }
 
     /// Takes sockets out of rooms, those too that are away and may come back. A user's own room is part of being
@@ -77,9 +29,8 @@ impl Control {
         for socket in &sockets {
             for room in &rooms {
                 let is_own = room.user() == Some(socket.user().id.as_str());
-                let token = RoomToken::new(socket.namespace(), room);
-                if !is_own && self.core.rooms.leave(socket, token) {
-                    self.left(socket, room);
+                if !is_own {
+                    self.core.take_out(socket, room);
                 }
             }
         }

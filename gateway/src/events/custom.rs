@@ -224,10 +224,10 @@ impl Custom {
             error.to_client_error(&self.name)
         })?;
         for room in &plan.leave {
-            self.call.leave(room);
+            self.call.core.take_out(&self.call.socket, room);
         }
         for room in plan.join {
-            self.call.put_in(room).await?;
+            self.call.core.put_in(&self.call.socket, &room).await?;
         }
         let backend = &self.call.core.backend;
         // Each takes its place at the call.
@@ -272,48 +272,5 @@ impl Custom {
             }
         }
         Ok(rooms)
-    }
-}
-
-impl Call {
-    /// Brings the socket into a room, whatever its user may do. Every later event of the room comes.
-    async fn put_in(&self, room: RoomName) -> Result<(), ClientError> {
-        let mut joining = self.join(room.clone());
-        let is_new = joining.is_new();
-        if is_new {
-            drop(self.core.presence.joined(&self.socket, &room));
-        }
-        let joined = async {
-            let position = joining.confirmed().await.map_err(unavailable)?;
-            if let Some(kept) = self
-                .kept(|store, pid| store.joined(pid, &room, position))
-                .flatten()
-            {
-                kept.await
-                    .map_err(|_| unavailable("the store does not take the session"))?;
-            }
-            Ok(())
-        };
-        let joined = joined.await;
-        match &joined {
-            Ok(()) => {
-                joining.release(|_| Vec::new());
-                if is_new {
-                    self.core.tell_joined(&self.socket, &room);
-                }
-            }
-            Err(_) => {
-                drop(joining);
-                if is_new {
-                    self.core.presence.left(&self.socket, &room);
-                    self.kept(|store, pid| store.left(pid, &room));
-                }
-            }
-        }
-        // Whoever has gone meanwhile has left all rooms, perhaps before it got into this one.
-        if !self.socket.conn().sockets.lock().has(&self.socket) {
-            self.leave(&room);
-        }
-        joined
     }
 }

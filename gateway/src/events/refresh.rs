@@ -82,7 +82,7 @@ impl Call {
         };
         for room in rooms {
             if !access::is_member(&*self.core.documents, user, self.namespace(), &room).await? {
-                self.leave(&room);
+                self.core.take_out(&self.socket, &room);
             }
         }
         Ok(())

@@ -9,12 +9,13 @@ use serde::Serialize;
 use serde_json::{json, value::RawValue};
 
 use super::{
-    Call, Input, Use, access,
+    Call, Core, Input, Use, access,
     caller::{Ask, Caller},
     messages,
 };
 use crate::{
-    session::{Success, unavailable},
+    rooms::Joining,
+    session::{Socket, Success, unavailable},
     transport::Step,
 };
 
@@ -102,8 +103,7 @@ fn admit(call: Call, name: RoomName, history: u64) -> Step {
             Err(error) => {
                 // Only a join that brought the socket into the room is taken back.
                 if joining.is_new() {
-                    call.core.presence.left(&call.socket, &name);
-                    call.kept(|store, pid| store.left(pid, &name));
+                    call.core.left(&call.socket, &name);
                 }
                 drop(joining);
                 call.reply::<()>(&Err(error));
@@ -121,7 +121,7 @@ pub(super) fn leave(call: Call, mut input: Input) -> Step {
                 .is_some_and(|user| user == call.socket.user().id.as_str());
             // The user's own room is part of being connected.
             if !own {
-                call.leave(&room);
+                call.core.take_out(&call.socket, &room);
             }
             call.done(&json!({ "roomId": room }))
         }
@@ -205,6 +205,75 @@ fn room_of(participants: &[String]) -> RoomName {
     }
     let name = uuid::Uuid::new_v5(&uuid::Uuid::NAMESPACE_OID, all.as_bytes());
     RoomName::stored(&format!("dm-{}", BASE64_URL_SAFE_NO_PAD.encode(name.as_bytes())))
+}
+
+impl Core {
+    /// Brings a socket into a room, whatever its user may do. Its place among the room's joins is taken at the call;
+    /// once this is done every later event of the room comes, and the session keeps the room.
+    pub(crate) fn put_in(
+        &self,
+        socket: &Arc<Socket>,
+        room: &RoomName,
+    ) -> impl Future<Output = Result<(), ClientError>> + Send {
+        let mut joining = self.rooms.join(socket, room.clone());
+        let is_new = joining.is_new();
+        if is_new {
+            // Nobody asked how many there are.
+            drop(self.presence.joined(socket, room));
+        }
+        async move {
+            let kept = self.keep_room(socket, room, &mut joining).await;
+            match &kept {
+                Ok(()) => {
+                    joining.release(|_| Vec::new());
+                    if is_new {
+                        self.tell_joined(socket, room);
+                    }
+                }
+                Err(_) => {
+                    if is_new {
+                        self.left(socket, room);
+                    }
+                    drop(joining);
+                }
+            }
+            // Whoever has gone meanwhile has left all rooms, perhaps before it got into this one.
+            if !socket.conn().sockets.lock().has(socket) {
+                self.take_out(socket, room);
+            }
+            kept
+        }
+    }
+
+    async fn keep_room(
+        &self,
+        socket: &Socket,
+        room: &RoomName,
+        joining: &mut Joining,
+    ) -> Result<(), ClientError> {
+        let position = joining.confirmed().await.map_err(unavailable)?;
+        let store = self.store.as_ref().zip(socket.pid());
+        if let Some(kept) = store.and_then(|(store, pid)| store.joined(pid, room, position)) {
+            kept.await
+                .map_err(|_| unavailable("the store does not take the session"))?;
+        }
+        Ok(())
+    }
+
+    /// Takes a socket out of a room, if it is in it.
+    pub(crate) fn take_out(&self, socket: &Socket, room: &RoomName) {
+        if self.rooms.leave(socket, RoomToken::new(socket.namespace(), room)) {
+            self.left(socket, room);
+            self.tell_left(socket, room);
+        }
+    }
+
+    fn left(&self, socket: &Socket, room: &RoomName) {
+        self.presence.left(socket, room);
+        if let Some((store, pid)) = self.store.as_ref().zip(socket.pid()) {
+            store.left(pid, room);
+        }
+    }
 }
 
 #[cfg(test)]

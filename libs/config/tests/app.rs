@@ -34,7 +34,11 @@ fn mistakes_of_the_section_and_what_is_not_wise() {
     for (variable, value, key) in [
         ("FANFARE_APP__AUTHORIZE", "join,leave", "app.authorize"),
         ("FANFARE_APP__LIFECYCLE", "born", "app.lifecycle"),
-        ("FANFARE_APP__WEBHOOK_URL", "https://user:password@a.example/", "app.webhook_url"),
+        (
+            "FANFARE_APP__WEBHOOK_URL",
+            "https://user:password@a.example/",
+            "app.webhook_url",
+        ),
         ("FANFARE_APP__MAX_CONCURRENCY", "0", "app.max_concurrency"),
     ] {
         let errors = load("", &[(variable, value)]).unwrap_err();
@@ -50,7 +54,9 @@ fn mistakes_of_the_section_and_what_is_not_wise() {
 #[test]
 fn custom_events_are_read_as_written_shown_and_checked() {
     let mut schema = tempfile::NamedTempFile::new().unwrap();
-    schema.write_all(br#"{"type":["string","null"],"maxLength":5}"#).unwrap();
+    schema
+        .write_all(br#"{"type":["string","null"],"maxLength":5}"#)
+        .unwrap();
     let file = format!(
         r#"
         [[namespaces]]
@@ -72,7 +78,10 @@ fn custom_events_are_read_as_written_shown_and_checked() {
         assert!(namespace.ordered_events);
         let note = &namespace.custom_events["note"];
         assert_eq!(note.ordered, Some(false));
-        assert_eq!(note.schema, Some(json!({ "type": ["string", "null"], "maxLength": 5 })));
+        assert_eq!(
+            note.schema,
+            Some(json!({ "type": ["string", "null"], "maxLength": 5 }))
+        );
         let order = &namespace.custom_events["order"];
         assert_eq!(order.ordered, None);
         let lines = json!({ "maxItems": 3, "items": { "multipleOf": 0.5 } });
@@ -94,6 +103,13 @@ fn custom_events_are_read_as_written_shown_and_checked() {
     let errors = load(mistakes, &[]).unwrap_err();
     let mut keys: Vec<_> = errors.0.iter().map(|problem| problem.key.as_str()).collect();
     keys.sort_unstable();
-    let expected = ["custom_events.one", "custom_events.three.schema", "custom_events.two.ordered", "custom_events.two.schema", "custom_events.two.speed", "ordered_events"];
+    let expected = [
+        "custom_events.one",
+        "custom_events.three.schema",
+        "custom_events.two.ordered",
+        "custom_events.two.schema",
+        "custom_events.two.speed",
+        "ordered_events",
+    ];
     assert_eq!(keys, expected.map(|key| format!("namespaces.0.{key}")));
 }

@@ -21,7 +21,11 @@ fn told(requests: &[Request], user: &str) -> Vec<(String, String)> {
     let mut told = Vec::new();
     for body in requests.iter().map(|request| &request.body) {
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-        let more = if body["room"].is_string() { &body["room"] } else { &body["reason"] };
+        let more = if body["room"].is_string() {
+            &body["room"]
+        } else {
+            &body["reason"]
+        };
         let news = (text(&body["type"]), text(more));
         if body["user"]["id"] == user && told.last() != Some(&news) {
             told.push(news);
@@ -62,7 +66,9 @@ fn every_news_in_order_and_again_until_it_is_heard() -> Result<()> {
             ensure!(told(&all, "ada") == expected, "{:?}", told(&all, "ada"));
             let first = &all[0].body;
             ensure!(
-                first["namespace"] == "/chat" && first["recovered"] == false && first["socket"]["id"].is_string(),
+                first["namespace"] == "/chat"
+                    && first["recovered"] == false
+                    && first["socket"]["id"].is_string(),
                 "{first}"
             );
             Ok(())
@@ -120,15 +126,23 @@ fn a_gateway_that_stops_tells_who_has_gone() -> Result<()> {
         for kind in ["connected", "disconnected"] {
             let tell = tell.clone();
             let answer = move |body: &Value| tell.try_send(body.clone()).ok().map(|()| json!(null));
-            handlers.handle(&format!("fanfare.app.chat.${kind}"), answer).await?;
+            handlers
+                .handle(&format!("fanfare.app.chat.${kind}"), answer)
+                .await?;
         }
         let ada = Peer::user(&url, "ada").await?;
         let news = heard.recv().await.context("that ada has come")?;
-        ensure!(news["type"] == "connected" && news["user"]["id"] == "ada", "{news}");
+        ensure!(
+            news["type"] == "connected" && news["user"]["id"] == "ada",
+            "{news}"
+        );
         let gateway = cluster.gateways.remove(0);
         let stopped = tokio::task::spawn_blocking(move || gateway.stop());
         let news = heard.recv().await.context("that ada has gone")?;
-        ensure!(news["type"] == "disconnected" && news["user"]["id"] == "ada", "{news}");
+        ensure!(
+            news["type"] == "disconnected" && news["user"]["id"] == "ada",
+            "{news}"
+        );
         drop(ada);
         stopped.await?
     })?;
