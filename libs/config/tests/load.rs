@@ -1,7 +1,7 @@
 //! Layers, mistakes, masks.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
-use std::{collections::BTreeSet, io::Write};
+use std::{collections::BTreeSet, io::Write, time::Duration};
 
 use config::{AuthMode, Config, Errors, Loaded, Role, settings::SETTINGS};
 
@@ -364,8 +364,18 @@ fn the_table_is_the_structs_fields() {
             _ => {}
         }
     }
-    // What a process is comes from the command; namespaces are a list of tables.
-    assert!(fields.remove("role") && fields.remove("namespaces") && fields.remove("issuers"));
+    // What a process is comes from the command; the others are lists of tables.
+    let others = [
+        "role",
+        "namespaces",
+        "issuers",
+        "api.keys",
+        "notifications.channels",
+        "notifications.rules",
+    ];
+    for other in others {
+        assert!(fields.remove(other), "{other}");
+    }
     let table: BTreeSet<_> = SETTINGS
         .iter()
         .map(|setting| {
@@ -513,5 +523,65 @@ fn a_cookie_is_no_identity_where_any_page_may_connect() {
     assert_eq!(keys(&errors), ["auth.cookie"]);
     for origins in ["", "https://a.example"] {
         assert!(load(Role::Standalone, "", &[], &[cookie, ("cors.origins", origins)]).is_ok());
+    }
+}
+
+#[test]
+fn channels_and_rules_of_notifications_are_read_shown_without_secrets_and_checked() {
+    let file = r#"
+[notifications.channels.email]
+url = "https://mail:password@mail.example/send"
+secret = "hush"
+max_per_second = 7
+[[notifications.rules]]
+event = "user.registered"
+type = "welcome"
+title = "Welcome, {name}"
+channels = ["email"]
+expire_hours = 24
+"#;
+    let config = load(Role::Standalone, file, &[], &[]).unwrap().config;
+    let channel = &config.notifications.channels[0];
+    assert_eq!(
+        (&*channel.name, channel.max_per_second, channel.max_attempts),
+        ("email", 7, 10)
+    );
+    let rule = &config.notifications.rules[0];
+    assert_eq!(
+        (&*rule.kind, rule.expire),
+        ("welcome", Some(Duration::from_secs(24 * 3600)))
+    );
+    let shown = config.to_toml_masked();
+    assert!(!shown.contains("hush") && !shown.contains("password"), "{shown}");
+    assert!(
+        shown.contains("[notifications.channels.email]") && shown.contains("user.registered"),
+        "{shown}"
+    );
+
+    let wrong = r#"
+[notifications.channels."e mail"]
+url = "mail.example"
+color = "red"
+max_attempts = 0
+[notifications.channels.browser]
+url = "https://a.example"
+[[notifications.rules]]
+event = "e"
+title = 7
+channels = ["pigeon"]
+"#;
+    let errors = load(Role::Standalone, wrong, &[], &[]).unwrap_err();
+    let keys = keys(&errors);
+    for key in [
+        "notifications.channels.e mail",
+        "notifications.channels.e mail.url",
+        "notifications.channels.e mail.color",
+        "notifications.channels.e mail.max_attempts",
+        "notifications.channels.browser",
+        "notifications.rules.0.type",
+        "notifications.rules.0.title",
+        "notifications.rules.0.channels",
+    ] {
+        assert!(keys.contains(&key), "{key}: {keys:?}");
     }
 }
