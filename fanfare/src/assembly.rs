@@ -104,6 +104,7 @@ impl Assembly {
             config,
             log.clone(),
             signals.clone(),
+            documents.clone(),
             tasks,
             registry,
             behind.clone(),

@@ -111,6 +111,10 @@ pub(crate) async fn bus(process: &Process, name: &str) -> anyhow::Result<Bus> {
                             config.gateway.recovery + gateway::session::SPARE_AGE,
                         ),
                         (notifications::BUCKET.to_owned(), notifications::MAX_AGE),
+                        (
+                            fanout::publisher::IMPORTANT_BUCKET.to_owned(),
+                            2 * fanout::publisher::IMPORTANT_AGE,
+                        ),
                     ]),
                     ..NatsDocumentsConfig::default()
                 },

@@ -68,6 +68,7 @@ async fn start(process: &Process) -> anyhow::Result<Worker> {
         config,
         bus.log.clone(),
         bus.signals.clone(),
+        bus.documents.clone(),
         &process.tasks,
         &process.registry,
         process.stop.clone(),

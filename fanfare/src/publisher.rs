@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use apikeys::Keys;
-use bus::{EventLog, Signals};
+use bus::{Documents, EventLog, Signals};
 use config::Config;
 use fanout::publisher::{Api, Deps, Metrics, Notifier, Settings};
 use lifecycle::Tasks;
@@ -21,6 +21,7 @@ pub(crate) async fn serve(
     config: &Config,
     log: Arc<dyn EventLog>,
     signals: Arc<dyn Signals>,
+    documents: Arc<dyn Documents>,
     tasks: &Tasks,
     registry: &Registry,
     stop: CancellationToken,
@@ -34,6 +35,7 @@ pub(crate) async fn serve(
     let deps = Deps {
         log,
         signals,
+        documents,
         notifier: Some(notifier),
         tasks: tasks.clone(),
         metrics: Metrics::register(registry)?,

@@ -4,6 +4,7 @@
 mod front;
 mod grpc;
 mod http;
+mod important;
 mod json;
 mod metrics;
 mod nats;
@@ -14,7 +15,7 @@ use std::sync::Arc;
 use apikeys::Keys;
 use async_trait::async_trait;
 use axum::Router;
-use bus::{EventLog, Signals, SignalsError};
+use bus::{Documents, EventLog, Signals, SignalsError};
 use lifecycle::{Tasks, tls::ServerTls};
 use model::ClientError;
 use proto::v1::NotifyUserRequest;
@@ -22,8 +23,11 @@ use publisher::{Emitter, Gateways, Sockets};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-pub use self::metrics::Metrics;
-use self::{front::Front, operations::Operations};
+use self::{front::Front, important::Important, operations::Operations};
+pub use self::{
+    important::{BUCKET as IMPORTANT_BUCKET, MAX_AGE as IMPORTANT_AGE},
+    metrics::Metrics,
+};
 
 /// What is wrapped around an event's payload in a request, at most; payloads may be base64.
 const OVERHEAD: usize = 256 << 10;
@@ -36,6 +40,8 @@ pub struct Deps {
     pub log: Arc<dyn EventLog>,
     /// Volatile events, and commands to gateways.
     pub signals: Arc<dyn Signals>,
+    /// Events that wait for acknowledgements.
+    pub documents: Arc<dyn Documents>,
     /// Notifies users; none where notifications are not kept.
     pub notifier: Option<Arc<dyn Notifier>>,
     /// Where its tasks run.
@@ -80,6 +86,7 @@ impl Api {
         let Deps {
             log,
             signals,
+            documents,
             notifier,
             tasks,
             metrics,
@@ -90,11 +97,15 @@ impl Api {
         tasks.background("gateways of the publisher", async move {
             following.follow(heartbeats).await;
         });
+        let sockets = Sockets::new(Arc::clone(&signals), gateways);
+        let important = Important::new(documents, sockets.clone(), tasks.clone(), settings.max_payload);
+        tasks.background("important events", important.clone().look_after());
         let operations = Operations::new(
             Emitter::new(Arc::clone(&log), Arc::clone(&signals)),
-            Sockets::new(Arc::clone(&signals), gateways),
+            sockets,
             log,
             notifier,
+            important,
             settings.max_payload,
         );
         Ok(Self {

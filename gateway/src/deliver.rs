@@ -15,6 +15,7 @@ use model::{Namespace, Offset, RoomName, RoomToken};
 use parking_lot::Mutex;
 use prost::Message;
 use proto::v1::Publish;
+use publisher::messages::stamp;
 use sio::packet::Encoded;
 
 use crate::{
@@ -348,17 +349,6 @@ pub(crate) fn encode(publish: &Publish, offset: Option<Offset>, position: Option
     )
 }
 
-/// `{"a":1}` → `{"offset":"3-17","a":1}`.
-pub(crate) fn stamp(args: &str, offset: Offset) -> String {
-    match args.strip_prefix('{') {
-        Some(rest) => {
-            let comma = if rest.starts_with('}') { "" } else { "," };
-            format!("{{\"offset\":\"{offset}\"{comma}{rest}")
-        }
-        None => args.to_owned(),
-    }
-}
-
 /// Who must not get an event, resolved before anything is locked.
 fn except(rooms: &Rooms, publish: &mut Publish, namespace: &Namespace) -> Except {
     let Some(except) = publish.except.take() else {
@@ -379,21 +369,5 @@ fn except(rooms: &Rooms, publish: &mut Publish, namespace: &Namespace) -> Except
         sockets,
         users: except.users,
         rooms: tokens,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn offsets_are_stamped_as_first_field() {
-        let offset = Offset {
-            partition: 3,
-            seq: 17,
-        };
-        assert_eq!(stamp(r#"{"a":1}"#, offset), r#"{"offset":"3-17","a":1}"#);
-        assert_eq!(stamp("{}", offset), r#"{"offset":"3-17"}"#);
-        assert_eq!(stamp("1", offset), "1");
     }
 }

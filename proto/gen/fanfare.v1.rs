@@ -50,6 +50,11 @@ pub struct EmitRequest {
     /// The same key for the same namespace within two minutes: sent once.
     #[prost(string, tag = "9")]
     pub idempotency_key: ::prost::alloc::string::String,
+    /// Seconds, at most 604800. Sent again until one client of each user, and each socket, has acknowledged it, or the time
+    /// is over, over reconnects and restarts; clients may get it more than once. For users and sockets only; it has no place
+    /// in the order of other events. 0: nobody acknowledges.
+    #[prost(uint32, tag = "10")]
+    pub acknowledge_within: u32,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct EmitResponse {
@@ -1419,6 +1424,29 @@ pub struct AskCommand {
     pub attachments: ::prost::alloc::vec::Vec<::prost::bytes::Bytes>,
     #[prost(uint32, tag = "6")]
     pub timeout_ms: u32,
+}
+/// What is kept of an event that is sent until it is acknowledged.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct PendingEmit {
+    #[prost(message, optional, tag = "1")]
+    pub emit: ::core::option::Option<EmitRequest>,
+    /// Those who have not acknowledged.
+    #[prost(string, repeated, tag = "2")]
+    pub users: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(string, repeated, tag = "3")]
+    pub sockets: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Unix milliseconds.
+    #[prost(uint64, tag = "4")]
+    pub expires_ms: u64,
+    /// Until then the one who wrote this sends it; unix milliseconds.
+    #[prost(uint64, tag = "5")]
+    pub held_until_ms: u64,
+}
+/// Ids of events that are open.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PendingIndex {
+    #[prost(string, repeated, tag = "1")]
+    pub ids: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct SocketAnswers {

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
 use bus::{EventLog, PageQuery};
 use config::Scope;
-use futures_util::future::join_all;
+use futures_util::future::{BoxFuture, join_all};
 use model::{ClientError, ErrorCode, Offset, RoomToken, partition_of};
 use proto::v1::{
     BatchRequest, BatchResponse, BatchResult, DisconnectRequest, EmitRequest, EmitResponse,
@@ -18,7 +18,7 @@ use publisher::{
 };
 use sio::packet::RawArgs;
 
-use super::Notifier;
+use super::{Notifier, important::Important};
 
 /// Events of a batch.
 const MAX_BATCH: usize = 100;
@@ -131,6 +131,7 @@ pub(super) struct Operations {
     sockets: Sockets,
     log: Arc<dyn EventLog>,
     notifier: Option<Arc<dyn Notifier>>,
+    important: Important,
     max_payload: usize,
 }
 
@@ -140,6 +141,7 @@ impl Operations {
         sockets: Sockets,
         log: Arc<dyn EventLog>,
         notifier: Option<Arc<dyn Notifier>>,
+        important: Important,
         max_payload: usize,
     ) -> Self {
         Self {
@@ -147,6 +149,7 @@ impl Operations {
             sockets,
             log,
             notifier,
+            important,
             max_payload,
         }
     }
@@ -170,10 +173,20 @@ impl Operations {
         &self,
         request: EmitRequest,
         prefix: &str,
-    ) -> impl Future<Output = Result<EmitResponse, ClientError>> + Send + use<> {
+    ) -> BoxFuture<'static, Result<EmitResponse, ClientError>> {
+        if request.acknowledge_within > 0 {
+            let (important, prefix) = (self.important.clone(), prefix.to_owned());
+            return Box::pin(async move {
+                let id = important.take(request, &prefix).await?;
+                Ok(EmitResponse {
+                    offset: String::new(),
+                    id,
+                })
+            });
+        }
         let emit = Emit::check(request, self.max_payload, prefix);
         let emitted = emit.map(|emit| self.emitter.emit(&emit));
-        async move {
+        Box::pin(async move {
             let emitted = emitted?.await?;
             Ok(EmitResponse {
                 offset: emitted
@@ -182,7 +195,7 @@ impl Operations {
                     .unwrap_or_default(),
                 id: emitted.id,
             })
-        }
+        })
     }
 
     async fn batch(&self, request: BatchRequest) -> Result<BatchResponse, ClientError> {
@@ -350,10 +363,11 @@ impl Operations {
                 limit,
             },
         };
-        let page = messages::page(&*self.log, &namespace, &room, query).await;
+        let token = RoomToken::new(&namespace, &room);
+        let page = messages::page(&*self.log, token, query).await;
         let page = page.map_err(log_error)?;
         Ok(HistoryResponse {
-            messages: page.messages,
+            messages: page.messages.into_iter().map(|(_, message)| message).collect(),
             has_more: page.has_more,
         })
     }

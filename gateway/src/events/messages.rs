@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use bus::{DocumentsError, Entry, EventLog, PageQuery};
+use ::publisher::messages::{EVENT, message};
+use bus::{DocumentsError, EventLog, PageQuery};
 use model::{ClientError, ErrorCode, Namespace, Offset, RoomName, RoomToken};
 use prost::Message;
 use proto::v1::{Publish, Sender};
@@ -15,12 +16,10 @@ use super::{
     caller::{Ask, Caller},
 };
 use crate::{
-    deliver::stamp,
     publish::{Event, EventId, Publisher, Stored, log_error},
     session::{json, unavailable},
 };
 
-const EVENT: &str = "message";
 const TYPES: [&str; 3] = ["text", "image", "file"];
 const MAX_CONTENT: usize = 5000;
 const MAX_CLIENT_ID: usize = 128;
@@ -169,7 +168,7 @@ impl Messages {
     /// As a raw JSON list.
     pub(super) fn json(&self) -> Box<RawValue> {
         let messages: Vec<&str> = self.messages.iter().map(|(_, message)| &**message).collect();
-        // Each is an object we have written ourselves.
+        // Each is one object.
         RawValue::from_string(format!("[{}]", messages.join(","))).unwrap_or_default()
     }
 
@@ -229,68 +228,9 @@ async fn among(
 }
 
 async fn page(publisher: &Publisher, token: RoomToken, query: PageQuery) -> Result<Messages, ClientError> {
-    let partition = publisher.partition(token);
-    let (mut at, limit, backwards) = match query {
-        PageQuery::Before { before, limit } => (before, limit, true),
-        PageQuery::After { after, limit } => (after, limit, false),
-    };
-    let mut messages = Vec::with_capacity(limit);
-    loop {
-        let rest = limit - messages.len();
-        let query = if backwards {
-            PageQuery::Before {
-                before: at,
-                limit: rest,
-            }
-        } else {
-            PageQuery::After {
-                after: at,
-                limit: rest,
-            }
-        };
-        let page = publisher.page(token, query).await?;
-        let edge = if backwards {
-            page.entries.first()
-        } else {
-            page.entries.last()
-        };
-        if let Some(edge) = edge {
-            at = edge.seq;
-        }
-        // Other events of the room are stored beside its messages.
-        let found = page
-            .entries
-            .into_iter()
-            .filter_map(|entry| Some((entry.seq, message(partition, entry)?.0)));
-        if backwards {
-            messages.splice(..0, found);
-        } else {
-            messages.extend(found);
-        }
-        if messages.len() >= limit || !page.has_more {
-            return Ok(Messages {
-                messages,
-                has_more: page.has_more,
-            });
-        }
-    }
-}
-
-fn message(partition: u16, entry: Entry) -> Option<(String, Publish)> {
-    let publish = Publish::decode(entry.payload)
-        .ok()
-        .filter(|publish| publish.event == EVENT)?;
-    let args = std::str::from_utf8(&publish.args).ok()?;
-    Some((
-        stamp(
-            args,
-            Offset {
-                partition,
-                seq: entry.seq,
-            },
-        ),
-        publish,
-    ))
+    let page = ::publisher::messages::page(&**publisher.log(), token, query).await;
+    let ::publisher::messages::Messages { messages, has_more } = page.map_err(log_error)?;
+    Ok(Messages { messages, has_more })
 }
 
 /// `getMessages`.

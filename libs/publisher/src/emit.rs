@@ -3,6 +3,7 @@
 use model::{ClientError, ErrorCode, Namespace, RoomName, UserId};
 use proto::v1::{Argument, EmitRequest};
 use sio::packet::RESERVED_EVENTS;
+use uuid::Uuid;
 
 use crate::{
     args::{Args, Value},
@@ -11,6 +12,8 @@ use crate::{
 
 /// Longest name of an event, in characters.
 pub const MAX_EVENT: usize = 128;
+/// Names an event by its idempotency key.
+const KEY_NAMESPACE: Uuid = Uuid::from_u128(0x0b6e_9f0c_2d7a_4c51_8f35_6a1d_e04b_7793);
 /// Longest idempotency key, in characters.
 const MAX_KEY: usize = 256;
 
@@ -121,6 +124,18 @@ impl Emit {
         Ok(emit)
     }
 
+    /// What names the event for good: the same for the same idempotency key in the same namespace.
+    #[must_use]
+    pub fn new_id(&self) -> String {
+        match &self.idempotency_key {
+            Some(key) => {
+                let name = format!("{}:{key}", self.namespace);
+                Uuid::new_v5(&KEY_NAMESPACE, name.as_bytes()).to_string()
+            }
+            None => Uuid::now_v7().to_string(),
+        }
+    }
+
     /// The rooms whose members it is for, each once.
     #[must_use]
     pub fn targets(&self) -> Vec<RoomName> {
@@ -214,6 +229,7 @@ mod tests {
                 },
             ],
             volatile: false,
+            acknowledge_within: 0,
         };
         let expected = [
             "namespace",

@@ -10,12 +10,9 @@ use futures_util::future::join_all;
 use model::{ClientError, ErrorCode, Offset, RoomName, RoomToken, partition_of};
 use prost::Message;
 use proto::v1::{Except, Publish};
-use uuid::Uuid;
 
 use crate::emit::{Emit, Excluded};
 
-/// Names an event by its idempotency key.
-const KEY_NAMESPACE: Uuid = Uuid::from_u128(0x0b6e_9f0c_2d7a_4c51_8f35_6a1d_e04b_7793);
 /// Bytes that the copies of one event may take together.
 const MAX_COPIES: usize = 64 << 20;
 
@@ -50,13 +47,7 @@ impl Emitter {
     /// `PAYLOAD_TOO_LARGE`; `UNAVAILABLE` when the bus does not take it: then some rooms may have got it, and a retry
     /// with the same idempotency key brings it to the others.
     pub fn emit(&self, emit: &Emit) -> impl Future<Output = Result<Emitted, ClientError>> + Send + use<> {
-        let id = match &emit.idempotency_key {
-            Some(key) => {
-                let name = format!("{}:{key}", emit.namespace);
-                Uuid::new_v5(&KEY_NAMESPACE, name.as_bytes()).to_string()
-            }
-            None => Uuid::now_v7().to_string(),
-        };
+        let id = emit.new_id();
         let rooms = emit.targets();
         let too_large = rooms.len() * emit.args.size() > MAX_COPIES;
         let sent = if too_large {

@@ -164,6 +164,7 @@ pub fn emit_fields(fields: &mut Fields<'_>, namespace: &str) -> EmitRequest {
         args: arguments(fields),
         volatile: fields.flag("volatile"),
         idempotency_key: fields.text("idempotency_key"),
+        acknowledge_within: fields.number("acknowledge_within"),
     };
     if request.namespace.is_empty() {
         namespace.clone_into(&mut request.namespace);

@@ -1,9 +1,10 @@
 //! The messages of rooms, as the log keeps them among other events.
 
 use bus::{Entry, EventLog, LogError, PageQuery};
-use model::{Namespace, Offset, RoomName, RoomToken, partition_of};
+use model::{Offset, RoomToken, partition_of};
 use prost::Message;
 use proto::v1::Publish;
+use serde_json::value::RawValue;
 
 /// What messages are called.
 pub const EVENT: &str = "message";
@@ -11,8 +12,8 @@ pub const EVENT: &str = "message";
 /// Messages of a room, ascending.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Messages {
-    /// Each as clients get it, JSON.
-    pub messages: Vec<String>,
+    /// Each with its sequence in the partition, and as clients get it, JSON.
+    pub messages: Vec<(u64, String)>,
     /// There are more, in the direction asked for.
     pub has_more: bool,
 }
@@ -21,13 +22,7 @@ pub struct Messages {
 ///
 /// # Errors
 /// When the log does not answer.
-pub async fn page(
-    log: &dyn EventLog,
-    namespace: &Namespace,
-    room: &RoomName,
-    query: PageQuery,
-) -> Result<Messages, LogError> {
-    let token = RoomToken::new(namespace, room);
+pub async fn page(log: &dyn EventLog, token: RoomToken, query: PageQuery) -> Result<Messages, LogError> {
     let partition = partition_of(token, log.partitions());
     let (mut at, limit, backwards) = match query {
         PageQuery::Before { before, limit } => (before, limit, true),
@@ -58,7 +53,7 @@ pub async fn page(
         }
         // Other events of the room are stored beside its messages.
         let entries = page.entries.into_iter();
-        let found = entries.filter_map(|entry| message(partition, entry, room));
+        let found = entries.filter_map(|entry| Some((entry.seq, message(partition, entry)?.0)));
         if backwards {
             messages.splice(..0, found);
         } else {
@@ -73,17 +68,22 @@ pub async fn page(
     }
 }
 
-fn message(partition: u16, entry: Entry, room: &RoomName) -> Option<String> {
+/// The message at an entry, as clients get it, if it is one: an event of that name with one object. Servers may send
+/// other events of the name, which are none.
+#[must_use]
+pub fn message(partition: u16, entry: Entry) -> Option<(String, Publish)> {
     let publish = Publish::decode(entry.payload).ok()?;
-    if publish.event != EVENT || publish.room != room.as_str() {
+    if publish.event != EVENT || !publish.attachments.is_empty() {
         return None;
     }
     let args = std::str::from_utf8(&publish.args).ok()?;
+    let is_object = args.starts_with('{') && serde_json::from_str::<&RawValue>(args).is_ok();
     let offset = Offset {
         partition,
         seq: entry.seq,
     };
-    Some(stamp(args, offset))
+    let stamped = is_object.then(|| stamp(args, offset))?;
+    Some((stamped, publish))
 }
 
 /// `{"a":1}` → `{"offset":"3-17","a":1}`.
@@ -113,35 +113,45 @@ mod tests {
             partitions: 1,
             ..MemoryLogConfig::default()
         });
-        let (namespace, room) = (Namespace::new("/chat").unwrap(), RoomName::stored("r"));
+        let token = RoomToken::from_bytes(&[1; 16]).unwrap();
         for number in 1..=6 {
             let publish = Publish {
                 event: if number % 2 == 0 { EVENT } else { "other" }.to_owned(),
-                room: "r".to_owned(),
                 args: format!(r#"{{"n":{number}}}"#).into(),
                 ..Publish::default()
             };
             let entry = NewEntry {
-                subject: LogSubject::Room(RoomToken::new(&namespace, &room)),
+                subject: LogSubject::Room(token),
                 payload: publish.encode_to_vec().into(),
                 dedup: None,
             };
             log.append(0, entry).await.unwrap();
         }
-        let shown = |numbers: &[u64]| -> Vec<String> {
-            let shown = numbers
-                .iter()
-                .map(|number| format!(r#"{{"offset":"0-{number}","n":{number}}}"#));
-            shown.collect()
+        for args in ["1", "{},2", "", "{"] {
+            let publish = Publish {
+                event: EVENT.to_owned(),
+                args: args.into(),
+                ..Publish::default()
+            };
+            let entry = NewEntry {
+                subject: LogSubject::Room(token),
+                payload: publish.encode_to_vec().into(),
+                dedup: None,
+            };
+            log.append(0, entry).await.unwrap();
+        }
+        let shown = |numbers: &[u64]| -> Vec<(u64, String)> {
+            let shown = |number| format!(r#"{{"offset":"0-{number}","n":{number}}}"#);
+            numbers.iter().map(|number| (*number, shown(number))).collect()
         };
         let last = PageQuery::Before {
             before: u64::MAX,
             limit: 2,
         };
-        let found = page(&log, &namespace, &room, last).await.unwrap();
+        let found = page(&log, token, last).await.unwrap();
         assert_eq!((found.messages, found.has_more), (shown(&[4, 6]), true));
         let first = PageQuery::After { after: 2, limit: 10 };
-        let found = page(&log, &namespace, &room, first).await.unwrap();
+        let found = page(&log, token, first).await.unwrap();
         assert_eq!((found.messages, found.has_more), (shown(&[4, 6]), false));
     }
 

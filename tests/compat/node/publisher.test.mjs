@@ -134,6 +134,40 @@ test("events with acknowledgements of clients", async () => {
   assert.deepEqual(nobody, { acks: [], missing: [] });
 });
 
+test("important events are sent until they are acknowledged", async () => {
+  const [ada, sub] = [await user(), unique("later")];
+  const heardBy = { [ada.userId]: 0, [sub]: 0 };
+  // The first time ada does not answer, and loses its connection instead.
+  ada.on("important", (text, answer) => {
+    assert.equal(text, "read this");
+    heardBy[ada.userId] += 1;
+    if (heardBy[ada.userId] === 1) ada.io.engine.close();
+    else answer("read");
+  });
+  const emit = { namespace: "/chat", users: [ada.userId, sub], event: "important", args: ["read this"] };
+  const idempotency_key = unique("key");
+  const { id, offset } = await call("emit", { ...emit, acknowledge_within: 600, idempotency_key });
+  assert.equal(offset, undefined);
+  assert.equal((await call("emit", { ...emit, acknowledge_within: 600, idempotency_key })).id, id);
+  while (heardBy[ada.userId] < 2) await wait(50);
+  const later = await user(sub);
+  const got = new Promise((resolve) => {
+    later.on("important", (_text, answer) => {
+      heardBy[sub] += 1;
+      answer();
+      resolve();
+    });
+  });
+  await got;
+  await wait(3000);
+  assert.deepEqual(heardBy, { [ada.userId]: 2, [sub]: 1 }, "not again once it is acknowledged");
+  for (const wrong of [{ rooms: ["r"] }, { volatile: true }, { users: [] }, { acknowledge_within: 604801 }]) {
+    assert.equal((await ask("emit", { ...emit, acknowledge_within: 9, ...wrong })).status, 400, JSON.stringify(wrong));
+  }
+  const soon = await call("emit", { namespace: "/chat", users: [unique("nobody")], event: "e", args: [], acknowledgeWithin: 1 });
+  assert.ok(soon.id);
+});
+
 test("rooms are joined and left for sockets and users", async () => {
   const [ada, bob, watcher] = await users(3);
   const room = unique("room");

@@ -1,7 +1,14 @@
 //! Servers reach clients: the publisher API from outside, with stock clients on both sides.
 
+use std::{
+    io::{BufRead, BufReader, Write},
+    net::TcpStream,
+    time::Duration,
+};
+
 use anyhow::{Context, Result, ensure};
-use tests::{Cluster, JWT_SECRET, Size, Standalone, node, python_program};
+use serde_json::{Value, json};
+use tests::{Cluster, JWT_SECRET, Size, Standalone, node, python_program, schemathesis};
 
 const KEY: &str = "a key of the publisher API";
 const READ_KEY: &str = "a key for reading only";
@@ -58,6 +65,73 @@ fn every_operation_in_a_cluster() -> Result<()> {
             .collect();
         operations(&urls, &publishers?, Some(KEY))
     })
+}
+
+#[test]
+fn requests_on_the_bus() -> Result<()> {
+    let size = Size {
+        gateways: 1,
+        workers: 2,
+        ..Size::default()
+    };
+    Cluster::run(size, &[], |cluster| {
+        cluster.until_settled()?;
+        let port = cluster.nats.port();
+        let answer = request(
+            port,
+            "fanfare.pub.chat",
+            r#"{"op":"emit","event":"e","rooms":["r"],"args":[1]}"#,
+        )?;
+        ensure!(
+            answer["id"].is_string() && answer["offset"].is_string(),
+            "{answer}"
+        );
+        let answer = request(port, "fanfare.pub.chat", r#"{"op":"FetchSockets"}"#)?;
+        ensure!(
+            answer == json!({ "sockets": [], "next_page_token": "" }),
+            "{answer}"
+        );
+        let other = r#"{"op":"batch","emits":[{"event":"e"},{"event":"e","namespace":"/"}]}"#;
+        for (body, path) in [(other, "namespace"), (r#"{"op":"shout"}"#, "op"), ("[]", "")] {
+            let answer = request(port, "fanfare.pub.chat", body)?;
+            ensure!(answer["code"] == "VALIDATION_ERROR", "{answer}");
+            ensure!(answer["details"][0]["path"] == path, "{answer}");
+        }
+        let answer = request(port, "fanfare.pub._root", r#"{"op":"emit","event":"e"}"#)?;
+        ensure!(answer["offset"].is_string(), "{answer}");
+        Ok(())
+    })
+}
+
+/// A request by NATS' own protocol.
+fn request(port: u16, subject: &str, body: &str) -> Result<Value> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port))?;
+    stream.set_read_timeout(Some(Duration::from_secs(30)))?;
+    let length = body.len();
+    let packets = format!(
+        "CONNECT {{\"verbose\":false}}\r\nSUB answer 1\r\nPUB {subject} answer {length}\r\n{body}\r\n"
+    );
+    stream.write_all(packets.as_bytes())?;
+    let mut lines = BufReader::new(stream);
+    let mut line = String::new();
+    loop {
+        line.clear();
+        ensure!(lines.read_line(&mut line)? > 0, "NATS has hung up");
+        if line.starts_with("MSG answer ") {
+            line.clear();
+            lines.read_line(&mut line)?;
+            return Ok(serde_json::from_str(&line)?);
+        }
+        ensure!(!line.starts_with("-ERR"), "{line}");
+    }
+}
+
+#[test]
+fn schemathesis_finds_nothing_else_than_documented() -> Result<()> {
+    let server = Standalone::start(&[("FANFARE_API__KEY", KEY)])?;
+    let document = format!("http://{}/openapi.json", served(&server.output())?.1);
+    schemathesis(&document, KEY)?;
+    server.stop()
 }
 
 #[test]
