@@ -4,6 +4,18 @@ use std::time::Duration;
 
 use prometheus::{HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Opts, Registry};
 
+const OPERATIONS: [&str; 9] = [
+    "Emit",
+    "Batch",
+    "EmitWithAck",
+    "JoinRooms",
+    "LeaveRooms",
+    "Disconnect",
+    "NotifyUser",
+    "History",
+    "FetchSockets",
+];
+
 /// The API's families. Labels come from closed sets.
 #[derive(Clone, Debug)]
 pub struct Metrics {
@@ -41,6 +53,13 @@ impl Metrics {
                 "Calls of the publisher API without a key",
             )?,
         };
+        // There from the start, so that a first call is an increase.
+        for operation in OPERATIONS {
+            for transport in ["grpc", "http", "nats"] {
+                metrics.calls.with_label_values(&[transport, operation, "OK"]);
+            }
+            metrics.seconds.with_label_values(&[operation]);
+        }
         registry.register(Box::new(metrics.calls.clone()))?;
         registry.register(Box::new(metrics.seconds.clone()))?;
         registry.register(Box::new(metrics.unauthenticated.clone()))?;
