@@ -254,11 +254,10 @@ pub(crate) fn settings_help() -> String {
         } else {
             format!(" [default: {default}]")
         };
-        let note = if setting.effective { "" } else { " (no effect yet)" };
         // Writing to a String does not fail.
         let _ = write!(
             help,
-            "\n  {}\n  {variable}{default}\n          {}{note}\n",
+            "\n  {}\n  {variable}{default}\n          {}\n",
             setting.key, setting.doc
         );
     }

@@ -15,8 +15,6 @@ pub struct Setting {
     pub legacy: Option<&'static str>,
     /// Whether its value is shown to nobody.
     pub secret: bool,
-    /// Whether something depends on it already.
-    pub effective: bool,
     /// What it is, with unit and range.
     pub doc: &'static str,
 }
@@ -51,16 +49,7 @@ const fn setting(key: &'static str, default: &'static str, doc: &'static str) ->
         standalone: None,
         legacy: None,
         secret: false,
-        effective: true,
         doc,
-    }
-}
-
-/// A setting that the contract names and nothing depends on yet.
-const fn reserved(key: &'static str, default: &'static str, doc: &'static str) -> Setting {
-    Setting {
-        effective: false,
-        ..setting(key, default, doc)
     }
 }
 

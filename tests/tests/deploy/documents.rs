@@ -84,9 +84,6 @@ fn configuration(help: &[Help]) -> Result<String> {
         if setting.secret {
             what.push_str(" (secret)");
         }
-        if !setting.effective {
-            what.push_str(" (no effect yet)");
-        }
         let _ = writeln!(
             text,
             "| `{}` | `{variable}`{older} | {default} | {what} |",
