@@ -16,7 +16,6 @@ use proto::v1::{
 use publisher::{
     Args, Check, Emit, Emitter, MAX_TARGETS, Place, Sockets, errors::to_message, log_error, messages,
 };
-use sio::packet::RawArgs;
 
 use super::{Notifier, important::Important};
 
@@ -242,13 +241,10 @@ impl Operations {
                 args,
                 attachments,
             } = answer;
-            let text = String::from_utf8(args.into()).unwrap_or_default();
-            // It was checked when it came from the client.
-            let args = RawArgs::parse(text.into()).unwrap_or_default();
             acks.push(SocketAck {
                 socket_id,
                 user_id,
-                args: Args::new(args, attachments).to_messages(),
+                args: Args::handed_on(args.into(), attachments).to_messages(),
             });
         }
         Ok(EmitWithAckResponse {

@@ -83,6 +83,15 @@ impl Args {
         Self { json, attachments }
     }
 
+    /// Arguments that a gateway hands on as a client sent them: raw JSON, checked there, and what its placeholders
+    /// number. None at all when it is none.
+    #[must_use]
+    pub fn handed_on(json: Vec<u8>, attachments: Vec<Bytes>) -> Self {
+        let text = String::from_utf8(json).unwrap_or_default();
+        let json = RawArgs::parse(text.into()).unwrap_or_default();
+        Self::new(json, attachments)
+    }
+
     /// One argument of our own, without bytes.
     ///
     /// # Errors
