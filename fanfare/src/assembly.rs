@@ -21,6 +21,7 @@ use registry::{
     presence_store::{PresenceStore, memory::MemoryPresence},
     snapshots::memory::MemorySnapshots,
 };
+use telemetry::trace::Tracer;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -51,7 +52,12 @@ pub(crate) struct Assembly {
 
 impl Assembly {
     /// Starts the services behind the gateway, then the gateway; it accepts nobody yet.
-    pub(crate) async fn start(config: &Config, tasks: &Tasks, registry: &Registry) -> anyhow::Result<Self> {
+    pub(crate) async fn start(
+        config: &Config,
+        tasks: &Tasks,
+        registry: &Registry,
+        tracer: Tracer,
+    ) -> anyhow::Result<Self> {
         let log = Arc::new(MemoryLog::new(MemoryLogConfig {
             partitions: config.bus.partitions,
             max_messages_per_room: config.bus.max_messages_per_room as usize,
@@ -127,6 +133,7 @@ impl Assembly {
             connector: Arc::new(links.clone()),
             tasks: tasks.clone(),
             metrics: Arc::clone(&metrics),
+            tracer: tracer.clone(),
         };
         let worker = fanout::Worker::build(settings, deps).await?;
         let stop = behind.clone();
@@ -149,6 +156,7 @@ impl Assembly {
             limiters: None,
             tasks: tasks.clone(),
             registry: registry.clone(),
+            tracer,
         };
         let gateway = Gateway::build(config, id, deps)
             .await

@@ -48,6 +48,9 @@ pub(crate) enum Command {
     /// Asks a process of this machine, or another one, whether it is ready; exit code 1 when it is not. For container
     /// engines and scripts.
     Probe(Probe),
+    /// Looks whether NATS, Redis, clocks, limits and certificates are what a role needs on this machine; exit code 1 when
+    /// something is not.
+    Doctor(Doctor),
     /// Checks or shows the configuration.
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -93,6 +96,19 @@ pub(crate) struct DeletionCost {
     /// The pod's namespace.
     #[arg(long, env = "POD_NAMESPACE")]
     pub(crate) namespace: String,
+}
+
+#[derive(Args)]
+pub(crate) struct Doctor {
+    /// For which role.
+    #[arg(value_enum, default_value_t = RoleArg::Gateway)]
+    pub(crate) role: RoleArg,
+    /// After which time the load balancer in front of the gateways cuts an idle connection.
+    #[arg(long, value_name = "DURATION", default_value = "60s")]
+    pub(crate) idle_timeout: humantime::Duration,
+    /// Tells what it found as JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Args)]

@@ -62,15 +62,7 @@ pub(crate) async fn bus(process: &Process, name: &str) -> anyhow::Result<Bus> {
     let health = NatsHealth::new();
     metrics::nats(&process.registry, &health)?;
     let calls = BusCalls::register(&process.registry)?;
-    let servers = config.bus.url.as_ref().map(|url| url.expose().to_owned());
-    let nats = NatsConfig {
-        servers: servers.unwrap_or_default(),
-        credentials: config.bus.credentials.clone(),
-        ca: config.bus.tls_ca.clone(),
-        client_certificate: config.bus.tls_cert.clone().zip(config.bus.tls_key.clone()),
-        name: name.to_owned(),
-        ..NatsConfig::default()
-    };
+    let nats = nats_settings(config, name);
     condition.missing("waiting for NATS");
     let client = connect_waiting(&nats, &health).await?;
     let settings = NatsLogConfig {
@@ -190,7 +182,20 @@ pub(crate) async fn redis(process: &Process) -> anyhow::Result<Redis> {
     Ok(redis)
 }
 
-fn redis_settings(config: &config::Redis) -> RedisConfig {
+/// How to connect to NATS, as a client of that name.
+pub(crate) fn nats_settings(config: &Config, name: &str) -> NatsConfig {
+    let servers = config.bus.url.as_ref().map(|url| url.expose().to_owned());
+    NatsConfig {
+        servers: servers.unwrap_or_default(),
+        credentials: config.bus.credentials.clone(),
+        ca: config.bus.tls_ca.clone(),
+        client_certificate: config.bus.tls_cert.clone().zip(config.bus.tls_key.clone()),
+        name: name.to_owned(),
+        ..NatsConfig::default()
+    }
+}
+
+pub(crate) fn redis_settings(config: &config::Redis) -> RedisConfig {
     let urls = config.url.as_ref().map(|url| url.expose().to_owned());
     RedisConfig {
         urls: urls.unwrap_or_default(),

@@ -90,6 +90,7 @@ async fn start(process: &Process) -> anyhow::Result<Worker> {
         connector: Arc::new(connector),
         tasks: process.tasks.clone(),
         metrics: counts,
+        tracer: process.tracer.clone(),
     };
     Ok(Worker::build(settings, deps).await?)
 }

@@ -116,6 +116,7 @@ async fn start(
             limiters: limiters.clone(),
             tasks: process.tasks.clone(),
             registry: process.registry.clone(),
+            tracer: process.tracer.clone(),
         };
         match Gateway::build(config, id.clone(), deps).await {
             Ok(gateway) => {

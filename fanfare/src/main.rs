@@ -7,6 +7,7 @@ mod cluster;
 mod config_cmd;
 mod deletion_cost;
 mod demo;
+mod doctor;
 mod fanout;
 mod gateway;
 mod measured;
@@ -51,6 +52,7 @@ fn main() -> ExitCode {
         Some(Command::Gateway {
             command: Some(GatewayCommand::DeletionCost(options)),
         }) => deletion_cost::run(&cli.settings, &options),
+        Some(Command::Doctor(options)) => doctor::run(&cli.settings, &options),
         Some(Command::Probe(probe)) => admin::probe(&cli.settings, &probe),
         Some(Command::Gateway { command: None }) => run(&cli.settings, Role::Gateway, async |process| {
             gateway::run(process).await

@@ -5,7 +5,7 @@ use std::{
 };
 
 use anyhow::Context;
-use config::{Config, Loaded, LogFormat, Role};
+use config::{Config, Loaded, LogFormat, Role, TraceProtocol};
 use lifecycle::{
     Readiness, Tasks,
     admin::{self, Commands},
@@ -13,8 +13,13 @@ use lifecycle::{
     tls::ServerTls,
 };
 use prometheus::Registry;
+use telemetry::{
+    Files, LogSettings,
+    trace::{self, Exporter, Sampler, Tracer},
+};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use crate::{
     metrics,
@@ -22,6 +27,9 @@ use crate::{
 };
 
 const ADMIN_BUDGET: Duration = Duration::from_secs(1);
+/// A collector that does not answer must not hold the process up.
+const TRACES_BUDGET: Duration = Duration::from_secs(2);
+const MARGIN: Duration = Duration::from_millis(500);
 /// What is offered by ALPN.
 const HTTP: &[&[u8]] = &[b"h2", b"http/1.1"];
 
@@ -36,6 +44,8 @@ pub(crate) struct Process {
     /// What may be asked for at the admin port.
     pub(crate) commands: Commands,
     pub(crate) reloads: Reloads,
+    /// Makes the spans of traces that are recorded.
+    pub(crate) tracer: Tracer,
 }
 
 /// Runs a role until it has ended by itself or was asked to; `work` ends soon after [`Process::stop`].
@@ -72,12 +82,13 @@ async fn run(
     load: Load,
     work: impl AsyncFnOnce(Process) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
-    telemetry::logs(&config.log.filter, config.log.format == LogFormat::Json)?;
+    telemetry::logs(&log_settings(role, &config))?;
     for warning in warnings {
         tracing::warn!("{warning}");
     }
     let registry = telemetry::registry(&config.environment)?;
     metrics::process(&registry, role)?;
+    let (tracer, exporter) = traces(role, &config, &registry)?;
     let listener = bind(config.admin.listen, "the admin address").await?;
     let address = listener.local_addr()?;
     let tasks = Tasks::new();
@@ -121,8 +132,13 @@ async fn run(
         stop,
         commands,
         reloads,
+        tracer,
     };
     let result = work(process).await;
+    if let Some(exporter) = exporter {
+        let sent = tokio::task::spawn_blocking(move || exporter.shutdown(TRACES_BUDGET));
+        phase("send the last spans", TRACES_BUDGET + MARGIN, sent).await;
+    }
     admin_stop.cancel();
     phase(
         "close the admin server",
@@ -131,6 +147,52 @@ async fn run(
     )
     .await;
     result
+}
+
+fn log_settings(role: Role, config: &Config) -> LogSettings {
+    let log = &config.log;
+    LogSettings {
+        filter: log.filter.clone(),
+        json: log.format == LogFormat::Json,
+        files: log.directory.clone().map(|directory| Files {
+            directory,
+            name: format!("fanfare-{}", role.as_str()),
+            keep_days: log.keep_days,
+            max_bytes: u64::from(log.max_mb) << 20,
+        }),
+    }
+}
+
+/// Makes spans, and sends them, where there is a collector.
+fn traces(role: Role, config: &Config, registry: &Registry) -> anyhow::Result<(Tracer, Option<Exporter>)> {
+    let settings = &config.trace;
+    let Some(endpoint) = settings.endpoint.clone() else {
+        return Ok((Tracer::off(), None));
+    };
+    let service = settings.service_name.clone();
+    let attributes = [
+        ("service.version", env!("CARGO_PKG_VERSION").to_owned()),
+        ("service.instance.id", Uuid::new_v4().to_string()),
+        ("deployment.environment.name", config.environment.clone()),
+    ];
+    let attributes = attributes.map(|(key, value)| (key.to_owned(), value));
+    let settings = trace::Settings {
+        endpoint,
+        protocol: match settings.protocol {
+            TraceProtocol::Grpc => trace::Protocol::Grpc,
+            TraceProtocol::Http => trace::Protocol::Http,
+        },
+        service: service.unwrap_or_else(|| format!("fanfare-{}", role.as_str())),
+        attributes: attributes
+            .into_iter()
+            .chain(settings.resource_attributes.iter().cloned())
+            .collect(),
+        sampler: Sampler::new(&settings.sampler, settings.sampler_arg)?,
+        large: settings.large_room as usize,
+        from_clients: settings.from_clients,
+    };
+    let (tracer, exporter) = trace::start(settings, registry)?;
+    Ok((tracer, Some(exporter)))
 }
 
 /// Of the public address.

@@ -21,6 +21,7 @@ pub(crate) async fn run(process: Process) -> anyhow::Result<()> {
         stop,
         commands: _,
         reloads,
+        tracer,
     } = process;
     let open = readiness.condition("accepting clients");
     let listener = bind(config.gateway.listen, "the public address").await?;
@@ -30,7 +31,7 @@ pub(crate) async fn run(process: Process) -> anyhow::Result<()> {
     if let Some(tokens) = &tokens {
         tokens.accept(&mut config);
     }
-    let assembly = Assembly::start(&config, &tasks, &registry).await?;
+    let assembly = Assembly::start(&config, &tasks, &registry, tracer).await?;
     assembly.open(&config, tokens.clone(), listener, stop.clone())?;
     let gateway = assembly.gateway();
     reloads.add(move |config| {

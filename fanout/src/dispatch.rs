@@ -3,8 +3,9 @@
 use std::{collections::HashMap, sync::Arc};
 
 use bytes::Bytes;
-use delivery::{Batch, Delivery, LinkError, VolatileEvent};
+use delivery::{Batch, Delivery, LinkError, Traced, VolatileEvent};
 use model::RoomToken;
+use telemetry::trace::{Kind, Span, Tracer};
 
 use crate::{gateways::Gateways, metrics::Metrics};
 
@@ -27,6 +28,8 @@ struct State {
     link: Option<u64>,
     /// Collected since.
     pending: Vec<Delivery>,
+    /// The spans of those whose traces are recorded.
+    traced: Vec<(u64, Span)>,
     /// A batch was refused or may be lost, and nothing has told the gateway of the gap yet.
     behind: bool,
 }
@@ -54,6 +57,7 @@ impl Dispatch {
     pub(crate) fn stated(&mut self, gateway: u32, seq: u64) {
         let state = self.states.entry(gateway).or_default();
         state.pending.clear();
+        state.traced.clear();
         state.tried = Some(seq);
         state.behind = true;
     }
@@ -67,6 +71,27 @@ impl Dispatch {
                 record: record.clone(),
             };
             self.states.entry(*gateway).or_default().pending.push(delivery);
+        }
+    }
+
+    /// The event that was just collected has a trace that is recorded: its delivery to each receiver is a span of its
+    /// own, below `process`.
+    pub(crate) fn trace(&mut self, receivers: &[u32], seq: u64, tracer: &Tracer, process: &Span) {
+        for gateway in receivers {
+            let Some(span) = tracer.span("deliver", Kind::Producer, &process.context()) else {
+                continue;
+            };
+            let id = self.gateways.id(*gateway);
+            let span = span
+                .with("messaging.system", "fanfare")
+                .with("messaging.operation.name", "deliver")
+                .with("messaging.operation.type", "send")
+                .with(
+                    "messaging.destination.name",
+                    id.as_deref().unwrap_or_default().to_owned(),
+                )
+                .with("messaging.destination.partition.id", self.partition.to_string());
+            self.states.entry(*gateway).or_default().traced.push((seq, span));
         }
     }
 
@@ -133,9 +158,11 @@ impl Dispatch {
     fn send(&self, gateway: u32, state: &mut State, through: u64) {
         let after = state.tried.replace(through).unwrap_or(self.start);
         let deliveries = std::mem::take(&mut state.pending);
+        let mut traced = std::mem::take(&mut state.traced);
         let count = deliveries.len() as u64;
         state.behind = true;
         let Some(link) = self.gateways.link(gateway) else {
+            refused(&mut traced, "there is no link to the gateway");
             self.metrics.refused_deliveries.inc_by(count);
             return;
         };
@@ -145,6 +172,13 @@ impl Dispatch {
             after,
             through,
             deliveries,
+            traces: traced
+                .iter()
+                .map(|(seq, span)| Traced {
+                    seq: *seq,
+                    context: span.context(),
+                })
+                .collect(),
         };
         match link.to.deliver(batch) {
             Ok(()) => {
@@ -153,11 +187,22 @@ impl Dispatch {
                 self.metrics.batches.inc();
                 self.metrics.deliveries.inc_by(count);
             }
-            Err(LinkError::Full) => self.metrics.refused_deliveries.inc_by(count),
+            Err(LinkError::Full) => {
+                refused(&mut traced, "the gateway does not keep up");
+                self.metrics.refused_deliveries.inc_by(count);
+            }
             Err(LinkError::Closed) => {
+                refused(&mut traced, "the gateway is gone");
                 self.metrics.refused_deliveries.inc_by(count);
                 self.gateways.closed(gateway, &link);
             }
         }
+    }
+}
+
+/// The gateway reads these from the log.
+fn refused(traced: &mut [(u64, Span)], why: &'static str) {
+    for (_, span) in traced {
+        span.fail(why);
     }
 }

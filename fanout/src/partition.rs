@@ -13,9 +13,10 @@ use futures_util::{
     future::{BoxFuture, OptionFuture},
     stream::FuturesUnordered,
 };
-use model::RoomToken;
+use model::{RoomToken, TraceContext};
 use prost::Message;
 use registry::{RegistryError, checkpoints::Checkpoints, leases::Lease, snapshots::InterestSnapshots};
+use telemetry::trace::{Kind, Span, Tracer};
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
@@ -49,6 +50,7 @@ pub(crate) struct Context {
     pub(crate) snapshots: Arc<dyn InterestSnapshots>,
     pub(crate) gateways: Arc<Gateways>,
     pub(crate) metrics: Arc<Metrics>,
+    pub(crate) tracer: Tracer,
 }
 
 /// Owns the partition under `lease` until `stop`, or until a newer owner is found to be there: takes it
@@ -269,12 +271,17 @@ impl Partition {
 
     fn process(&mut self, entries: Vec<Entry>) {
         let oldest = entries.first().map(|entry| entry.time_ms);
+        // These spans end when everything has been handed on.
+        let mut processing = Vec::new();
         for entry in entries {
             self.position = entry.seq;
             match entry.subject {
                 LogSubject::Room(room) => {
                     let receivers = self.interest.of(room);
                     self.dispatch.collect(receivers, entry.seq, room, &entry.payload);
+                    if let Some(parent) = &entry.trace {
+                        processing.extend(self.trace(parent, room, entry.seq));
+                    }
                 }
                 LogSubject::Control => self.change_interest(entry.seq, entry.payload),
             }
@@ -283,6 +290,29 @@ impl Partition {
         if let Some(oldest) = oldest {
             self.context.metrics.dispatched(oldest);
         }
+    }
+
+    /// An event whose trace is recorded has been collected.
+    fn trace(&mut self, parent: &TraceContext, room: RoomToken, seq: u64) -> Option<Span> {
+        let tracer = &self.context.tracer;
+        let receivers = self.interest.of(room);
+        let span = tracer
+            .span("fanout process", Kind::Consumer, parent)?
+            .with("messaging.system", "nats")
+            .with("messaging.operation.name", "process")
+            .with("messaging.operation.type", "process")
+            .with(
+                "messaging.destination.name",
+                subjects::log_subject(self.number, LogSubject::Room(room)),
+            )
+            .with("messaging.destination.partition.id", self.label.clone())
+            .with("fanfare.sequence", i64::try_from(seq).unwrap_or(i64::MAX))
+            .with(
+                "fanfare.gateways",
+                i64::try_from(receivers.len()).unwrap_or(i64::MAX),
+            );
+        self.dispatch.trace(receivers, seq, tracer, &span);
+        Some(span)
     }
 
     fn change_interest(&mut self, seq: u64, payload: Bytes) {

@@ -6,6 +6,7 @@ use bus::{EventLog, Signals, SignalsError, subjects};
 use delivery::Connector;
 use lifecycle::Tasks;
 use registry::{checkpoints::Checkpoints, leases::LeaseStore, snapshots::InterestSnapshots};
+use telemetry::trace::Tracer;
 use tokio_util::sync::CancellationToken;
 
 use crate::{gateways::Gateways, metrics::Metrics, ownership::Ownership, partition::Context};
@@ -37,6 +38,8 @@ pub struct Deps {
     pub tasks: Tasks,
     /// Takes its metrics.
     pub metrics: Arc<Metrics>,
+    /// Makes the spans of traces that are recorded.
+    pub tracer: Tracer,
 }
 
 /// A worker, built and listening but not yet owning anything.
@@ -60,6 +63,7 @@ impl Worker {
             connector,
             tasks,
             metrics,
+            tracer,
         } = deps;
         metrics.partitions(log.partitions());
         let gateways = Gateways::new(connector, Arc::clone(&metrics));
@@ -74,6 +78,7 @@ impl Worker {
             snapshots,
             gateways,
             metrics,
+            tracer,
         });
         let Settings { id: worker, lease } = settings;
         Ok(Self {

@@ -29,6 +29,7 @@ use crate::{
     http::ClientAddress,
     limits::visitor as visitor_key,
     session::{Success, is_anonymous, json},
+    spans,
     transport::{EngineServer, reply},
 };
 
@@ -210,10 +211,11 @@ impl Api {
         let ip = client(&parts);
         let namespace = namespace(&mut query, operation.place)?;
         let user = self.identify(&namespace, &parts, ip).await?;
-        let visitor = Visitor {
+        let mut visitor = Visitor {
             core: Arc::clone(&self.core),
             namespace,
             user,
+            trace: None,
         };
         self.admit(&visitor, ip, operation.event).await?;
         visitor.may_emit(operation.event)?;
@@ -224,6 +226,16 @@ impl Api {
         self.core
             .metrics
             .received(&visitor.namespace, operation.event, fields.len());
+        visitor.trace = spans::receive_request(
+            &self.core.tracer,
+            parts
+                .headers
+                .get("traceparent")
+                .and_then(|value| value.to_str().ok()),
+            operation.event,
+            &visitor.namespace,
+            fields.len(),
+        );
         let key = idempotency_key(&parts.headers)?;
         let mut input = Input::new(std::str::from_utf8(&fields).ok()).with_key(key);
         if let Some((field, alias)) = operation.alias {

@@ -11,17 +11,19 @@ use bus::{EventLog, LogError, LogSubject};
 use bytes::Bytes;
 use delivery::{Arrival, Batch, VolatileEvent};
 use lifecycle::Tasks;
-use model::{Namespace, Offset, RoomName, RoomToken};
+use model::{Namespace, Offset, RoomName, RoomToken, TraceContext};
 use parking_lot::Mutex;
 use prost::Message;
 use proto::v1::Publish;
 use publisher::messages::stamp;
 use sio::packet::Encoded;
+use telemetry::trace::Tracer;
 
 use crate::{
     journal::{Except, Journal},
     metrics::Metrics,
     rooms::{Durable, Room, Rooms, Sent},
+    spans::deliver,
     transport::Cork,
 };
 
@@ -42,6 +44,7 @@ pub(crate) struct Deliverer {
     log: Arc<dyn EventLog>,
     tasks: Tasks,
     metrics: Arc<Metrics>,
+    tracer: Tracer,
     partitions: Vec<Mutex<Partition>>,
 }
 
@@ -63,6 +66,7 @@ impl Deliverer {
         log: Arc<dyn EventLog>,
         tasks: Tasks,
         metrics: Arc<Metrics>,
+        tracer: Tracer,
         positions: &[u64],
     ) -> Arc<Self> {
         let partitions = positions
@@ -81,6 +85,7 @@ impl Deliverer {
             log,
             tasks,
             metrics,
+            tracer,
             partitions,
         })
     }
@@ -104,6 +109,7 @@ impl Deliverer {
             after: seq,
             through: seq,
             deliveries: Vec::new(),
+            traces: Vec::new(),
         };
         self.batch(nothing, &mut Cork::new(false));
     }
@@ -168,6 +174,7 @@ impl Deliverer {
                 *last = Batch {
                     after: batch.through,
                     deliveries: Vec::new(),
+                    traces: Vec::new(),
                     ..batch
                 };
             }
@@ -199,6 +206,18 @@ impl Deliverer {
         let known = batch
             .deliveries
             .partition_point(|delivery| delivery.seq <= partition.through);
+        for traced in batch
+            .traces
+            .iter()
+            .filter(|traced| traced.seq > partition.through)
+        {
+            let at = batch
+                .deliveries
+                .binary_search_by_key(&traced.seq, |delivery| delivery.seq);
+            if let Ok(at) = at {
+                self.trace(&traced.context, batch.deliveries[at].room, cork);
+            }
+        }
         let runs = batch.deliveries[known..].chunk_by(|one, next| one.room == next.room);
         for run in runs.flat_map(|run| run.chunks(RUN)) {
             let records = run.iter().map(|delivery| (delivery.seq, delivery.record.clone()));
@@ -250,6 +269,9 @@ impl Deliverer {
                         break 'reading;
                     }
                     if let LogSubject::Room(room) = entry.subject {
+                        if let Some(publish) = &entry.trace {
+                            self.trace(publish, room, &mut cork);
+                        }
                         let record = std::iter::once((entry.seq, entry.payload));
                         self.hand_out(number, room, record, &mut cork);
                     }
@@ -299,10 +321,22 @@ impl Deliverer {
         let Some(mut publish) = decode(signal.record, &room) else {
             return;
         };
+        if !publish.traceparent.is_empty()
+            && let Ok(parent) = publish.traceparent.parse()
+        {
+            self.trace(&parent, room.token(), cork);
+        }
         let except = except(&self.rooms, &mut publish, room.namespace());
         let publish = Arc::new(publish);
         let sent = room.signal(&mut self.journal.lane(), &publish, &except, cork);
         self.note(&room, &publish, sent);
+    }
+
+    /// An event whose trace is recorded is about to be handed out; its span ends when everything is written.
+    fn trace(&self, parent: &TraceContext, room: RoomToken, cork: &mut Cork) {
+        if let Some(room) = self.rooms.get(room) {
+            cork.ends(deliver(&self.tracer, parent, room.name().as_str(), room.places()));
+        }
     }
 
     fn note(&self, room: &Room, publish: &Publish, sent: Sent) {

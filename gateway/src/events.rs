@@ -28,6 +28,7 @@ use model::{ClientError, ErrorCode, Namespace, RoomName, User};
 use proto::v1::{KeptRoom, KeptSession};
 use serde_json::json;
 use sio::{engine::CloseReason, packet::Encoded};
+use telemetry::trace::{Kind, Receiving, Span, Tracer};
 use tokio::sync::oneshot;
 
 pub(crate) use self::{
@@ -56,6 +57,7 @@ use crate::{
         Admission, Application, Authenticator, Claim, Connect, EventPacket, Expiries, Refusal, Returns,
         SessionStore, Sessions, Shown, Socket, Success, is_anonymous, json as to_json,
     },
+    spans::{self, unrecorded},
     transport::Step,
 };
 
@@ -82,6 +84,7 @@ pub(crate) struct Core {
     pub(crate) user_connections: UserConnections,
     pub(crate) typing: Typing,
     pub(crate) metrics: Arc<Metrics>,
+    pub(crate) tracer: Tracer,
     /// None where nothing outlives the process.
     pub(crate) store: Option<Arc<SessionStore>>,
     pub(crate) replay: Arc<Replay>,
@@ -99,6 +102,8 @@ struct Call {
     core: Arc<Core>,
     socket: Arc<Socket>,
     ack: Option<u64>,
+    /// Its trace, if that is recorded.
+    trace: Option<Arc<Receiving>>,
 }
 
 impl Vocabulary {
@@ -189,8 +194,10 @@ impl Application for Vocabulary {
             core: Arc::clone(&self.core),
             socket: Arc::clone(socket),
             ack: event.ack,
+            trace: spans::receive(&self.core.tracer, socket, &event),
         };
-        call.limited(event, handle)
+        let trace = call.trace.clone();
+        spans::logged(trace.as_deref(), || call.limited(event, handle))
     }
 
     fn returned(&self, socket: &Arc<Socket>, returns: Returns, answer: Encoded) -> BoxFuture<'static, ()> {
@@ -319,6 +326,13 @@ impl Core {
         })
     }
 
+    /// The span of publishing to a room, as part of `trace`. How many members the room has here stands for how many it
+    /// has.
+    fn publishing(&self, trace: &Receiving, namespace: &Namespace, room: &RoomName) -> Option<Span> {
+        let room = self.rooms.get(RoomToken::new(namespace, room));
+        trace.child("publish", Kind::Producer, room.map_or(0, |room| room.places()))
+    }
+
     /// Tells a socket by event `error`.
     fn send_error(&self, socket: &Socket, error: &ClientError) {
         self.tell(socket, "error", &to_json(error));
@@ -423,6 +437,13 @@ impl Call {
                 }
             })),
         }
+    }
+
+    /// Where the event stands in its trace, for those who handle it elsewhere (W3C Trace Context); of one that is not
+    /// recorded, something that says so.
+    fn traceparent(&self) -> String {
+        let context = self.trace.as_ref().and_then(|trace| trace.context());
+        context.map_or_else(unrecorded, |context| context.to_string())
     }
 
     /// Tells the store, if it keeps the socket's session.

@@ -173,6 +173,7 @@ impl Interest {
             subject: LogSubject::Control,
             payload: interest.encode_to_vec().into(),
             dedup: None,
+            trace: None,
         }
     }
 }

@@ -22,6 +22,7 @@ mod remains;
 mod replay;
 mod rooms;
 pub mod session;
+mod spans;
 mod trail;
 pub mod transport;
 
@@ -53,7 +54,7 @@ use sio::{
     engine::{CloseReason, Timing},
     packet::Limits,
 };
-use telemetry::computed::nested;
+use telemetry::{computed::nested, trace::Tracer};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpListener,
@@ -107,6 +108,8 @@ pub struct Deps {
     pub tasks: Tasks,
     /// Takes its metrics.
     pub registry: Registry,
+    /// Makes the spans of traces that are recorded.
+    pub tracer: Tracer,
 }
 
 /// How a gateway takes part in a cluster.
@@ -174,6 +177,7 @@ impl Gateway {
             limiters,
             tasks,
             registry: all_metrics,
+            tracer,
         } = deps;
         let authenticator = Authenticator::new(config, tasks.clone())?;
         let tls = config
@@ -221,6 +225,7 @@ impl Gateway {
             Arc::clone(&log),
             tasks.clone(),
             Arc::clone(&metrics),
+            tracer.clone(),
             &positions,
         );
 
@@ -276,6 +281,7 @@ impl Gateway {
             limits: EventLimits::new(config, limiters, &tasks),
             typing: events::Typing::new(tasks.clone()),
             metrics: Arc::clone(&metrics),
+            tracer,
             store: store.clone(),
             replay,
             tasks: tasks.clone(),

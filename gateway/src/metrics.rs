@@ -15,11 +15,8 @@ use prometheus::{
 };
 use sio::engine::{CloseReason, HandshakeError};
 
-pub(crate) use self::queues::Queues;
-use self::{
-    labels::EventLabel,
-    namespaces::{ByNamespace, Direction},
-};
+use self::namespaces::{ByNamespace, Direction};
+pub(crate) use self::{labels::EventLabel, queues::Queues};
 use crate::session::{Because, Refusal};
 
 /// From 100 µs, a fast local round trip, to 10 s, beyond which a client has given up.

@@ -7,9 +7,13 @@ use bytes::Bytes;
 use model::{ClientError, ErrorCode, Namespace, RoomName, RoomToken, partition_of};
 use prost::Message;
 use proto::v1::{Except, Publish, Sender};
+use telemetry::trace::Span;
 use uuid::Uuid;
 
-use crate::metrics::{Metrics, Published};
+use crate::{
+    metrics::{Metrics, Published},
+    spans::count,
+};
 
 /// Names an event by its sender and the client's own id for it, so that a retry has the same name.
 const RETRY_NAMESPACE: Uuid = Uuid::from_u128(0x6f1c_9d52_7c1e_4a0b_9d0e_2f5a_91c4_73b8);
@@ -86,16 +90,18 @@ impl Publisher {
         page.await.map_err(log_error)
     }
 
-    /// Appends. The event has its place in the room's order once this returns; the future says which.
+    /// Appends. The event has its place in the room's order once this returns; the future says which, and ends `span`.
     pub(crate) fn append(
         &self,
         sender: Sender,
         event: Event<'_>,
         id: EventId,
         time_ms: u64,
+        mut span: Option<Span>,
     ) -> impl Future<Output = Result<Stored, ClientError>> + Send + 'static + use<> {
         let token = RoomToken::new(event.namespace, event.room);
         let partition = self.partition(token);
+        describe(&mut span, &event, partition, &id.id);
         let record = Publish {
             id: id.id,
             stamp_offset: true,
@@ -105,12 +111,22 @@ impl Publisher {
             subject: LogSubject::Room(token),
             payload: record.encode_to_vec().into(),
             dedup: id.dedup,
+            trace: span.as_ref().map(|span| Box::new(span.context())),
         };
         let (begun, metrics) = (Instant::now(), Arc::clone(&self.metrics));
         let appended = self.log.append(partition, entry);
         async move {
             let appended = appended.await;
             metrics.published(became(&appended), begun.elapsed());
+            if let Some(span) = &mut span {
+                match &appended {
+                    Ok(appended) => span.set(
+                        "fanfare.sequence",
+                        i64::try_from(appended.seq).unwrap_or(i64::MAX),
+                    ),
+                    Err(error) => span.fail(error.to_string()),
+                }
+            }
             let Appended { seq, duplicate } = appended.map_err(log_error)?;
             Ok(Stored {
                 offset: model::Offset { partition, seq },
@@ -127,17 +143,40 @@ impl Publisher {
         event: Event<'_>,
         except: Option<Except>,
         volatile: bool,
+        mut span: Option<Span>,
     ) {
         let token = RoomToken::new(event.namespace, event.room);
-        let subject = subjects::signal(self.partition(token), token);
+        let partition = self.partition(token);
+        let subject = subjects::signal(partition, token);
+        let id = Uuid::now_v7().to_string();
+        describe(&mut span, &event, partition, &id);
         let record = Publish {
-            id: Uuid::now_v7().to_string(),
+            id,
             volatile,
+            // No log carries it beside the record.
+            traceparent: span
+                .as_ref()
+                .map(|span| span.context().to_string())
+                .unwrap_or_default(),
             ..record(sender, event, except, crate::now_ms())
         };
         if let Err(error) = self.signals.publish(&subject, record.encode_to_vec().into()) {
             tracing::debug!(%error, "a volatile event was not sent");
         }
+    }
+}
+
+/// What a span tells of the event that is published.
+fn describe(span: &mut Option<Span>, event: &Event<'_>, partition: u16, id: &str) {
+    if let Some(span) = span {
+        span.set("messaging.system", "nats");
+        span.set("messaging.operation.name", "publish");
+        span.set("messaging.operation.type", "send");
+        span.set("messaging.destination.name", event.room.to_string());
+        span.set("messaging.destination.partition.id", partition.to_string());
+        span.set("messaging.message.id", id.to_owned());
+        span.set("messaging.message.body.size", count(event.args.len()));
+        span.set("fanfare.namespace", event.namespace.to_string());
     }
 }
 

@@ -216,6 +216,7 @@ mod tests {
                 subject: LogSubject::Room(room(*of)),
                 payload: number.to_string().into(),
                 dedup: None,
+                trace: None,
             };
             log.append(0, entry).await.unwrap();
         }

@@ -99,6 +99,7 @@ async fn repeats_and_replaced_workers_are_dropped() {
         after,
         through: deliveries.last().map_or(after, |delivery| delivery.seq),
         deliveries: deliveries.to_vec(),
+        traces: Vec::new(),
     };
     bench.link.deliver(batch(2, 0, &all[..2])).unwrap();
     // A new owner begins a little earlier; an old one still talks.
@@ -123,6 +124,7 @@ async fn a_gap_is_read_from_the_log_before_what_follows() {
         after: 0,
         through: all[0].seq,
         deliveries: all[..1].to_vec(),
+        traces: Vec::new(),
     };
     bench.link.deliver(batch).unwrap();
     // The batches with 2 to 4 were lost on the way.
@@ -132,6 +134,7 @@ async fn a_gap_is_read_from_the_log_before_what_follows() {
         after: all[3].seq,
         through: all[4].seq,
         deliveries: all[4..5].to_vec(),
+        traces: Vec::new(),
     };
     bench.link.deliver(batch).unwrap();
     let batch = Batch {
@@ -140,6 +143,7 @@ async fn a_gap_is_read_from_the_log_before_what_follows() {
         after: all[4].seq,
         through: all[5].seq,
         deliveries: all[5..].to_vec(),
+        traces: Vec::new(),
     };
     bench.link.deliver(batch).unwrap();
     assert_eq!(contents(&mut reader, 6).await, numbers(1..=6));
@@ -160,6 +164,7 @@ async fn an_empty_batch_behind_a_gap_is_enough() {
             after: end,
             through: end,
             deliveries: Vec::new(),
+            traces: Vec::new(),
         })
         .unwrap();
     assert_eq!(contents(&mut reader, 3).await, numbers(1..=3));

@@ -1523,6 +1523,17 @@ pub struct LinkBatch {
     /// Ascending by `seq`.
     #[prost(message, repeated, tag = "5")]
     pub deliveries: ::prost::alloc::vec::Vec<LinkDelivery>,
+    /// The spans that deliver those whose traces are recorded, ascending by `seq`.
+    #[prost(message, repeated, tag = "6")]
+    pub traces: ::prost::alloc::vec::Vec<LinkTrace>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LinkTrace {
+    #[prost(uint64, tag = "1")]
+    pub seq: u64,
+    /// W3C trace context.
+    #[prost(string, tag = "2")]
+    pub traceparent: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct LinkDelivery {

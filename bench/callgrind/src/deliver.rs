@@ -51,6 +51,7 @@ pub(crate) fn run(rounds: usize) -> Result<()> {
                 subject: LogSubject::Room(room),
                 payload: record.clone(),
                 dedup: None,
+                trace: None,
             };
             let seq = edge.log.append(partition, entry).await?.seq;
             let batch = Batch {
@@ -59,6 +60,7 @@ pub(crate) fn run(rounds: usize) -> Result<()> {
                 after,
                 through: seq,
                 deliveries: vec![Delivery { seq, room, record }],
+                traces: Vec::new(),
             };
             after = seq;
             batches.send(batch).await?;

@@ -60,6 +60,7 @@ pub(crate) fn run(rounds: usize) -> Result<()> {
             }),
             tasks: tasks.clone(),
             metrics: Arc::clone(&metrics),
+            tracer: telemetry::trace::Tracer::off(),
         };
         let settings = Settings {
             id: "worker".to_owned(),
@@ -125,6 +126,7 @@ async fn append(log: &MemoryLog, subject: LogSubject, payload: Bytes) -> Result<
         subject,
         payload,
         dedup: None,
+        trace: None,
     };
     log.append(0, entry).await.map(drop)
 }

@@ -53,6 +53,7 @@ impl Edge {
             limiters: None,
             tasks: tasks.clone(),
             registry: prometheus::Registry::new(),
+            tracer: telemetry::trace::Tracer::off(),
         };
         let gateway = Arc::new(Gateway::build(&config, new_id(), deps).await?);
         let listener = TcpListener::bind(config.gateway.listen).await?;

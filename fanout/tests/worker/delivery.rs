@@ -197,6 +197,7 @@ async fn what_is_tried_again_is_delivered_once() {
             subject: LogSubject::Room(room(1)),
             payload: n.to_string().into(),
             dedup: Some(n.to_string()),
+            trace: None,
         };
         while log.append(partition(room(1)), entry.clone()).await.is_err() {}
         settle().await;

@@ -91,6 +91,7 @@ impl Stage {
             connector: Arc::new(self.links.clone()),
             tasks: tasks.clone(),
             metrics: Arc::new(Metrics::new(&counted).unwrap()),
+            tracer: telemetry::trace::Tracer::off(),
         };
         let settings = Settings {
             id: id.to_owned(),
@@ -147,6 +148,7 @@ impl Stage {
             subject: LogSubject::Room(room),
             payload: Bytes::copy_from_slice(text.as_bytes()),
             dedup: None,
+            trace: None,
         };
         self.log.append(partition(room), entry).await.unwrap().seq
     }
@@ -339,6 +341,7 @@ impl Gateway {
             subject: LogSubject::Control,
             payload: interest.encode_to_vec().into(),
             dedup: None,
+            trace: None,
         };
         self.log.append(number, entry).await.unwrap();
         let mut rooms = self.rooms.lock();
@@ -449,6 +452,7 @@ fn statement(gateway: &str, rooms: &[RoomToken], number: u16) -> NewEntry {
         subject: LogSubject::Control,
         payload: interest.encode_to_vec().into(),
         dedup: None,
+        trace: None,
     }
 }
 

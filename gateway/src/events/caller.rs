@@ -7,6 +7,7 @@ use app::Authorizer;
 use model::{ClientError, Namespace, RoomName, User};
 use proto::v1::Sender;
 use serde::Serialize;
+use telemetry::trace::{Receiving, Span};
 
 use super::{
     Call, Core, Input,
@@ -24,6 +25,14 @@ pub(crate) trait Caller: Send + Sync + 'static {
     fn rights(&self) -> Arc<User>;
     /// As events tell who they are from.
     fn sender(&self) -> Sender;
+
+    /// The trace of what is asked for, if that is recorded.
+    fn trace(&self) -> Option<&Arc<Receiving>>;
+
+    /// The span of publishing an event to a room.
+    fn publishing(&self, room: &RoomName) -> Option<Span> {
+        self.core().publishing(self.trace()?, self.namespace(), room)
+    }
 
     /// Whether the namespace's policy lets the caller send an event of this name.
     fn may_emit(&self, event: &str) -> Result<(), ClientError> {
@@ -160,6 +169,10 @@ impl Caller for Call {
             socket_id: self.socket.id().to_owned(),
         }
     }
+
+    fn trace(&self) -> Option<&Arc<Receiving>> {
+        self.trace.as_ref()
+    }
 }
 
 /// Somebody without a socket.
@@ -167,6 +180,8 @@ pub(crate) struct Visitor {
     pub(crate) core: Arc<Core>,
     pub(crate) namespace: Namespace,
     pub(crate) user: Arc<User>,
+    /// The trace of its request, if that is recorded.
+    pub(crate) trace: Option<Arc<Receiving>>,
 }
 
 impl Caller for Visitor {
@@ -191,5 +206,9 @@ impl Caller for Visitor {
             user_id: self.user.id.to_string(),
             socket_id: String::new(),
         }
+    }
+
+    fn trace(&self) -> Option<&Arc<Receiving>> {
+        self.trace.as_ref()
     }
 }

@@ -113,11 +113,7 @@ fn hand_over(call: Call, name: &str, args: &Args) -> Step {
 
 /// As the application gets it. `args` is a JSON list.
 fn message(call: &Call, event: &str, args: String) -> Option<Bytes> {
-    let traceparent = format!(
-        "00-{:032x}-{:016x}-00",
-        rand::random::<u128>(),
-        rand::random::<u64>()
-    );
+    let traceparent = call.traceparent();
     let user = call.socket.rights();
     let message = EventMessage {
         namespace: call.namespace().as_str(),

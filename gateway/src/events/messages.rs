@@ -9,6 +9,7 @@ use prost::Message;
 use proto::v1::{Publish, Sender};
 use serde::{Deserialize, Serialize};
 use serde_json::{json, value::RawValue};
+use telemetry::trace::Receiving;
 use uuid::Uuid;
 
 use super::{
@@ -129,14 +130,16 @@ impl Ask for SendMessage {
             offset: None,
             timestamp,
         };
+        let span = caller.publishing(&self.room);
         let core = Arc::clone(caller.core());
         let rules = core.access.rules();
         let policy = rules.policy(caller.namespace());
         let stored = if policy.is_some_and(|policy| policy.is_volatile(EVENT)) {
-            core.publisher.signal(Some(caller.sender()), event, None, true);
+            core.publisher
+                .signal(Some(caller.sender()), event, None, true, span);
             None
         } else {
-            Some(core.publisher.append(caller.sender(), event, id, timestamp))
+            Some(core.publisher.append(caller.sender(), event, id, timestamp, span))
         };
         async move {
             let Some(stored) = stored else { return Ok(sent) };
@@ -337,6 +340,7 @@ impl Ask for MarkRead {
             namespace: caller.namespace().clone(),
             token: RoomToken::new(caller.namespace(), &self.room),
             sender: caller.sender(),
+            trace: caller.trace().cloned(),
         };
         async move { reader.mark(self.room, self.message).await }
     }
@@ -348,6 +352,7 @@ struct Reader {
     namespace: Namespace,
     token: RoomToken,
     sender: Sender,
+    trace: Option<Arc<Receiving>>,
 }
 
 impl Reader {
@@ -372,7 +377,11 @@ impl Reader {
                 name: "messagesRead",
                 args: read.to_string(),
             };
-            self.core.publisher.signal(Some(self.sender), event, None, false);
+            let trace = self.trace.as_deref();
+            let span = trace.and_then(|trace| self.core.publishing(trace, &self.namespace, &room));
+            self.core
+                .publisher
+                .signal(Some(self.sender), event, None, false, span);
         }
         Ok(Marked {
             room_id: room,

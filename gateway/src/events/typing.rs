@@ -7,6 +7,7 @@ use model::{Namespace, RoomName, RoomToken};
 use parking_lot::Mutex;
 use proto::v1::Except;
 use serde_json::json;
+use telemetry::trace::Span;
 use tokio::time::Instant;
 
 use super::{Call, Input, Use};
@@ -96,7 +97,9 @@ fn tell(call: &Call, room: RoomName, is_typing: bool) -> Step {
         socket: call.socket.id().into(),
         room,
     };
-    note.send(&call.core.publisher, is_typing);
+    let trace = call.trace.as_deref();
+    let span = trace.and_then(|trace| call.core.publishing(trace, &note.namespace, &note.room));
+    note.send(&call.core.publisher, is_typing, span);
     if !is_typing {
         typing.stop(call.socket.id(), token);
     } else if typing.start(call.socket.id(), token) {
@@ -105,7 +108,7 @@ fn tell(call: &Call, room: RoomName, is_typing: bool) -> Step {
             while let Some(until) = core.typing.until(&note.socket, token) {
                 if until <= Instant::now() {
                     if core.typing.stop(&note.socket, token) {
-                        note.send(&core.publisher, false);
+                        note.send(&core.publisher, false, None);
                     }
                     return;
                 }
@@ -126,7 +129,7 @@ struct Note {
 }
 
 impl Note {
-    fn send(&self, publisher: &Publisher, is_typing: bool) {
+    fn send(&self, publisher: &Publisher, is_typing: bool, span: Option<Span>) {
         let args = json!({
             "roomId": self.room,
             "userId": self.user,
@@ -143,6 +146,6 @@ impl Note {
             sockets: vec![self.socket.to_string()],
             ..Except::default()
         };
-        publisher.signal(None, event, Some(others), true);
+        publisher.signal(None, event, Some(others), true, span);
     }
 }

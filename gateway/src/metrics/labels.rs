@@ -27,17 +27,17 @@ const EVENTS: [&str; EventLabel::COUNT] = [
 
 /// The label of an event.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
-pub(super) struct EventLabel(usize);
+pub(crate) struct EventLabel(usize);
 
 impl EventLabel {
     pub(super) const COUNT: usize = 21;
 
-    pub(super) fn of(event: &str) -> Self {
+    pub(crate) fn of(event: &str) -> Self {
         let known = EVENTS.iter().position(|known| *known == event);
         Self(known.unwrap_or(Self::COUNT - 1))
     }
 
-    pub(super) fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         EVENTS[self.0]
     }
 

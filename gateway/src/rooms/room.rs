@@ -152,6 +152,11 @@ impl Room {
         joined.map(|member| Arc::clone(&member.socket)).collect()
     }
 
+    /// Its members here, or a few more: whoever has left may still have a place. For estimates.
+    pub(crate) fn places(&self) -> usize {
+        self.inner.lock().members.len()
+    }
+
     /// Ids of its members' sockets here.
     pub(crate) fn socket_ids(&self) -> Vec<Box<str>> {
         self.inner

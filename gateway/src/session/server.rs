@@ -16,6 +16,7 @@ use sio::{
 use super::{Answer, Refusal, Returns, Shown, Socket};
 use crate::{
     metrics::Metrics,
+    spans,
     transport::{Conn, EngineHandler, Message, Step},
 };
 
@@ -135,9 +136,17 @@ impl SocketServer {
                     namespace: namespace.clone(),
                     auth,
                 };
+                let trace = request.auth.as_deref().and_then(spans::of_auth);
+                let traced = |socket: &Socket| {
+                    if let Some(trace) = trace {
+                        // Set once, right here.
+                        let _ = socket.trace.set(Box::new(trace));
+                    }
+                };
                 let Admission { user, pid, returns } = application.connect(request).await?;
                 let Some(returns) = returns else {
                     let socket = Socket::new(Arc::clone(&conn), namespace, user, pid);
+                    traced(&socket);
                     let reply = encode::connect(&name, socket.id(), socket.pid());
                     if !conn.sockets.lock().add(&socket) {
                         return Ok(());
@@ -146,6 +155,7 @@ impl SocketServer {
                     return application.connected(&socket, reply).await;
                 };
                 let socket = Socket::returned(Arc::clone(&conn), namespace, user, pid, &returns);
+                traced(&socket);
                 let reply = encode::connect(&name, socket.id(), socket.pid());
                 if conn.sockets.lock().add(&socket) {
                     metrics.socket_connected(socket.namespace());

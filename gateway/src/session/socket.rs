@@ -6,7 +6,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use model::{Namespace, User};
+use model::{Namespace, TraceContext, User};
 use parking_lot::Mutex;
 use serde::Serialize;
 use sio::{
@@ -43,6 +43,8 @@ pub struct Socket {
     pub(crate) allowance: Mutex<Option<Box<Allowance>>>,
     /// The place in the log behind which it gets what its user's room gets; none once it has come back.
     pub(crate) hears_since: OnceLock<u64>,
+    /// The trace that its client says its events belong to.
+    pub(crate) trace: OnceLock<Box<TraceContext>>,
     /// Rooms it is in.
     pub(crate) rooms: Mutex<SmallVec<[Slot; 3]>>,
     returning: Mutex<Returning>,
@@ -78,6 +80,7 @@ impl Socket {
             arrived: OnceLock::new(),
             allowance: Mutex::default(),
             hears_since: OnceLock::new(),
+            trace: OnceLock::new(),
             rooms: Mutex::default(),
             returning: Mutex::new(Returning::No),
             asked: Asked::default(),
@@ -107,6 +110,7 @@ impl Socket {
             arrived: arrived.map(OnceLock::from).unwrap_or_default(),
             allowance: Mutex::default(),
             hears_since: OnceLock::new(),
+            trace: OnceLock::new(),
             rooms: Mutex::default(),
             returning: Mutex::new(Returning::Yes),
             asked: Asked::default(),

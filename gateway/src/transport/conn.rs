@@ -15,6 +15,7 @@ use sio::{
     engine::{CloseReason, Session, Timer, Timing, Version},
     packet::{Dialect, Encoded, Wire, encode},
 };
+use telemetry::trace::Span;
 use tokio::{net::TcpStream, sync::Notify};
 
 use super::{
@@ -110,6 +111,8 @@ impl Handover {
 pub(crate) struct Cork {
     on: bool,
     conns: Vec<Arc<Conn>>,
+    /// End when everything is written.
+    spans: Vec<Span>,
 }
 
 impl Cork {
@@ -118,7 +121,13 @@ impl Cork {
         Self {
             on,
             conns: Vec::new(),
+            spans: Vec::new(),
         }
+    }
+
+    /// The span ends with the release.
+    pub(crate) fn ends(&mut self, span: Option<Span>) {
+        self.spans.extend(span);
     }
 
     /// Writes everything that waits.
@@ -126,6 +135,7 @@ impl Cork {
         for conn in self.conns.drain(..) {
             conn.uncork();
         }
+        self.spans.clear();
     }
 }
 

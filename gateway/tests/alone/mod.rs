@@ -46,6 +46,7 @@ pub(crate) async fn start(config: Config) -> Alone {
         limiters: None,
         tasks: tasks.clone(),
         registry: registry.clone(),
+        tracer: telemetry::trace::Tracer::off(),
     };
     let gateway = Arc::new(Gateway::build(&config, new_id(), deps).await.unwrap());
     let listener = TcpListener::bind(config.gateway.listen).await.unwrap();

@@ -42,6 +42,7 @@ async fn start(config: &Config, log: &MemoryLog, signals: &MemorySignals) -> Wir
         limiters: None,
         tasks: tasks.clone(),
         registry: prometheus::Registry::new(),
+        tracer: telemetry::trace::Tracer::off(),
     };
     let gateway = Arc::new(Gateway::build(config, new_id(), deps).await.unwrap());
     let stop = CancellationToken::new();

@@ -8,7 +8,7 @@ use std::{future::Future, pin::Pin};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use model::RoomToken;
+use model::{RoomToken, TraceContext};
 
 pub mod memory;
 pub mod nats;
@@ -98,6 +98,9 @@ pub struct NewEntry {
     /// An entry with a key already stored in this partition within the engine's window (at least
     /// two minutes) is not stored again; its place is reported instead.
     pub dedup: Option<String>,
+    /// Of the span that appends it, where its trace is recorded; readers get it with the entry, without a look into
+    /// the record.
+    pub trace: Option<Box<TraceContext>>,
 }
 
 /// Where an entry was stored.
@@ -120,6 +123,8 @@ pub struct Entry {
     pub time_ms: u64,
     /// The record.
     pub payload: Bytes,
+    /// Of the span that appended it, where its trace is recorded.
+    pub trace: Option<Box<TraceContext>>,
 }
 
 /// Which entries of a room.

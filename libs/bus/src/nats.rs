@@ -15,9 +15,11 @@ use async_nats::{Client, ConnectErrorKind, ConnectOptions, ServerAddr, connectio
 use rand::Rng;
 use tokio::time::Instant;
 
+mod examine;
 mod health;
 mod mask;
 
+pub use examine::{NatsReport, examine};
 pub use health::{NatsCounts, NatsHealth};
 pub use mask::mask;
 

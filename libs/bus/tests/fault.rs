@@ -29,6 +29,7 @@ fn keyed(number: u64) -> NewEntry {
         subject: LogSubject::Room(room()),
         payload: Bytes::from(number.to_string()),
         dedup: Some(number.to_string()),
+        trace: None,
     }
 }
 

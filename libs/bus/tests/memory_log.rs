@@ -52,6 +52,7 @@ fn entry(subject: LogSubject, payload: Bytes) -> NewEntry {
         subject,
         payload,
         dedup: None,
+        trace: None,
     }
 }
 
@@ -85,6 +86,7 @@ impl Naive {
             subject,
             time_ms: self.now,
             payload,
+            trace: None,
         });
         Appended {
             seq,
@@ -168,6 +170,7 @@ async fn agrees(steps: Vec<Step>) {
                             subject,
                             payload: payload.clone(),
                             dedup,
+                            trace: None,
                         },
                     )
                     .await;

@@ -49,6 +49,7 @@ fn entry(room: u8, text: &str) -> NewEntry {
         subject: LogSubject::Room(token(room)),
         payload: Bytes::copy_from_slice(text.as_bytes()),
         dedup: None,
+        trace: None,
     }
 }
 

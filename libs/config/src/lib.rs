@@ -77,6 +77,7 @@ pub struct Config {
     pub limits: Limits,
     pub app: App,
     pub log: Log,
+    pub trace: Trace,
 }
 
 macro_rules! sections {
@@ -216,8 +217,25 @@ sections! {
         lifecycle: Vec<AppNews>,
         tls_ca: Option<PathBuf>,
     }
-    /// Section `log`.
-    Log { filter: String, format: LogFormat, }
+    /// Section `log`. Files are there when there is a directory.
+    Log {
+        filter: String,
+        format: LogFormat,
+        directory: Option<PathBuf>,
+        keep_days: u16,
+        max_mb: u32,
+    }
+    /// Section `trace`. Traces are recorded when there is an endpoint.
+    Trace {
+        endpoint: Option<String>,
+        protocol: TraceProtocol,
+        service_name: Option<String>,
+        resource_attributes: Vec<(String, String)>,
+        sampler: String,
+        sampler_arg: f64,
+        large_room: u32,
+        from_clients: u32,
+    }
 }
 
 /// One table `[notifications.channels.<name>]`: a webhook that is told of notifications.
@@ -406,6 +424,15 @@ pub enum RedisTopology {
     Cluster,
     /// A master that sentinels watch.
     Sentinel,
+}
+
+/// How spans are sent to the collector (OpenTelemetry Protocol).
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum TraceProtocol {
+    /// gRPC.
+    Grpc,
+    /// Protobuf over HTTP.
+    Http,
 }
 
 /// How log lines look.

@@ -2,6 +2,7 @@
 
 mod limits;
 mod reader;
+mod telemetry;
 
 use std::{fmt, fmt::Display, net::SocketAddr, path::Path};
 
@@ -13,8 +14,8 @@ use figment::{
 
 pub(crate) use self::reader::Reader;
 use crate::{
-    Admin, Bus, Config, Cors, Fanout, Gateway, Grpc, Log, LogFormat, Namespace, Presence, Redis,
-    RedisTopology, Role, Rooms, app, check, identity, namespaces, notifications,
+    Admin, Bus, Config, Cors, Fanout, Gateway, Grpc, Namespace, Presence, Redis, RedisTopology, Role, Rooms,
+    app, check, identity, namespaces, notifications,
     settings::{self, SETTINGS},
 };
 
@@ -344,13 +345,8 @@ impl Reader {
             api: self.api(),
             limits: self.limits(),
             app: self.app(),
-            log: Log {
-                filter: self.log_filter("log.filter"),
-                format: self.one_of(
-                    "log.format",
-                    &[("text", LogFormat::Text), ("json", LogFormat::Json)],
-                ),
-            },
+            log: self.log(),
+            trace: self.trace(),
         }
     }
 

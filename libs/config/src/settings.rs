@@ -540,6 +540,71 @@ pub const SETTINGS: &[Setting] = &[
         ..setting("log.filter", "info", "What is logged, as in RUST_LOG")
     },
     setting("log.format", "text", "text or json"),
+    setting(
+        "log.directory",
+        "",
+        "Where the log also goes, as a file a day for each role; nowhere when empty",
+    ),
+    setting("log.keep_days", "14", "Days these files are kept, 1 to 3650"),
+    setting(
+        "log.max_mb",
+        "256",
+        "Size in MiB at which a day's file takes no more; what comes later is on standard error alone",
+    ),
+    Setting {
+        legacy: Some("OTEL_EXPORTER_OTLP_ENDPOINT"),
+        ..setting(
+            "trace.endpoint",
+            "",
+            "Base URL of the OpenTelemetry collector, e.g. http://collector:4317; no traces when empty",
+        )
+    },
+    Setting {
+        legacy: Some("OTEL_EXPORTER_OTLP_PROTOCOL"),
+        ..setting("trace.protocol", "grpc", "grpc or http/protobuf")
+    },
+    Setting {
+        legacy: Some("OTEL_SERVICE_NAME"),
+        ..setting(
+            "trace.service_name",
+            "",
+            "service.name of spans; fanfare-<role> when empty",
+        )
+    },
+    Setting {
+        legacy: Some("OTEL_RESOURCE_ATTRIBUTES"),
+        ..setting(
+            "trace.resource_attributes",
+            "",
+            "Further attributes of the process, key=value, comma-separated",
+        )
+    },
+    Setting {
+        legacy: Some("OTEL_TRACES_SAMPLER"),
+        ..setting(
+            "trace.sampler",
+            "parentbased_always_on",
+            "Which events are traced: always_on, always_off, traceidratio, or parentbased_ before one of these, where a client that sends a traceparent decides",
+        )
+    },
+    Setting {
+        legacy: Some("OTEL_TRACES_SAMPLER_ARG"),
+        ..setting(
+            "trace.sampler_arg",
+            "1",
+            "Share of events that traceidratio traces, 0 to 1",
+        )
+    },
+    setting(
+        "trace.large_room",
+        "1000",
+        "Events for rooms with more members at the gateway are traced less often, as their number has it; at least 1",
+    ),
+    setting(
+        "trace.from_clients",
+        "100",
+        "So many traces a second a gateway records because clients ask for it; 0 for none",
+    ),
 ];
 
 /// The setting of a key.

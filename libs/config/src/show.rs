@@ -6,6 +6,7 @@ use toml::{Table, Value};
 
 use crate::{
     ApiKey, AppAction, AppNews, AuthMode, Config, CustomEvent, Issuer, LogFormat, RedisTopology, Secret,
+    TraceProtocol,
     settings::SETTINGS,
 };
 
@@ -124,6 +125,7 @@ impl Config {
             limits,
             app,
             log,
+            trace,
             ..
         } = self;
         match key {
@@ -239,6 +241,27 @@ impl Config {
             "app.authorize_cache" => number(app.authorize_cache),
             "app.tls_ca" => path(app.tls_ca.as_deref()),
             "log.filter" => log.filter.clone().into(),
+            "log.directory" => path(log.directory.as_deref()),
+            "log.keep_days" => number(log.keep_days),
+            "log.max_mb" => number(log.max_mb),
+            "trace.endpoint" => text(trace.endpoint.as_deref()),
+            "trace.protocol" => match trace.protocol {
+                TraceProtocol::Grpc => "grpc".into(),
+                TraceProtocol::Http => "http/protobuf".into(),
+            },
+            "trace.service_name" => text(trace.service_name.as_deref()),
+            "trace.resource_attributes" => {
+                let attributes = trace.resource_attributes.iter();
+                list(
+                    &attributes
+                        .map(|(key, value)| format!("{key}={value}"))
+                        .collect::<Vec<_>>(),
+                )
+            }
+            "trace.sampler" => trace.sampler.clone().into(),
+            "trace.sampler_arg" => trace.sampler_arg.into(),
+            "trace.large_room" => number(trace.large_room),
+            "trace.from_clients" => number(trace.from_clients),
             "log.format" => match log.format {
                 LogFormat::Text => "text".into(),
                 LogFormat::Json => "json".into(),

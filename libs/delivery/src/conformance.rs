@@ -59,6 +59,7 @@ async fn a_batch_arrives_whole(mut test: LinkUnderTest) {
                 record: Bytes::new(),
             },
         ],
+        traces: Vec::new(),
     };
     // A range without an event for this gateway is worth knowing as well.
     let nothing = Batch {
@@ -255,6 +256,7 @@ fn batch(partition: u16, seq: u64) -> Batch {
             room: RoomToken::from_bytes(&[1; 16]).unwrap(),
             record: record.into(),
         }],
+        traces: Vec::new(),
     }
 }
 

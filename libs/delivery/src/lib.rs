@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use model::RoomToken;
+use model::{RoomToken, TraceContext};
 
 pub mod conformance;
 pub mod grpc;
@@ -115,6 +115,18 @@ pub struct Batch {
     pub through: u64,
     /// Ascending by sequence.
     pub deliveries: Vec<Delivery>,
+    /// The spans that deliver those of them whose traces are recorded, ascending by sequence. Apart from the
+    /// deliveries, which have no room for what hardly any has.
+    pub traces: Vec<Traced>,
+}
+
+/// A delivery whose trace is recorded.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub struct Traced {
+    /// The delivery.
+    pub seq: u64,
+    /// The span that delivers it.
+    pub context: TraceContext,
 }
 
 impl Batch {

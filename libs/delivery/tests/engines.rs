@@ -32,6 +32,7 @@ fn batch(seq: u64, bytes: usize) -> Batch {
             room: RoomToken::from_bytes(&[1; 16]).unwrap(),
             record: Bytes::from(vec![0; bytes]),
         }],
+        traces: Vec::new(),
     }
 }
 

@@ -266,6 +266,7 @@ impl Notifications {
             subject: LogSubject::Room(token),
             payload: record.encode_to_vec().into(),
             dedup: Some(notification.id.clone()),
+            trace: None,
         };
         let appended = self.log.append(partition, entry).await.map_err(log_error)?;
         Ok(appended.seq)

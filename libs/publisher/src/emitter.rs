@@ -88,6 +88,7 @@ impl Emitter {
                 payload: record.encode_to_vec().into(),
                 // Rooms may share a partition.
                 dedup: emit.idempotency_key.is_some().then(|| format!("{id}.{token}")),
+                trace: None,
             };
             appends.push((partition, self.log.append(partition, entry)));
         }

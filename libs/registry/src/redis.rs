@@ -16,6 +16,7 @@ use crate::RegistryError;
 
 mod connection;
 mod counts;
+mod examine;
 mod keeper;
 mod keys;
 mod mask;
@@ -25,6 +26,7 @@ mod target;
 use connection::{Connection, Request, describe};
 pub use counts::CallCounts;
 use counts::Counts;
+pub use examine::RedisReport;
 use keeper::Keeper;
 pub use keys::Keys;
 pub use mask::mask;

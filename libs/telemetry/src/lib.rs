@@ -1,54 +1,23 @@
-//! Logs and metrics set-up.
+//! Logs, metrics and traces: how they are set up and where they go.
 
 pub mod computed;
+mod files;
+mod logs;
+mod repeats;
 pub mod trace;
 
-use std::{io::IsTerminal, time::Instant};
+use std::time::Instant;
 
 use prometheus::{
     Encoder, Gauge, Registry, TextEncoder,
     core::{Collector, Desc},
     proto::MetricFamily,
 };
-use tracing_subscriber::{EnvFilter, filter::ParseError, fmt};
 
-/// Why telemetry could not be set up.
-#[derive(Debug, thiserror::Error)]
-pub enum TelemetryError {
-    /// The filter has an error.
-    #[error("the log filter cannot be read: {0}")]
-    Filter(#[from] ParseError),
-    /// Something in the process logs already.
-    #[error("logs are set up already")]
-    Twice,
-    /// The environment's name cannot be a label.
-    #[error("metrics: {0}")]
-    Metrics(#[from] prometheus::Error),
-}
-
-/// Libraries that log for themselves what we log with the reason; off unless the filter names them.
-const OTHERS: [&str; 1] = ["async_nats"];
-
-/// Sends logs to standard error, as text or as one JSON object a line. `filter` is as in `RUST_LOG`.
-///
-/// # Errors
-/// When the filter has an error, or logs are set up already.
-pub fn logs(filter: &str, json: bool) -> Result<(), TelemetryError> {
-    let mut directives = EnvFilter::try_new(filter)?;
-    for library in OTHERS.into_iter().filter(|library| !filter.contains(library)) {
-        directives = directives.add_directive(format!("{library}=off").parse()?);
-    }
-    let builder = fmt()
-        .with_env_filter(directives)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal());
-    let done = if json {
-        builder.json().try_init()
-    } else {
-        builder.try_init()
-    };
-    done.map_err(|_| TelemetryError::Twice)
-}
+pub use self::{
+    files::Files,
+    logs::{LogSettings, TelemetryError, logs},
+};
 
 /// A registry whose metrics all carry the label `environment`; tells how long ago it was made.
 ///

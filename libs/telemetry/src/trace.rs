@@ -28,7 +28,6 @@ use prometheus::Registry;
 
 pub use self::{
     export::Protocol,
-    resource::{ResourceError, attributes},
     sampler::{Sampler, SamplerError},
 };
 use self::{ids::Ids, sampler::Clients};
@@ -321,7 +320,7 @@ mod tests {
     }
 
     /// A tracer whose spans are kept.
-    fn tracer(sampler: &str, argument: &str, large: usize, from_clients: u32) -> (Tracer, Kept) {
+    fn tracer(sampler: &str, large: usize, from_clients: u32) -> (Tracer, Kept) {
         let kept = Kept::default();
         let provider = SdkTracerProvider::builder()
             .with_simple_exporter(kept.clone())
@@ -330,7 +329,7 @@ mod tests {
             .build();
         let tracer = Tracer(Some(Arc::new(Inner {
             tracer: provider.tracer(SCOPE),
-            sampler: Sampler::new(sampler, argument).unwrap(),
+            sampler: Sampler::new(sampler, 1.0).unwrap(),
             large,
             clients: Clients::new(from_clients),
         })));
@@ -341,7 +340,7 @@ mod tests {
 
     #[test]
     fn the_first_span_has_the_id_it_told_before_and_its_children_stand_below() {
-        let (tracer, kept) = tracer("always_on", "", 1000, 0);
+        let (tracer, kept) = tracer("always_on", 1000, 0);
         let first = tracer
             .receive(|| None, || "receive".to_owned())
             .unwrap()
@@ -366,7 +365,7 @@ mod tests {
 
     #[test]
     fn a_client_s_trace_goes_on() {
-        let (tracer, kept) = tracer("parentbased_always_off", "", 1, 10);
+        let (tracer, kept) = tracer("parentbased_always_off", 1, 10);
         assert!(tracer.receive(|| None, String::new).is_none());
         let unsampled = format!("{}00", &CLIENT[..53]);
         assert!(tracer.receive(|| unsampled.parse().ok(), String::new).is_none());
@@ -384,7 +383,7 @@ mod tests {
 
     #[test]
     fn clients_cannot_ask_for_more_than_they_may() {
-        let (tracer, _) = tracer("parentbased_always_off", "", 1, 5);
+        let (tracer, _) = tracer("parentbased_always_off", 1, 5);
         let heard = (0..1000)
             .filter(|_| tracer.receive(|| CLIENT.parse().ok(), String::new).is_some())
             .count();
@@ -393,7 +392,7 @@ mod tests {
 
     #[test]
     fn many_receivers_thin_traces_out() {
-        let (tracer, kept) = tracer("always_on", "", 10, 0);
+        let (tracer, kept) = tracer("always_on", 10, 0);
         let recorded = (0..2000)
             .filter(|_| {
                 let first = tracer.receive(|| None, String::new).unwrap();

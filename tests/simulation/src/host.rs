@@ -76,6 +76,7 @@ impl Host {
                 limiters: None,
                 tasks: tasks.clone(),
                 registry: Registry::new(),
+                tracer: telemetry::trace::Tracer::off(),
             };
             match Gateway::build(&world.config, id.clone(), deps).await {
                 Ok(gateway) => {
@@ -183,6 +184,7 @@ impl Hand {
                     // A registry of its own has no other metrics.
                     Err(_) => return,
                 },
+                tracer: telemetry::trace::Tracer::off(),
             };
             let settings = fanout::Settings {
                 id: node.name.clone(),

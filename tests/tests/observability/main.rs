@@ -1,10 +1,15 @@
 //! What operators see: metrics, dashboards and alerts, traces.
 #![allow(clippy::unwrap_used, missing_docs, reason = "tests")]
+#![allow(clippy::print_stdout, reason = "trees of traces are told")]
 
 mod dashboards;
+mod doctor;
+mod logs;
 mod metrics;
 mod prometheus;
+mod receiver;
 mod reference;
+mod traces;
 
 use std::{
     io::{Read, Write},

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::future::{join_all, try_join_all};
-use model::RoomToken;
+use model::{RoomToken, TraceContext};
 
 use super::{poll_once, soon, unique};
 use crate::{Append, Appended, Entry, EventLog, LogError, LogSubject, NewEntry, Page, PageQuery, Tail};
@@ -78,6 +78,7 @@ impl Room {
                 subject: LogSubject::Room(self.token),
                 payload,
                 dedup,
+                trace: None,
             },
         )
     }
@@ -185,6 +186,7 @@ async fn calls_keep_their_order_across_subjects(test: &LogUnderTest) {
                 subject: subjects[n % 3],
                 payload: Bytes::from(format!("{mark} {n}")),
                 dedup: (n % 2 == 0).then(|| format!("{mark} {n}")),
+                trace: None,
             };
             room.log.append(room.partition, entry)
         })
@@ -343,15 +345,21 @@ async fn pages_after(test: &LogUnderTest) {
 async fn an_entry_is_read_back_whole(test: &LogUnderTest) {
     let room = Room::new(test);
     let payload = Bytes::from((0..=255).collect::<Vec<u8>>());
+    let trace: TraceContext = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+        .parse()
+        .unwrap();
+    let trace = Box::new(trace);
     let entry = NewEntry {
         subject: LogSubject::Room(room.token),
         payload: payload.clone(),
         dedup: None,
+        trace: Some(trace.clone()),
     };
     let seq = soon(room.log.append(room.partition, entry)).await.unwrap().seq;
     let entry = soon(room.log.get(room.partition, seq)).await.unwrap().unwrap();
     assert_eq!((entry.seq, entry.subject), (seq, LogSubject::Room(room.token)));
     assert_eq!(entry.payload, payload);
+    assert_eq!(entry.trace, Some(trace));
     assert!(entry.time_ms > 0);
     assert_eq!(
         room.take(&mut *room.tail(seq - 1).await, 1).await,
@@ -375,6 +383,7 @@ async fn control_entries_belong_to_no_room(test: &LogUnderTest) {
             subject: LogSubject::Control,
             payload: mark.clone(),
             dedup: None,
+            trace: None,
         };
         room.log.append(room.partition, entry)
     });

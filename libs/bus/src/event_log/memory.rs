@@ -289,6 +289,7 @@ impl State {
             subject: entry.subject,
             time_ms: now,
             payload: entry.payload,
+            trace: entry.trace,
         };
         self.entries.push_back(Slot { entry, gone: false });
         Appended {
@@ -497,6 +498,7 @@ mod tests {
                     subject,
                     payload: Bytes::from_static(b"x"),
                     dedup: None,
+                    trace: None,
                 },
                 4,
             );

@@ -42,6 +42,8 @@ pub use reconcile::OpenError;
 
 /// A question about the log must be answered within this time, a restart of the server included.
 const ANSWER: Duration = Duration::from_secs(5);
+/// Header with the context of a recorded trace (W3C Trace Context).
+const TRACEPARENT: &str = "traceparent";
 /// Pause before a question is asked again.
 const AGAIN: Duration = Duration::from_millis(50);
 
@@ -252,6 +254,7 @@ impl EventLog for NatsLog {
                 seq: message.sequence,
                 subject: subjects::entry_of(&message.subject)?,
                 time_ms: reader::millis(message.time.unix_timestamp_nanos()),
+                trace: reader::trace(Some(&message.headers)),
                 payload: message.payload,
             })
         }))

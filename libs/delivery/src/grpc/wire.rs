@@ -4,15 +4,17 @@ use std::mem::size_of;
 
 use model::RoomToken;
 use prost::Message;
-use proto::v1::{LinkBatch, LinkDelivery, LinkFrame, LinkItem, link_item::Kind};
+use proto::v1::{LinkBatch, LinkDelivery, LinkFrame, LinkItem, LinkTrace, link_item::Kind};
 
 use super::stats::Counts;
-use crate::{Arrival, Batch, Delivery, VolatileEvent, queue::Weight};
+use crate::{Arrival, Batch, Delivery, Traced, VolatileEvent, queue::Weight};
 
 /// So many bytes of items are put into one frame; a single record may be larger.
 const FRAME: usize = 256 << 10;
 /// What a delivery, a signal or a batch takes beside its records, at most.
 const OVERHEAD: usize = 64;
+/// What the trace of a delivery takes beside, at most.
+const TRACE: usize = 96;
 
 /// What a message may take when a record takes up to `max_record`.
 pub(super) fn max_message(max_record: usize) -> usize {
@@ -88,7 +90,9 @@ fn split(batch: &mut Batch) -> Option<Batch> {
     }
     let deliveries = batch.deliveries.split_off(fits);
     let through = std::mem::replace(&mut batch.through, batch.deliveries[fits - 1].seq);
+    let traced = batch.traces.partition_point(|traced| traced.seq <= batch.through);
     Some(Batch {
+        traces: batch.traces.split_off(traced),
         partition: batch.partition,
         epoch: batch.epoch,
         after: batch.through,
@@ -99,7 +103,10 @@ fn split(batch: &mut Batch) -> Option<Batch> {
 
 fn size_of_arrival(arrival: &Arrival) -> usize {
     match arrival {
-        Arrival::Batch(batch) => OVERHEAD * (1 + batch.deliveries.len()) + batch.record_bytes(),
+        Arrival::Batch(batch) => {
+            let traces = TRACE * batch.traces.len();
+            OVERHEAD * (1 + batch.deliveries.len()) + batch.record_bytes() + traces
+        }
         Arrival::Signal(signal) => OVERHEAD + signal.record.len(),
     }
 }
@@ -143,6 +150,7 @@ pub(super) fn arrivals(
                     after: batch.after,
                     through: batch.through,
                     deliveries: batch.deliveries.into_iter().map(delivery_from_wire).collect(),
+                    traces: batch.traces.iter().filter_map(trace_from_wire).collect(),
                 }));
             }
             Some(Kind::Signal(signal)) => {
@@ -168,7 +176,23 @@ fn batch_to_wire(batch: Batch) -> LinkBatch {
         after: batch.after,
         through: batch.through,
         deliveries: batch.deliveries.into_iter().map(delivery_to_wire).collect(),
+        traces: batch.traces.iter().map(trace_to_wire).collect(),
     }
+}
+
+fn trace_to_wire(traced: &Traced) -> LinkTrace {
+    LinkTrace {
+        seq: traced.seq,
+        traceparent: traced.context.to_string(),
+    }
+}
+
+/// What is no context is none.
+fn trace_from_wire(trace: &LinkTrace) -> Option<Traced> {
+    Some(Traced {
+        seq: trace.seq,
+        context: trace.traceparent.parse().ok()?,
+    })
 }
 
 // Both have the same size, so that a vector of one becomes one of the other where it is.
@@ -218,6 +242,7 @@ mod tests {
                     record: Bytes::from(vec![1; *bytes]),
                 })
                 .collect(),
+            traces: Vec::new(),
         }
     }
 
@@ -291,6 +316,26 @@ mod tests {
         ];
         assert_eq!(frames, expected);
         assert_eq!((weight.batches, weight.batch_bytes), (2, whole.record_bytes()));
+    }
+
+    #[test]
+    fn traces_go_with_their_deliveries() {
+        let traced = |seq: u64| Traced {
+            seq,
+            context: format!("00-{:032x}-{:016x}-01", 77, seq).parse().unwrap(),
+        };
+        let mut whole = batch(0, 9, &[(1, 200_000), (2, 200_000), (3, 1), (4, 1)]);
+        whole.traces = vec![traced(1), traced(3), traced(4)];
+        let (frames, _) = through_the_wire(vec![Arrival::Batch(whole)]);
+        let parts: Vec<_> = frames.concat();
+        let traces: Vec<_> = parts
+            .iter()
+            .map(|arrival| match arrival {
+                Arrival::Batch(batch) => batch.traces.clone(),
+                Arrival::Signal(_) => Vec::new(),
+            })
+            .collect();
+        assert_eq!(traces, [vec![traced(1)], vec![traced(3), traced(4)]]);
     }
 
     #[test]

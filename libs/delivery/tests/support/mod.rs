@@ -157,6 +157,7 @@ pub(crate) fn batch(seq: u64, bytes: usize) -> Batch {
             room: room(),
             record: Bytes::from(vec![seq as u8; bytes]),
         }],
+        traces: Vec::new(),
     }
 }
 

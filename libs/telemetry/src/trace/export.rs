@@ -174,12 +174,15 @@ impl fmt::Debug for Http {
 #[async_trait]
 impl HttpClient for Http {
     async fn send_bytes(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
-        let sent = self.client.request(request.map(Full::new));
-        let answer = self.runtime.spawn(tokio::time::timeout(TIMEOUT, async {
-            let (head, body) = sent.await?.into_parts();
-            let body = Limited::new(body, MAX_ANSWER).collect().await?;
-            Ok(Response::from_parts(head, body.to_bytes()))
-        }));
-        answer.await??
+        let client = self.client.clone();
+        let answer = self.runtime.spawn(async move {
+            let answer = async {
+                let (head, body) = client.request(request.map(Full::new)).await?.into_parts();
+                let body = Limited::new(body, MAX_ANSWER).collect().await?;
+                Ok(Response::from_parts(head, body.to_bytes()))
+            };
+            tokio::time::timeout(TIMEOUT, answer).await?
+        });
+        answer.await?
     }
 }

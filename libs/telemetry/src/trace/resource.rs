@@ -1,25 +1,16 @@
 use opentelemetry::KeyValue;
 use opentelemetry_sdk::Resource;
 
-/// What are no attributes.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is not of the form key=value")]
-pub struct ResourceError(String);
-
-/// Reads `key=value,key=value` as `OTEL_RESOURCE_ATTRIBUTES` has it; values may be percent-encoded.
-///
-/// # Errors
-/// When a part has no `=` or no key.
-pub fn attributes(text: &str) -> Result<Vec<(String, String)>, ResourceError> {
-    let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
-    parts
-        .map(|part| match part.split_once('=') {
-            Some((key, value)) if !key.trim().is_empty() => {
-                Ok((key.trim().to_owned(), decoded(value.trim())))
-            }
-            _ => Err(ResourceError(part.to_owned())),
-        })
-        .collect()
+/// `service.name` counts even where the attributes have another one. Values may be percent-encoded (OpenTelemetry,
+/// "Resource SDK").
+pub(super) fn resource(service: &str, attributes: &[(String, String)]) -> Resource {
+    let attributes = attributes
+        .iter()
+        .map(|(key, value)| KeyValue::new(key.clone(), decoded(value)));
+    Resource::builder_empty()
+        .with_attributes(attributes)
+        .with_service_name(service.to_owned())
+        .build()
 }
 
 /// RFC 3986 section 2.1; a `%` that begins no code stands for itself.
@@ -36,34 +27,18 @@ fn decoded(text: &str) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// `service.name` counts even where the attributes have another one.
-pub(super) fn resource(service: &str, attributes: &[(String, String)]) -> Resource {
-    let attributes = attributes
-        .iter()
-        .map(|(key, value)| KeyValue::new(key.clone(), value.clone()));
-    Resource::builder_empty()
-        .with_attributes(attributes)
-        .with_service_name(service.to_owned())
-        .build()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn attributes_as_the_environment_has_them() {
-        let read = attributes("team=chat, zone=a%2Cb ,,empty=,odd=100%").unwrap();
-        let pairs: Vec<_> = read
-            .iter()
-            .map(|(key, value)| (key.as_str(), value.as_str()))
-            .collect();
-        assert_eq!(
-            pairs,
-            [("team", "chat"), ("zone", "a,b"), ("empty", ""), ("odd", "100%")]
-        );
-        assert!(attributes("").unwrap().is_empty());
-        assert!(attributes("team").is_err());
-        assert!(attributes("=chat").is_err());
+    fn values_are_decoded_and_the_service_has_its_own_name() {
+        let given = [("zone", "a%2Cb"), ("odd", "100%"), ("service.name", "other")];
+        let given = given.map(|(key, value)| (key.to_owned(), value.to_owned()));
+        let resource = resource("fanfare-gateway", &given);
+        let value = |key: &'static str| resource.get(&key.into()).map(|value| value.to_string());
+        assert_eq!(value("zone").as_deref(), Some("a,b"));
+        assert_eq!(value("odd").as_deref(), Some("100%"));
+        assert_eq!(value("service.name").as_deref(), Some("fanfare-gateway"));
     }
 }

@@ -13,25 +13,19 @@ pub struct Sampler {
     ratio: f64,
 }
 
-/// What is no sampler.
+/// A name of no sampler.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum SamplerError {
-    /// Not a name of one.
-    #[error(
-        "{0:?} is none of always_on, always_off, traceidratio, parentbased_always_on, parentbased_always_off, parentbased_traceidratio"
-    )]
-    Name(String),
-    /// Not a share.
-    #[error("{0:?} is no number from 0 to 1")]
-    Argument(String),
-}
+#[error(
+    "{0:?} is none of always_on, always_off, traceidratio, parentbased_always_on, parentbased_always_off, parentbased_traceidratio"
+)]
+pub struct SamplerError(String);
 
 impl Sampler {
-    /// Reads name and argument; only the ratio samplers look at the argument, 1 when it is empty.
+    /// The sampler of that name. `share`, 0 to 1, is the argument of the ratio samplers; others do not look at it.
     ///
     /// # Errors
-    /// When there is no such sampler, or the argument is no share.
-    pub fn new(name: &str, argument: &str) -> Result<Self, SamplerError> {
+    /// When there is no such sampler.
+    pub fn new(name: &str, share: f64) -> Result<Self, SamplerError> {
         let (parent_based, kind) = match name.strip_prefix("parentbased_") {
             Some(kind) => (true, kind),
             None => (false, name),
@@ -39,13 +33,8 @@ impl Sampler {
         let ratio = match kind {
             "always_on" => 1.0,
             "always_off" => 0.0,
-            "traceidratio" if argument.is_empty() => 1.0,
-            "traceidratio" => argument
-                .parse()
-                .ok()
-                .filter(|ratio| (0.0..=1.0).contains(ratio))
-                .ok_or_else(|| SamplerError::Argument(argument.to_owned()))?,
-            _ => return Err(SamplerError::Name(name.to_owned())),
+            "traceidratio" => share,
+            _ => return Err(SamplerError(name.to_owned())),
         };
         Ok(Self { parent_based, ratio })
     }
@@ -109,21 +98,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_and_arguments() {
-        let sampler = |name, argument| Sampler::new(name, argument);
-        assert_eq!(sampler("traceidratio", "0.25").unwrap().ratio, 0.25);
-        assert_eq!(sampler("parentbased_traceidratio", "").unwrap().ratio, 1.0);
-        assert!(sampler("parentbased_always_on", "not read").unwrap().parent_based);
-        assert!(matches!(sampler("sometimes", ""), Err(SamplerError::Name(_))));
-        for argument in ["-0.1", "1.1", "NaN", "half"] {
-            let refused = sampler("traceidratio", argument);
-            assert!(matches!(refused, Err(SamplerError::Argument(_))), "{argument}");
-        }
+    fn names() {
+        let sampler = |name| Sampler::new(name, 0.25);
+        assert_eq!(sampler("traceidratio").unwrap().ratio, 0.25);
+        assert_eq!(sampler("parentbased_always_on").unwrap().ratio, 1.0);
+        assert!(sampler("parentbased_always_off").unwrap().parent_based);
+        assert!(sampler("sometimes").is_err());
     }
 
     #[test]
     fn the_id_decides_and_a_smaller_share_is_part_of_a_larger() {
-        let sampler = Sampler::new("traceidratio", "0.5").unwrap();
+        let sampler = Sampler::new("traceidratio", 0.5).unwrap();
         let ids: Vec<_> = (0..4000).map(|_| super::super::ids::random_trace()).collect();
         let kept = |share: f64| ids.iter().filter(|id| sampler.keeps(**id, share)).count();
         assert!((1800..2200).contains(&kept(1.0)), "{}", kept(1.0));
@@ -132,7 +117,7 @@ mod tests {
             ids.iter()
                 .all(|id| !sampler.keeps(*id, 0.1) || sampler.keeps(*id, 1.0))
         );
-        let none = Sampler::new("always_off", "").unwrap();
+        let none = Sampler::new("always_off", 1.0).unwrap();
         assert!(ids.iter().all(|id| !none.keeps(*id, 1.0)));
     }
 }

@@ -20,6 +20,7 @@ use std::{
 use async_nats::{Client, HeaderMap, Message, StatusCode, Subscriber, connection::State};
 use bytes::Bytes;
 use futures_util::StreamExt;
+use model::TraceContext;
 use parking_lot::Mutex;
 use rand::Rng;
 use serde::Deserialize;
@@ -29,7 +30,7 @@ use tokio::{
     time::{Instant, MissedTickBehavior, interval, sleep, timeout},
 };
 
-use super::{connects, failed};
+use super::{TRACEPARENT, connects, failed};
 use crate::{Append, Appended, LogError, NewEntry};
 
 /// Appends that may wait to be sent.
@@ -68,6 +69,7 @@ struct Job {
     payload: Bytes,
     /// The caller's key; one is made up where there is none.
     id: Option<String>,
+    trace: Option<Box<TraceContext>>,
     /// When it is given up.
     until: Instant,
     done: oneshot::Sender<Result<Appended, LogError>>,
@@ -113,6 +115,7 @@ impl Publisher {
                 subject,
                 payload: entry.payload,
                 id: entry.dedup,
+                trace: entry.trace,
                 until: Instant::now() + self.retry,
                 done,
             });
@@ -400,6 +403,9 @@ async fn publish(client: &Client, inbox: &str, round: u64, open: &mut Open) -> b
     open.sent = Instant::now();
     let mut headers = HeaderMap::new();
     headers.insert(MESSAGE_ID, open.id.as_str());
+    if let Some(trace) = &open.job.trace {
+        headers.insert(TRACEPARENT, trace.to_string());
+    }
     let sent = client.publish_with_reply_and_headers(
         open.job.subject.clone(),
         format!("{inbox}.{}.{round}", open.number),

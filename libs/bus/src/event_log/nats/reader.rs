@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use async_nats::{
-    Client,
+    Client, HeaderMap,
     jetstream::{
         Message,
         consumer::{AckPolicy, DeliverPolicy, pull},
@@ -9,8 +9,9 @@ use async_nats::{
 };
 use bytes::Bytes;
 use futures_util::{FutureExt, StreamExt};
+use model::TraceContext;
 
-use super::{Shared, unavailable};
+use super::{Shared, TRACEPARENT, unavailable};
 use crate::{Entry, LogError, subjects};
 
 /// Messages asked for at a time.
@@ -126,7 +127,16 @@ pub(super) fn entry(message: &Message) -> Option<Entry> {
         subject,
         time_ms: millis(info.published.unix_timestamp_nanos()),
         payload: message.payload.clone(),
+        trace: trace(message.headers.as_ref()),
     })
+}
+
+/// The context of an entry whose trace is recorded. What is no context is none: anybody may write headers.
+pub(super) fn trace(headers: Option<&HeaderMap>) -> Option<Box<TraceContext>> {
+    // Nearly all entries have their id alone, so that nothing is looked up.
+    let headers = headers.filter(|headers| headers.len() > 1)?;
+    let context: TraceContext = headers.get(TRACEPARENT)?.as_str().parse().ok()?;
+    context.sampled().then(|| Box::new(context))
 }
 
 /// Unix milliseconds; 0 for what lies before.
