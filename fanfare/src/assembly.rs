@@ -106,17 +106,15 @@ impl Assembly {
             tasks,
             registry,
         )?;
-        publisher::serve(
-            config,
-            log.clone(),
-            signals.clone(),
-            documents.clone(),
-            tasks,
-            registry,
-            behind.clone(),
-            notifier,
-        )
-        .await?;
+        let deps = fanout::publisher::Deps {
+            log: log.clone(),
+            signals: signals.clone(),
+            documents: documents.clone(),
+            notifier: Some(notifier),
+            tasks: tasks.clone(),
+            metrics: fanout::publisher::Metrics::register(registry)?,
+        };
+        publisher::serve(config, deps, behind.clone()).await?;
 
         let links = LocalLinks::new();
         let settings = fanout::Settings {

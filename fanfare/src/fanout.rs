@@ -64,17 +64,15 @@ async fn start(process: &Process) -> anyhow::Result<Worker> {
         &process.tasks,
         &process.registry,
     )?;
-    let publisher = publisher::serve(
-        config,
-        bus.log.clone(),
-        bus.signals.clone(),
-        bus.documents.clone(),
-        &process.tasks,
-        &process.registry,
-        process.stop.clone(),
-        notifier,
-    )
-    .await?;
+    let deps = fanout::publisher::Deps {
+        log: bus.log.clone(),
+        signals: bus.signals.clone(),
+        documents: bus.documents.clone(),
+        notifier: Some(notifier),
+        tasks: process.tasks.clone(),
+        metrics: fanout::publisher::Metrics::register(&process.registry)?,
+    };
+    let publisher = publisher::serve(config, deps, process.stop.clone()).await?;
     publisher.serve_bus(process.stop.clone()).await?;
     let epochs = Arc::new(DocumentEpochs(bus.documents));
     let connector = GrpcConnector::new(&id, config.bus.partitions, LinkLimits::default(), tls)

@@ -1,14 +1,9 @@
 //! The publisher API as configured, in a worker and in standalone.
 
-use std::sync::Arc;
-
 use anyhow::Context;
 use apikeys::Keys;
-use bus::{Documents, EventLog, Signals};
 use config::Config;
-use fanout::publisher::{Api, Deps, Metrics, Notifier, Settings};
-use lifecycle::Tasks;
-use prometheus::Registry;
+use fanout::publisher::{Api, Deps, Settings};
 use tokio_util::sync::CancellationToken;
 
 use crate::process::{bind, listener_tls};
@@ -17,38 +12,21 @@ use crate::process::{bind, listener_tls};
 ///
 /// # Errors
 /// When an address cannot be used or the bus does not answer.
-pub(crate) async fn serve(
-    config: &Config,
-    log: Arc<dyn EventLog>,
-    signals: Arc<dyn Signals>,
-    documents: Arc<dyn Documents>,
-    tasks: &Tasks,
-    registry: &Registry,
-    stop: CancellationToken,
-    notifier: Arc<dyn Notifier>,
-) -> anyhow::Result<Api> {
+pub(crate) async fn serve(config: &Config, deps: Deps, stop: CancellationToken) -> anyhow::Result<Api> {
     let keys = Keys::new(config.api.key.as_ref(), &config.api.keys);
     let grpc = keys.listen_on(config.fanout.grpc_listen);
     let grpc = bind(grpc, "the publisher API's address for gRPC").await?;
     let http = keys.listen_on(config.fanout.http_listen);
     let http = bind(http, "the publisher API's address for HTTP").await?;
-    let deps = Deps {
-        log,
-        signals,
-        documents,
-        notifier: Some(notifier),
-        tasks: tasks.clone(),
-        metrics: Metrics::register(registry)?,
-    };
     let settings = Settings {
         keys,
         max_payload: config.gateway.max_payload,
     };
+    let tls = listener_tls(&config.api.tls_cert, &config.api.tls_key, &deps.tasks)?;
     let api = Api::start(deps, settings)
         .await
         .context("the publisher API cannot start")?;
     tracing::info!(grpc = %grpc.local_addr()?, http = %http.local_addr()?, "publisher API");
-    let tls = listener_tls(&config.api.tls_cert, &config.api.tls_key, tasks)?;
     api.serve_grpc(grpc, tls.clone(), stop.clone());
     api.serve_http(http, tls, stop);
     Ok(api)

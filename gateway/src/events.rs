@@ -24,7 +24,7 @@ use bus::{Documents, Signals};
 use futures_util::future::BoxFuture;
 use http::HeaderMap;
 use lifecycle::Tasks;
-use model::{ClientError, ErrorCode, Namespace, RoomName, User};
+use model::{ClientError, ErrorCode, Namespace, RoomName, RoomToken, User};
 use proto::v1::{KeptRoom, KeptSession};
 use serde_json::json;
 use sio::{engine::CloseReason, packet::Encoded};

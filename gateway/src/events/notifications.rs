@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use model::{ClientError, Offset, RoomName};
 use notifications::{EVENT, Inbox, Notification};
+use publisher::messages::stamp;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
@@ -12,7 +13,6 @@ use super::{
     caller::{Ask, Caller},
 };
 use crate::{
-    deliver::stamp,
     session::{Success, unavailable},
     transport::Step,
 };

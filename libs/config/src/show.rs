@@ -6,8 +6,7 @@ use toml::{Table, Value};
 
 use crate::{
     ApiKey, AppAction, AppNews, AuthMode, Config, CustomEvent, Issuer, LogFormat, RedisTopology, Secret,
-    TraceProtocol,
-    settings::SETTINGS,
+    TraceProtocol, settings::SETTINGS,
 };
 
 impl Config {

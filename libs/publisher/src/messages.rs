@@ -138,6 +138,7 @@ mod tests {
                 subject: LogSubject::Room(token),
                 payload: publish.encode_to_vec().into(),
                 dedup: None,
+                trace: None,
             };
             log.append(0, entry).await.unwrap();
         }
