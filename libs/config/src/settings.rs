@@ -591,7 +591,7 @@ pub const SETTINGS: &[Setting] = &[
         legacy: Some("OTEL_TRACES_SAMPLER_ARG"),
         ..setting(
             "trace.sampler_arg",
-            "1",
+            "1.0",
             "Share of events that traceidratio traces, 0 to 1",
         )
     },

@@ -296,6 +296,7 @@ fn every_setting_can_be_set_by_its_variable_and_is_shown() {
             "grpc.tls_server_name" => "roles.example",
             "gateway.trusted_proxies" => "10.0.0.0/8",
             "limits.by_event" => "typing=600",
+            "trace.resource_attributes" => "team=edge",
             "app.authorize" => "connect,emit",
             "app.lifecycle" => "joined,left",
             key if key.contains(".tls_") => FILE,

@@ -249,7 +249,8 @@ impl Shared {
             max_attempts,
         };
         if attempt > max_attempts {
-            taken.bury(attempt - 1, ABANDONED).await?;
+            // More deliveries than that are burials that were cut off.
+            taken.bury(max_attempts, ABANDONED).await?;
             return Ok(None);
         }
         Ok(Some(taken))
