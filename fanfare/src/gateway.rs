@@ -133,6 +133,7 @@ async fn start(
         }
     };
     let (gateway, routes) = gateway;
+    gateway.bury_in(Arc::clone(&bus.work));
     let serves = Arc::clone(&gateway);
     let tls = tls.as_ref().map(InternalTls::server_config);
     process.tasks.spawn("internal", async move {

@@ -37,7 +37,7 @@ use std::{
 
 use ::limits::Limiters;
 use axum::Router;
-use bus::{Documents, EventLog, Signals, SignalsError, Subscription, subjects};
+use bus::{Documents, EventLog, Signals, SignalsError, Subscription, WorkQueue, subjects};
 use bytes::Bytes;
 use config::Config;
 use delivery::{Arrival, Links, Receiver};
@@ -480,6 +480,12 @@ impl Gateway {
         Ok(())
     }
 
+    /// From now on custom events that nobody waits for, and that the application could not handle, are buried there,
+    /// in queue `app`; without such a place they are told in the log alone. The first place counts.
+    pub fn bury_in(&self, work: Arc<dyn WorkQueue>) {
+        self.core.backend.bury_in(work);
+    }
+
     /// Rooms known here, those of users and sockets included.
     #[must_use]
     pub fn rooms(&self) -> usize {
@@ -552,6 +558,7 @@ impl Gateway {
             forwarder.close();
         }
         self.engine.close_all(CloseReason::ServerShuttingDown).await;
+        self.core.backend.stop();
         // Who does not listen is not waited for.
         let _ = tokio::time::timeout(LAST_NEWS, self.core.application_told()).await;
         self.heartbeat()(true);

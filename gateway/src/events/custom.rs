@@ -1,11 +1,15 @@
 //! Events that are not built in: the application handles them (CONTRACT section 6, "Handle").
 
-use std::{borrow::Cow, sync::Arc};
+use std::{
+    borrow::Cow,
+    sync::{Arc, OnceLock},
+};
 
 use app::{
-    Answer, AppError, Authorizer, Client, ClientSettings, EventMessage, Feed, SocketRef, Trace, Who, Wish,
+    Answer, AppError, Authorizer, Client, ClientSettings, EventMessage, Feed, GivenUp, SocketRef, Trace, Who,
+    Wish,
 };
-use bus::{EventLog, Signals};
+use bus::{DeadLetter, EventLog, Signals, WorkQueue};
 use bytes::Bytes;
 use config::{AppAction, Config};
 use lifecycle::Tasks;
@@ -13,12 +17,16 @@ use model::{ClientError, ErrorCode, RoomName};
 use publisher::{Args, Emit, Emitter};
 use serde_json::value::RawValue;
 use sio::packet::encode;
+use uuid::Uuid;
 
 use super::{Call, news::Lifecycle};
 use crate::{
     session::{EventPacket, unavailable},
     transport::Step,
 };
+
+/// The queue of dead letters that these events go to.
+const DEAD_LETTERS: &str = "app";
 
 /// The application behind this gateway.
 pub(crate) struct Backend {
@@ -27,6 +35,8 @@ pub(crate) struct Backend {
     /// None where it wants to hear nothing.
     pub(super) lifecycle: Option<Lifecycle>,
     emitter: Emitter,
+    /// Where events end that nobody waits for and that were given up; nowhere where there is no such place.
+    dead_letters: OnceLock<Arc<dyn WorkQueue>>,
     /// Bytes that an event of the application may have.
     max_payload: usize,
 }
@@ -55,8 +65,43 @@ impl Backend {
             ),
             client: Client::new(app, settings),
             emitter: Emitter::new(log, signals),
+            dead_letters: OnceLock::new(),
             max_payload: config.gateway.max_payload,
         })
+    }
+
+    /// Buries there from now on; the first place counts.
+    pub(crate) fn bury_in(&self, work: Arc<dyn WorkQueue>) {
+        let _ = self.dead_letters.set(work);
+    }
+
+    /// Gives up what is tried again.
+    pub(crate) fn stop(&self) {
+        self.client.stop();
+    }
+
+    /// Puts an event where people may look at it.
+    async fn bury(&self, event: &str, message: Bytes, given_up: &GivenUp) {
+        let letter = DeadLetter {
+            queue: DEAD_LETTERS.to_owned(),
+            id: Uuid::now_v7().to_string(),
+            payload: message,
+            attempts: given_up.attempts,
+            reason: given_up.error.to_string(),
+        };
+        let error = &given_up.error;
+        let Some(work) = self.dead_letters.get() else {
+            tracing::warn!(%error, event, "an event is given up: the application does not handle it");
+            return;
+        };
+        match work.bury(letter).await {
+            Ok(()) => {
+                tracing::debug!(%error, event, "an event is buried: the application does not handle it")
+            }
+            Err(lost) => {
+                tracing::error!(%error, %lost, event, "an event is lost: the application does not handle it")
+            }
+        }
     }
 
     /// Who says whether users may do this, if the application is asked.
@@ -172,7 +217,7 @@ impl Custom {
         let outcome = client
             .event_in_time(namespace, &self.name, self.message.clone())
             .await;
-        self.finish(outcome).await;
+        self.finish_unasked(outcome).await;
     }
 
     /// Nobody waits: it is tried for a while, also when the connection has ended meanwhile.
@@ -189,10 +234,21 @@ impl Custom {
                 .client
                 .event_until_done(namespace, &self.name, self.message.clone());
             let outcome = tried.await;
+            self.finish_unasked(outcome).await;
             drop(place);
-            self.finish(outcome).await;
         });
         Step::Done
+    }
+
+    /// What the application was never able to handle is kept; what nobody handles is not.
+    async fn finish_unasked(&self, outcome: Result<Answer, GivenUp>) {
+        if let Err(given_up) = &outcome
+            && given_up.error != AppError::NoHandler
+        {
+            let backend = &self.call.core.backend;
+            backend.bury(&self.name, self.message.clone(), given_up).await;
+        }
+        self.finish(outcome.map_err(|given_up| given_up.error)).await;
     }
 
     async fn finish(&self, outcome: Result<Answer, AppError>) {

@@ -2,7 +2,11 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::Instant,
+};
+use tokio_util::sync::CancellationToken;
 
 use crate::{Answer, App, AppError, Topic};
 
@@ -23,6 +27,16 @@ pub struct Client {
     /// Turns of one event of one namespace.
     shares: Mutex<HashMap<String, Arc<Semaphore>>>,
     waiting: Arc<Semaphore>,
+    stopping: CancellationToken,
+}
+
+/// An event that nobody waits for, and that was given up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GivenUp {
+    /// What became of the last attempt.
+    pub error: AppError,
+    /// How many there were.
+    pub attempts: u32,
 }
 
 /// How the application is asked.
@@ -50,7 +64,13 @@ impl Client {
             settings,
             shares: Mutex::default(),
             waiting: Arc::new(Semaphore::new(WAITING_BYTES)),
+            stopping: CancellationToken::new(),
         }
+    }
+
+    /// From now on nothing is tried again that nobody waits for: what is under way is given up.
+    pub fn stop(&self) {
+        self.stopping.cancel();
     }
 
     /// Hands an [encoded](crate::EventMessage::encode) event over and waits for the answer. Dropped, nobody waits any
@@ -86,29 +106,28 @@ impl Client {
     /// 15 s and what the attempts take.
     ///
     /// # Errors
-    /// The last attempt's.
+    /// When it is given up.
     pub async fn event_until_done(
         &self,
         namespace: &str,
         event: &str,
         message: Bytes,
-    ) -> Result<Answer, AppError> {
-        self.attempts(namespace, event, message, ATTEMPTS).await
+    ) -> Result<Answer, GivenUp> {
+        self.attempts(namespace, event, message, None).await
     }
 
     /// As [`Client::event_until_done`], within the time of one answer, for events that others wait behind.
     ///
     /// # Errors
-    /// The last attempt's.
+    /// When it is given up.
     pub async fn event_in_time(
         &self,
         namespace: &str,
         event: &str,
         message: Bytes,
-    ) -> Result<Answer, AppError> {
-        let attempts = self.attempts(namespace, event, message, u32::MAX);
-        let outcome = tokio::time::timeout(self.settings.timeout, attempts).await;
-        outcome.unwrap_or(Err(AppError::Late))
+    ) -> Result<Answer, GivenUp> {
+        let until = Instant::now() + self.settings.timeout;
+        self.attempts(namespace, event, message, Some(until)).await
     }
 
     async fn attempts(
@@ -116,19 +135,36 @@ impl Client {
         namespace: &str,
         event: &str,
         message: Bytes,
-        attempts: u32,
-    ) -> Result<Answer, AppError> {
-        let mut pause = PAUSE;
-        let mut left = attempts;
+        until: Option<Instant>,
+    ) -> Result<Answer, GivenUp> {
+        let (mut attempts, mut pause) = (0, PAUSE);
         loop {
-            left -= 1;
-            match self.event(namespace, event, message.clone()).await {
-                Err(error) if error.is_passing() && left > 0 => {
-                    tokio::time::sleep(pause).await;
-                    pause *= 2;
+            attempts += 1;
+            let attempt = async {
+                let asked = self.event(namespace, event, message.clone());
+                match until {
+                    Some(until) => {
+                        let in_time = tokio::time::timeout_at(until, asked).await;
+                        in_time.unwrap_or(Err(AppError::Late))
+                    }
+                    None => asked.await,
                 }
-                outcome => return outcome,
+            };
+            let stops = || AppError::Unavailable("the gateway stops".to_owned());
+            let attempt = self.stopping.run_until_cancelled(attempt).await;
+            let error = match attempt.unwrap_or_else(|| Err(stops())) {
+                Ok(answer) => return Ok(answer),
+                Err(error) => error,
+            };
+            let is_last = match until {
+                Some(until) => Instant::now() + pause >= until,
+                None => attempts == ATTEMPTS,
+            };
+            if is_last || !error.is_passing() || self.stopping.is_cancelled() {
+                return Err(GivenUp { error, attempts });
             }
+            self.stopping.run_until_cancelled(tokio::time::sleep(pause)).await;
+            pause *= 2;
         }
     }
 

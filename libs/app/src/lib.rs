@@ -24,7 +24,7 @@ use model::{ClientError, ErrorCode};
 
 pub use self::{
     authorizer::{Authorizer, Question, Verdict, Wish},
-    client::{Client, ClientSettings, Waiting},
+    client::{Client, ClientSettings, GivenUp, Waiting},
     feed::{Feed, News, Whom},
     first_of::FirstOf,
     messages::{Answer, EventMessage, SocketRef, Trace, Who},

@@ -10,9 +10,10 @@ use std::{
 
 use anyhow::{Result, ensure};
 use bus::{
-    Signals,
+    Signals, WorkQueue, WorkSettings,
     nats::{NatsConfig, NatsHealth, connect},
     signals::nats::NatsSignals,
+    work_queue::nats::NatsWork,
 };
 use serde_json::{Value, json};
 use tests::{Cluster, Size};
@@ -61,6 +62,69 @@ impl Handlers {
         });
         Ok(())
     }
+}
+
+/// What nobody could handle is kept, also by a gateway that stops while it still tries.
+#[test]
+fn events_that_are_given_up_are_buried() -> Result<()> {
+    let runtime = runtime()?;
+    let size = Size {
+        gateways: 1,
+        ..two_gateways()
+    };
+    let settings = [("FANFARE_APP__TIMEOUT_MS", "1000")];
+    let mut cluster = Cluster::start(size, &settings)?;
+    cluster.until_owned()?;
+    let url = crate::urls(&cluster.addresses()?).remove(0);
+    let letters = runtime.block_on(async {
+        let mut handlers = Handlers::new(&cluster).await?;
+        let asked = Arc::new(AtomicU64::new(0));
+        let counts = Arc::clone(&asked);
+        let silent = move |_: &Value| {
+            counts.fetch_add(1, Ordering::SeqCst);
+            None
+        };
+        handlers.handle("fanfare.app.chat.silent", silent).await?;
+        handlers
+            .handle("fanfare.app.chat.rubbish", |_| Some(json!(1)))
+            .await?;
+        let mut ada = Peer::user(&url, "ada").await?;
+        ada.emit("rubbish", &[json!("kept")]).await?;
+        ensure!(ada.event("error").await?[0]["code"] == "UNAVAILABLE");
+        ada.emit("nobody's", &[json!("not kept")]).await?;
+        ensure!(ada.event("error").await?[0]["code"] == "NO_HANDLER");
+        ada.emit("silent", &[json!("still tried")]).await?;
+        while asked.load(Ordering::SeqCst) == 0 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        let gateway = cluster.gateways.remove(0);
+        tokio::task::spawn_blocking(move || gateway.stop()).await??;
+        let config = NatsConfig {
+            servers: cluster.nats.url(),
+            ..NatsConfig::default()
+        };
+        let client = connect(&config, &NatsHealth::new()).await?;
+        let work = NatsWork::open(client, WorkSettings::default());
+        anyhow::Ok(work.buried("app", 0, 10).await?)
+    })?;
+    let kept: Vec<_> = letters
+        .iter()
+        .map(|buried| {
+            let letter = &buried.letter;
+            let body: Value = serde_json::from_slice(&letter.payload).unwrap();
+            (
+                body["event"].clone(),
+                body["args"][0].clone(),
+                letter.attempts > 0,
+            )
+        })
+        .collect();
+    let expected = [("rubbish", "kept"), ("silent", "still tried")];
+    ensure!(
+        kept == expected.map(|(event, arg)| (json!(event), json!(arg), true)),
+        "{letters:?}"
+    );
+    cluster.stop()
 }
 
 fn two_gateways() -> Size {

@@ -189,6 +189,10 @@ async fn what_passes_is_tried_again_and_what_does_not_is_not() {
     }
     web.says(500, "");
     client.event_in_time("/", "e", Bytes::new()).await.unwrap_err();
+    // A gateway that stops gives up what it still tries.
+    let trying = client.event_until_done("/", "e", Bytes::new());
+    let (given_up, ()) = tokio::join!(trying, async { client.stop() });
+    assert_eq!(given_up.unwrap_err().attempts, 1);
 }
 
 #[tokio::test]
