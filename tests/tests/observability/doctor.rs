@@ -51,7 +51,7 @@ fn servers_right_wrong_and_away() -> Result<()> {
     let large = [
         settings[0],
         settings[1],
-        ("FANFARE_GATEWAY__MAX_PAYLOAD_BYTES", "1000000000"),
+        ("FANFARE_GATEWAY__MAX_PAYLOAD_BYTES", "100000000"),
     ];
     is(
         doctor(&large, &[])?,
