@@ -2,6 +2,7 @@
 //!
 //! [`Gateway::build`] wires it, [`Gateway::serve`] runs it until it is told to stop.
 
+mod admin_ui;
 mod api;
 mod control;
 mod copies;
@@ -306,7 +307,7 @@ impl Gateway {
         }
         let vocabulary = Arc::new(Vocabulary::new(Arc::clone(&core)));
         let sockets = SocketServer::new(
-            vocabulary,
+            admin_ui::before(vocabulary, &config.admin_ui, &core).await?,
             Limits::default(),
             config.gateway.allow_msgpack,
             Arc::clone(&metrics),
@@ -336,6 +337,11 @@ impl Gateway {
         engine.limit_by(addresses, Arc::clone(&memory));
         // Set once, right here.
         let _ = truth_of.set(Arc::downgrade(&engine));
+        if config.admin_ui.password.is_some() {
+            let (engine, metrics) = (Arc::downgrade(&engine), Arc::clone(&metrics));
+            let report = admin_ui::report(id.clone(), engine, metrics, Arc::clone(&signals));
+            tasks.background("report to admin pages", report);
+        }
 
         let control = Control::new(Arc::clone(&core), Arc::clone(&engine), tasks.clone());
         tasks.background("commands", async move { control.answer(commands).await });

@@ -206,6 +206,11 @@ impl Conn {
         }
     }
 
+    /// Whether it is on long-polling now.
+    pub(crate) fn is_polling(&self) -> bool {
+        self.out.lock().mode() == Mode::Polling
+    }
+
     /// The client has shown that it speaks MessagePack: from now on it gets that.
     pub(crate) fn speaks_msgpack(&self) {
         self.flags.fetch_or(MSGPACK, Ordering::Relaxed);

@@ -17,6 +17,9 @@ pub enum Refusal {
     /// The token has expired.
     #[error("Token expired")]
     TokenExpired,
+    /// Neither the password nor the session of an admin page.
+    #[error("invalid credentials")]
+    InvalidCredentials,
     /// The identity may not enter this namespace.
     #[error("Forbidden")]
     Forbidden,
@@ -33,11 +36,12 @@ pub enum Refusal {
 
 impl Refusal {
     /// One of each kind.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::InvalidNamespace,
         Self::AuthenticationRequired,
         Self::InvalidToken,
         Self::TokenExpired,
+        Self::InvalidCredentials,
         Self::Forbidden,
         Self::Unavailable,
         Self::TooManyFailures(0),
@@ -52,6 +56,8 @@ impl Refusal {
             Self::AuthenticationRequired => "Authentication required",
             Self::InvalidToken => "Invalid token",
             Self::TokenExpired => "Token expired",
+            // As @socket.io/admin-ui has it.
+            Self::InvalidCredentials => "invalid credentials",
             Self::Forbidden => "Forbidden",
             Self::Unavailable => "Unavailable",
             Self::TooManyFailures(_) => "Too many attempts",
@@ -64,9 +70,10 @@ impl Refusal {
     pub fn code(self) -> Option<ErrorCode> {
         match self {
             Self::InvalidNamespace => None,
-            Self::AuthenticationRequired | Self::InvalidToken | Self::TokenExpired => {
-                Some(ErrorCode::Unauthorized)
-            }
+            Self::AuthenticationRequired
+            | Self::InvalidToken
+            | Self::TokenExpired
+            | Self::InvalidCredentials => Some(ErrorCode::Unauthorized),
             Self::Forbidden => Some(ErrorCode::Forbidden),
             Self::Unavailable => Some(ErrorCode::Unavailable),
             Self::TooManyFailures(_) | Self::TooManyConnections => Some(ErrorCode::RateLimited),
@@ -78,9 +85,10 @@ impl Refusal {
     pub fn data(self) -> Option<Cow<'static, str>> {
         let data = match self {
             Self::InvalidNamespace => return None,
-            Self::AuthenticationRequired | Self::InvalidToken | Self::TokenExpired => {
-                r#"{"code":"UNAUTHORIZED"}"#
-            }
+            Self::AuthenticationRequired
+            | Self::InvalidToken
+            | Self::TokenExpired
+            | Self::InvalidCredentials => r#"{"code":"UNAUTHORIZED"}"#,
             Self::Forbidden => r#"{"code":"FORBIDDEN"}"#,
             Self::Unavailable => r#"{"code":"UNAVAILABLE"}"#,
             Self::TooManyFailures(seconds) => {

@@ -99,6 +99,9 @@ pub fn commands_of(gateway: &str) -> String {
     format!("fanfare.gateway.{gateway}.command")
 }
 
+/// What every gateway tells of itself to admin pages: JSON.
+pub const ADMIN_REPORT: &str = "fanfare.gateway.report";
+
 /// What servers publish, a request: JSON → JSON (CONTRACT section 6). The last token names the namespace.
 pub const PUBLISH_REQUESTS: &str = "fanfare.pub.*";
 

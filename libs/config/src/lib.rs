@@ -76,6 +76,7 @@ pub struct Config {
     pub api: Api,
     pub limits: Limits,
     pub app: App,
+    pub admin_ui: AdminUi,
     pub log: Log,
     pub trace: Trace,
 }
@@ -217,6 +218,8 @@ sections! {
         lifecycle: Vec<AppNews>,
         tls_ca: Option<PathBuf>,
     }
+    /// Section `admin_ui`.
+    AdminUi { username: String, password: Option<Secret>, readonly: bool, }
     /// Section `log`. Files are there when there is a directory.
     Log {
         filter: String,

@@ -14,8 +14,8 @@ use figment::{
 
 pub(crate) use self::reader::Reader;
 use crate::{
-    Admin, Bus, Config, Cors, Fanout, Gateway, Grpc, Namespace, Presence, Redis, RedisTopology, Role, Rooms,
-    app, check, identity, namespaces, notifications,
+    Admin, AdminUi, Bus, Config, Cors, Fanout, Gateway, Grpc, Namespace, Presence, Redis, RedisTopology, Role,
+    Rooms, Secret, app, check, identity, namespaces, notifications,
     settings::{self, SETTINGS},
 };
 
@@ -345,8 +345,22 @@ impl Reader {
             api: self.api(),
             limits: self.limits(),
             app: self.app(),
+            admin_ui: self.admin_ui(),
             log: self.log(),
             trace: self.trace(),
+        }
+    }
+
+    fn admin_ui(&mut self) -> AdminUi {
+        let password = self.optional("admin_ui.password");
+        // It is not quoted: it may be the password itself.
+        if password.as_ref().is_some_and(|hash| !hash.starts_with("$2")) {
+            self.wrong("admin_ui.password", "is no bcrypt hash");
+        }
+        AdminUi {
+            username: self.not_empty("admin_ui.username"),
+            password: password.map(Secret::from),
+            readonly: self.one_of("admin_ui.readonly", &[("false", false), ("true", true)]),
         }
     }
 

@@ -535,6 +535,20 @@ pub const SETTINGS: &[Setting] = &[
         "",
         "File (PEM) with the authority of the application's certificates; the system's when empty",
     ),
+    setting(
+        "admin_ui.username",
+        "admin",
+        "Who may open the page of @socket.io/admin-ui, which connects to namespace /admin",
+    ),
+    Setting {
+        secret: true,
+        ..setting(
+            "admin_ui.password",
+            "",
+            "bcrypt hash of the password for it; there is no such namespace without",
+        )
+    },
+    setting("admin_ui.readonly", "false", "Whether the page may only look"),
     Setting {
         legacy: Some("RUST_LOG"),
         ..setting("log.filter", "info", "What is logged, as in RUST_LOG")

@@ -9,6 +9,9 @@ const SIZE: Size = Size {
     workers: 2,
     presence: 1,
 };
+const PASSWORD: &str = "open sesame";
+/// Of the password, by bcrypt with a cost of 4.
+const HASH: &str = "$2a$04$nIclaqHa6vs.GcV3lL0StuQFkxpFNV.mckSMIzZ5YduxEIhyj641W";
 const OPENED: Duration = Duration::from_secs(60);
 
 #[test]
@@ -58,6 +61,26 @@ fn a_rolling_restart_while_people_type() -> Result<()> {
                 .map_err(|_| anyhow!("the browser's thread panicked"))??;
             replaced
         })
+    })
+}
+
+/// The official page of `@socket.io/admin-ui`, signed in at one gateway, shows and changes what is at both.
+#[test]
+fn the_admin_page_shows_and_does() -> Result<()> {
+    let settings = [
+        ("FANFARE_ADMIN_UI__USERNAME", "ada"),
+        ("FANFARE_ADMIN_UI__PASSWORD", HASH),
+    ];
+    Cluster::run(SIZE, &settings, |cluster| {
+        cluster.until_settled()?;
+        let urls: Vec<_> = cluster.addresses()?.iter().map(url).collect();
+        let gateways = urls.join(",");
+        let settings = [
+            ("FANFARE_GATEWAYS", gateways.as_str()),
+            ("JWT_SECRET", JWT_SECRET),
+            ("ADMIN_PASSWORD", PASSWORD),
+        ];
+        browser("admin", urls.first().context("there are two")?, &settings)
     })
 }
 
