@@ -14,8 +14,8 @@ use figment::{
 
 pub(crate) use self::reader::Reader;
 use crate::{
-    Admin, AdminUi, Bus, Config, Cors, Fanout, Gateway, Grpc, Namespace, Presence, Redis, RedisTopology, Role,
-    Rooms, Secret, app, check, identity, namespaces, notifications,
+    Admin, AdminUi, Bus, Config, Cors, Fanout, Gateway, Grpc, Namespace, Presence, Redis, RedisTopology,
+    Role, Rooms, Secret, app, check, identity, namespaces, notifications,
     settings::{self, SETTINGS},
 };
 
