@@ -5,7 +5,7 @@ import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { createServer } from "node:http";
 import { after, test } from "node:test";
-import { heard, heardOne, ok, unique, user } from "../node/support.mjs";
+import { ok, unique, user } from "../node/support.mjs";
 import { page, shot } from "./page.mjs";
 
 const [, second] = process.env.FANFARE_GATEWAYS.split(",");
@@ -35,7 +35,7 @@ async function signIn(opened, secret) {
   await opened.getByRole("button", { name: "Connect", exact: true }).click();
 }
 
-test("the page shows the cluster, and what it does happens", async () => {
+test("the page shows servers, sockets and rooms of the cluster", async () => {
   const room = unique("room");
   const [eve, fay] = await Promise.all([user("/chat", { sub: "eve" }), user("/chat", { sub: "fay" })]);
   await ok(eve, "join-room", { roomId: room });
@@ -64,23 +64,4 @@ test("the page shows the cluster, and what it does happens", async () => {
   await ok(fay, "join-room", { roomId: room });
   await opened.locator("tbody tr", { hasText: room }).getByText("2", { exact: true }).waitFor();
   await shot(opened, "admin-rooms");
-
-  await go("Sockets");
-  await opened.getByText(fay.id).click();
-  const other = unique("other");
-  await opened.getByLabel("Join a room").fill(other);
-  await opened.getByRole("button", { name: "Join", exact: true }).click();
-  await opened.getByText(other, { exact: true }).waitFor();
-  await ok(eve, "message", { roomId: other, content: "brought together" });
-  assert.equal((await heardOne(fay, "message")).content, "brought together");
-  await shot(opened, "admin-socket");
-
-  await go("Events");
-  await opened.getByText("room_joined").or(opened.getByText("Room joined")).first().waitFor();
-
-  await go("Sockets");
-  await opened.locator("tbody tr", { hasText: eve.id }).getByRole("button").first().click();
-  assert.equal((await heard(eve, "(disconnect)"))[0], "io server disconnect");
-  await opened.getByText(eve.id).waitFor({ state: "detached" });
-  assert.equal(fay.connected, true);
 });

@@ -15,6 +15,7 @@ fn schemathesis_finds_nothing_else_than_documented() -> Result<()> {
         let document = format!("http://{address}/api/openapi.json");
         get(address, "/api/openapi.json").send()?.expect(200)?;
         let user = token("ada", &["--room", "*"])?;
-        schemathesis(&document, &user).map(drop)
+        // An offset must belong to its room, which no schema can say.
+        schemathesis(&document, &user, &["positive_data_acceptance"]).map(drop)
     })
 }

@@ -80,7 +80,7 @@ const REFUSED: &[Refused] = &[
     ),
     refused(
         "GET",
-        "EIO=3&transport=polling",
+        "EIO=2&transport=polling",
         5,
         "Unsupported protocol version",
     ),
@@ -91,7 +91,7 @@ const REFUSED: &[Refused] = &[
     refused_websocket("EIO=4&transport=polling", 3, "Bad request"),
     refused_websocket("transport=websocket", 5, "Unsupported protocol version"),
     refused_websocket("EIO=abc&transport=websocket", 5, "Unsupported protocol version"),
-    refused_websocket("EIO=3&transport=websocket", 5, "Unsupported protocol version"),
+    refused_websocket("EIO=2&transport=websocket", 5, "Unsupported protocol version"),
 ];
 
 /// "Query parameters" of either transport, "Sending data", "Receiving data": a mandatory one that is missing and an

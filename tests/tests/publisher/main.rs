@@ -130,7 +130,10 @@ fn request(port: u16, subject: &str, body: &str) -> Result<Value> {
 fn schemathesis_finds_nothing_else_than_documented() -> Result<()> {
     let server = Standalone::start(&[("FANFARE_API__KEY", KEY)])?;
     let document = format!("http://{}/openapi.json", served(&server.output())?.1);
-    schemathesis(&document, KEY)?;
+    // An offset must belong to its room, which no schema can say. A batch answers for each emit by itself, and other
+    // forms that protobuf's JSON has for the same value are taken too.
+    let without = ["positive_data_acceptance", "negative_data_rejection"];
+    schemathesis(&document, KEY, &without)?;
     server.stop()
 }
 

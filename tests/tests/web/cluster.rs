@@ -64,9 +64,9 @@ fn a_rolling_restart_while_people_type() -> Result<()> {
     })
 }
 
-/// The official page of `@socket.io/admin-ui`, signed in at one gateway, shows and changes what is at both.
+/// The official page of `@socket.io/admin-ui`, signed in at one gateway, shows what is at both.
 #[test]
-fn the_admin_page_shows_and_does() -> Result<()> {
+fn the_admin_page_shows_the_cluster() -> Result<()> {
     let settings = [
         ("FANFARE_ADMIN_UI__USERNAME", "ada"),
         ("FANFARE_ADMIN_UI__PASSWORD", HASH),
