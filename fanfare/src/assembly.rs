@@ -12,6 +12,7 @@ use bus::{
 };
 use config::Config;
 use delivery::local::{LinkLimits, LocalLinks, OneLink, pair};
+use fanout::publisher::Notifier;
 use gateway::Gateway;
 use lifecycle::{Tasks, phase};
 use prometheus::Registry;
@@ -45,6 +46,7 @@ const STOP_BUDGET: Duration = Duration::from_secs(3);
 pub(crate) struct Assembly {
     gateway: Arc<Gateway>,
     signals: Arc<MemorySignals>,
+    notifier: Arc<dyn Notifier>,
     tasks: Tasks,
     /// Ends worker and presence, after the gateway.
     behind: CancellationToken,
@@ -110,7 +112,7 @@ impl Assembly {
             log: log.clone(),
             signals: signals.clone(),
             documents: documents.clone(),
-            notifier: Some(notifier),
+            notifier: Arc::clone(&notifier),
             tasks: tasks.clone(),
             metrics: fanout::publisher::Metrics::register(registry)?,
         };
@@ -162,6 +164,7 @@ impl Assembly {
         Ok(Self {
             gateway: Arc::new(gateway),
             signals,
+            notifier,
             tasks: tasks.clone(),
             behind,
         })
@@ -181,7 +184,11 @@ impl Assembly {
         stop: CancellationToken,
     ) -> anyhow::Result<()> {
         let port = listener.local_addr()?.port();
-        let demo = demo::router(Arc::clone(&self.gateway), self.signals.clone(), tokens);
+        let demo = demo::router(
+            Arc::clone(&self.gateway),
+            self.signals.clone(),
+            tokens.map(|tokens| tokens.router(Arc::clone(&self.notifier))),
+        );
         let others = Router::new()
             .merge(gateway::health(&config.environment, port, stop.clone()))
             .merge(demo);

@@ -55,9 +55,14 @@ const FILES: [(&str, &str, &[u8]); 5] = [
     ),
 ];
 
-pub(crate) fn router(gateway: Arc<Gateway>, signals: Arc<dyn Signals>, tokens: Option<Tokens>) -> Router {
+/// `development`: what the page is helped with where nobody else does.
+pub(crate) fn router(
+    gateway: Arc<Gateway>,
+    signals: Arc<dyn Signals>,
+    development: Option<Router>,
+) -> Router {
     let begun = Instant::now();
-    let mut router = tokens.map(Tokens::router).unwrap_or_default();
+    let mut router = development.unwrap_or_default();
     for (path, content_type, content) in FILES {
         router = router.route(path, get(move || async move { file(content_type, content) }));
     }

@@ -68,7 +68,7 @@ async fn start(process: &Process) -> anyhow::Result<Worker> {
         log: bus.log.clone(),
         signals: bus.signals.clone(),
         documents: bus.documents.clone(),
-        notifier: Some(notifier),
+        notifier,
         tasks: process.tasks.clone(),
         metrics: fanout::publisher::Metrics::register(&process.registry)?,
     };

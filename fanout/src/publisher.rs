@@ -42,8 +42,8 @@ pub struct Deps {
     pub signals: Arc<dyn Signals>,
     /// Events that wait for acknowledgements.
     pub documents: Arc<dyn Documents>,
-    /// Notifies users; none where notifications are not kept.
-    pub notifier: Option<Arc<dyn Notifier>>,
+    /// Notifies users.
+    pub notifier: Arc<dyn Notifier>,
     /// Where its tasks run.
     pub tasks: Tasks,
     /// What it counts.

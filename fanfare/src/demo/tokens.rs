@@ -1,14 +1,22 @@
 //! Development tokens: where anybody may come in and nobody has configured keys, the page gets its users tokens of a
-//! secret that this process alone knows, so that a name is the same user in every tab and on every connection.
+//! secret that this process alone knows, so that a name is the same user in every tab and on every connection. Whoever
+//! has one may tell others of a conversation, as an application would by a notification.
 
 use std::{
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use axum::{Json, Router, http::StatusCode, response::IntoResponse, routing::post};
+use axum::{
+    Json, Router,
+    http::{HeaderMap, StatusCode, header},
+    response::IntoResponse,
+    routing::post,
+};
 use config::{AuthMode, Config, Secret};
-use jsonwebtoken::{EncodingKey, Header, encode};
+use fanout::publisher::Notifier;
+use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation, decode, encode};
+use proto::v1::NotifyUserRequest;
 use serde::Deserialize;
 use serde_json::json;
 use uuid::Uuid;
@@ -28,6 +36,40 @@ pub(crate) struct Tokens {
 #[derive(Deserialize)]
 struct Asked {
     username: String,
+}
+
+/// Who invites.
+#[derive(Deserialize)]
+struct Host {
+    sub: String,
+    username: String,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Invitation {
+    user_id: String,
+    room_id: String,
+    participants: Vec<String>,
+}
+
+impl Invitation {
+    /// Once for each conversation.
+    fn of(self, host: &Host) -> NotifyUserRequest {
+        let data = json!({
+            "roomId": self.room_id,
+            "participants": self.participants,
+            "from": { "userId": host.sub, "username": host.username },
+        });
+        NotifyUserRequest {
+            user_id: self.user_id,
+            r#type: "conversation".to_owned(),
+            title: format!("{} has something to tell you", host.username),
+            data: data.to_string(),
+            idempotency_key: self.room_id,
+            ..NotifyUserRequest::default()
+        }
+    }
 }
 
 impl Tokens {
@@ -52,20 +94,45 @@ impl Tokens {
         }
     }
 
-    /// `POST /demo/token {username}` → `{token}`.
-    pub(crate) fn router(self) -> Router {
-        Router::new().route(
-            "/demo/token",
-            post(move |Json(asked): Json<Asked>| {
-                let token = self.mint(asked.username.trim());
-                async move {
-                    match token {
-                        Some(token) => Json(json!({ "token": token })).into_response(),
-                        None => StatusCode::BAD_REQUEST.into_response(),
-                    }
+    /// `POST /demo/token {username}` → `{token}`; `POST /demo/invite {userId, roomId, participants}`, with a token.
+    pub(crate) fn router(self, notifier: Arc<dyn Notifier>) -> Router {
+        let minting = self.clone();
+        let token = post(move |Json(asked): Json<Asked>| {
+            let token = minting.mint(asked.username.trim());
+            async move {
+                match token {
+                    Some(token) => Json(json!({ "token": token })).into_response(),
+                    None => StatusCode::BAD_REQUEST.into_response(),
                 }
-            }),
-        )
+            }
+        });
+        let invite = post(move |headers: HeaderMap, Json(invitation): Json<Invitation>| {
+            let host = self.check(&headers);
+            let notifier = Arc::clone(&notifier);
+            async move {
+                let Some(host) = host else {
+                    return StatusCode::UNAUTHORIZED;
+                };
+                match notifier.notify(invitation.of(&host)).await {
+                    Ok(_) => StatusCode::NO_CONTENT,
+                    Err(error) => StatusCode::from_u16(error.code.http_status())
+                        .unwrap_or(StatusCode::INTERNAL_SERVER_ERROR),
+                }
+            }
+        });
+        Router::new()
+            .route("/demo/token", token)
+            .route("/demo/invite", invite)
+    }
+
+    /// Who shows one of these tokens.
+    fn check(&self, headers: &HeaderMap) -> Option<Host> {
+        let shown = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
+        let key = DecodingKey::from_secret(self.secret.as_bytes());
+        let mut validation = Validation::new(Algorithm::HS256);
+        validation.validate_aud = false;
+        let token = decode::<Host>(shown.strip_prefix("Bearer ")?, &key, &validation);
+        token.ok().map(|token| token.claims)
     }
 
     fn mint(&self, username: &str) -> Option<String> {

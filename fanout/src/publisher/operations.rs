@@ -6,7 +6,7 @@ use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
 use bus::{EventLog, PageQuery};
 use config::Scope;
 use futures_util::future::{BoxFuture, join_all};
-use model::{ClientError, ErrorCode, Offset, RoomToken, partition_of};
+use model::{ClientError, Offset, RoomToken, partition_of};
 use proto::v1::{
     BatchRequest, BatchResponse, BatchResult, DisconnectRequest, EmitRequest, EmitResponse,
     EmitWithAckRequest, EmitWithAckResponse, FetchSocketsRequest, FetchSocketsResponse, HistoryRequest,
@@ -129,7 +129,7 @@ pub(super) struct Operations {
     emitter: Emitter,
     sockets: Sockets,
     log: Arc<dyn EventLog>,
-    notifier: Option<Arc<dyn Notifier>>,
+    notifier: Arc<dyn Notifier>,
     important: Important,
     max_payload: usize,
 }
@@ -139,7 +139,7 @@ impl Operations {
         emitter: Emitter,
         sockets: Sockets,
         log: Arc<dyn EventLog>,
-        notifier: Option<Arc<dyn Notifier>>,
+        notifier: Arc<dyn Notifier>,
         important: Important,
         max_payload: usize,
     ) -> Self {
@@ -310,12 +310,8 @@ impl Operations {
     }
 
     async fn notify(&self, request: NotifyUserRequest) -> Result<NotifyUserResponse, ClientError> {
-        let notifier = self
-            .notifier
-            .as_ref()
-            .ok_or_else(|| ClientError::new(ErrorCode::NoHandler, "Notifications are not kept here"))?;
         Ok(NotifyUserResponse {
-            id: notifier.notify(request).await?,
+            id: self.notifier.notify(request).await?,
         })
     }
 

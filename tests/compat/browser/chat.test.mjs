@@ -98,6 +98,25 @@ test("rooms are joined, counted and left", async () => {
   assert.deepEqual(await ada.locator("#rooms .room .name").allTextContents(), [first]);
 });
 
+test("who is written to directly is told by the bell, and finds the conversation behind it", async () => {
+  const room = unique("room");
+  const names = [unique("Ada"), unique("Bob")];
+  const ada = await tab(names[0], room);
+  const bob = await tab(names[1], room);
+  await ada.getByRole("button", { name: `Message ${names[1]}` }).click();
+  await ada.getByRole("heading", { name: names[1] }).waitFor();
+  await say(ada, "Do you have the key?");
+  await bob.getByRole("button", { name: "Notifications, 1 unread" }).click();
+  await shot(bob, "notifications");
+  await bob.locator("#notifications .notification.new", { hasText: names[0] }).click();
+  await shows(bob, "Do you have the key?");
+  await say(bob, "In my pocket.");
+  await shows(ada, "In my pocket.");
+  await bob.getByRole("button", { name: "Notifications", exact: true }).waitFor();
+  await bob.reload();
+  await bob.getByRole("button", { name: names[0] }).waitFor();
+});
+
 test("what others write stays text", async () => {
   const room = unique("room");
   const evil = `<img src=x onerror="document.title='pwned'"><script>document.title='pwned'</script>`;
