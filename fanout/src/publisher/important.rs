@@ -28,9 +28,9 @@ const ANSWER: Duration = Duration::from_secs(10);
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(20);
 /// Whoever holds one says so again within this time.
-const HELD: Duration = Duration::from_secs(60);
+const HELD: Duration = Duration::from_secs(40);
 /// How often it is looked for what nobody holds.
-const LOOK: Duration = Duration::from_secs(15);
+const LOOK: Duration = Duration::from_secs(10);
 /// Open at one time, at one worker.
 const MAX_OPEN: usize = 10_000;
 /// So often a list is written anew when somebody else was faster.
@@ -102,8 +102,11 @@ impl Important {
         let value = pending.encode_to_vec().into();
         let revision = match self.documents.put(BUCKET, &key(&id), value, None).await {
             Ok(revision) => revision,
-            // The same idempotency key; whoever wrote it sends it.
-            Err(DocumentsError::Conflict(_)) => return Ok(id),
+            // The same idempotency key: whoever wrote it sends it, or has gone before it was listed.
+            Err(DocumentsError::Conflict(_)) => {
+                self.list(&id, true).await.map_err(|error| unavailable(&error))?;
+                return Ok(id);
+            }
             Err(error) => return Err(unavailable(&error)),
         };
         self.list(&id, true).await.map_err(|error| unavailable(&error))?;

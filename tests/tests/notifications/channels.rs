@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use serde_json::json;
-use tests::{Cluster, HttpRequest, Role, Size, Standalone, servers::Signal, token, until};
+use tests::{Client, Cluster, HttpRequest, Role, Size, Standalone, servers::Signal, token, until};
 
-use crate::{KEY, ids, notify, provider::Provider, publisher};
+use crate::{KEY, ids, notify, provider::Provider, publisher, runtime};
 
 const WITHIN: Duration = Duration::from_secs(120);
 
@@ -105,7 +105,8 @@ fn a_channel_is_called_so_often_and_no_more() -> Result<()> {
     server.stop()
 }
 
-/// A worker is killed while the provider thinks; another one calls again.
+/// A worker is killed while the provider thinks and while somebody has yet to acknowledge an event; another one calls
+/// again, and goes on sending.
 #[test]
 fn a_killed_worker_is_replaced_in_the_middle_of_a_call() -> Result<()> {
     let provider = Provider::start(|number| if number == 0 { 0 } else { 200 })?;
@@ -125,10 +126,23 @@ fn a_killed_worker_is_replaced_in_the_middle_of_a_call() -> Result<()> {
         until("the provider is called", WITHIN, || {
             Ok(!provider.calls().is_empty())
         })?;
+        let important = json!({
+            "namespace": "/chat", "users": ["bob"], "event": "read this", "args": [1], "acknowledge_within": 600,
+        });
+        let emit = HttpRequest::new(publisher, "POST", "/v1/emit").token(KEY);
+        emit.json(&important).send()?.expect(200)?;
         cluster.workers.remove(0).signal(Signal::KILL)?;
         cluster.add(Role::Worker)?;
+        cluster.until_ready()?;
+        let runtime = runtime()?;
+        let gateway = cluster.addresses()?[0];
+        let bob = runtime.block_on(Client::connect_as(gateway, "/chat", &token("bob", &[])?))?;
         until("another worker calls it", WITHIN, || {
             Ok(provider.calls().len() >= 2)
+        })?;
+        until("the event is heard", WITHIN, || {
+            let heard = bob.take_events();
+            Ok(heard.iter().any(|(name, _)| name == "read this"))
         })?;
         let calls = provider.calls();
         ensure!(
