@@ -482,12 +482,9 @@ pub fn at_random(seed: u64, time: Duration) -> Row {
         while Instant::now() < end {
             let fault = kinds.get(dice.throw(kinds.len())).context("there is one")?;
             (fault.run)(cluster, traffic).with_context(|| fault.name)?;
-            eprintln!(
-                "  {}, {} without their session so far",
-                fault.name,
-                traffic.fresh()
-            );
-            if traffic.fresh() > 0 {
+            let fresh = traffic.fresh();
+            eprintln!("  {}, {fresh} without their session so far", fault.name);
+            if fresh > 0 {
                 return Ok(());
             }
             traffic.flow(dice.throw(SOME))?;

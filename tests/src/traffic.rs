@@ -167,9 +167,11 @@ impl Traffic {
     /// Times a client came back without its session so far.
     #[must_use]
     pub fn fresh(&self) -> usize {
-        let members = self.members.iter().map(|(client, _)| client);
-        let clients = members.chain(&self.senders);
-        clients.map(|client| client.seen().fresh).sum()
+        self.clients().map(|client| client.seen().fresh).sum()
+    }
+
+    fn clients(&self) -> impl Iterator<Item = &Arc<Returner>> {
+        self.members.iter().map(|(client, _)| client).chain(&self.senders)
     }
 
     /// From now on clients that come back find these gateways.
@@ -179,8 +181,7 @@ impl Traffic {
 
     /// Breaks the connections of the clients, members and publishers, that `chosen` picks by their number.
     pub fn cut(&self, mut chosen: impl FnMut(usize) -> bool) {
-        let members = self.members.iter().map(|(client, _)| client);
-        for (number, client) in members.chain(&self.senders).enumerate() {
+        for (number, client) in self.clients().enumerate() {
             if chosen(number) {
                 client.cut();
             }
@@ -267,8 +268,7 @@ impl Traffic {
             }
             sent.ledger.received(&member, messages);
         }
-        let clients = self.members.iter().map(|(client, _)| client).chain(&self.senders);
-        let seen: Vec<_> = clients.map(|client| client.seen()).collect();
+        let seen: Vec<_> = self.clients().map(|client| client.seen()).collect();
         Ok(Report {
             verdict: sent.ledger.check(),
             pause,

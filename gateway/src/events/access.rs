@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use app::schema::Schema;
 use bus::Documents;
 use calls::SetupError;
+use config::{CLAIM, PERMISSION};
 use model::{ClientError, ErrorCode, Namespace, Role, RoomName, RoomToken, User};
 use parking_lot::RwLock;
 use serde::{Deserialize, Serialize};
@@ -13,10 +14,6 @@ use crate::session::{is_anonymous, unavailable};
 
 /// Bucket of [`Membership`] documents, by room token.
 pub(super) const MEMBERSHIP: &str = "rooms";
-/// How a permission stands where roles stand otherwise.
-const PERMISSION: &str = "permission:";
-/// How a claim stands in the pattern of a room, up to its name and `}`.
-const CLAIM: &str = "{claims.";
 /// A user's claims fill a pattern in so many ways at most.
 const MAX_FILLED: usize = 100;
 

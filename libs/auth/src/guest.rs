@@ -1,7 +1,7 @@
 //! Guests: clients without a token.
 
+use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD as URL_SAFE_NO_PAD};
 use model::{Role, User, UserId};
-use rand::Rng;
 
 use crate::is_name;
 
@@ -10,10 +10,9 @@ pub const GUEST: &str = "guest-";
 
 /// One of a new id, who may have chosen a name.
 pub(crate) fn guest(username: Option<String>) -> User {
-    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
-    let mut random = rand::rng();
     let mut id = String::from(GUEST);
-    id.extend((0..10).map(|_| char::from(ALPHABET[usize::from(random.random::<u8>() & 63)])));
+    URL_SAFE_NO_PAD.encode_string(rand::random::<[u8; 8]>(), &mut id);
+    id.truncate(GUEST.len() + 10);
     let name = username
         .map(|name| name.trim().to_owned())
         .filter(|name| is_name(name));

@@ -185,7 +185,7 @@ fn wanted_claims(config: &Config) -> Vec<String> {
         .iter()
         .flat_map(|namespace| namespace.join_rooms.keys());
     let mut names: Vec<String> = patterns
-        .flat_map(|pattern| pattern.split("{claims.").skip(1))
+        .flat_map(|pattern| pattern.split(config::CLAIM).skip(1))
         .filter_map(|part| part.split_once('}'))
         .map(|(name, _)| name.to_owned())
         .collect();

@@ -1,36 +1,27 @@
-use std::borrow::Cow;
+use std::fmt;
 
 use model::{ClientError, ErrorCode};
 
 /// Why a CONNECT is refused.
-#[derive(Copy, Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub enum Refusal {
     /// There is no such namespace.
-    #[error("Invalid namespace")]
     InvalidNamespace,
     /// A token is needed and there is none.
-    #[error("Authentication required")]
     AuthenticationRequired,
     /// The token does not hold.
-    #[error("Invalid token")]
     InvalidToken,
     /// The token has expired.
-    #[error("Token expired")]
     TokenExpired,
     /// Neither the password nor the session of an admin page.
-    #[error("invalid credentials")]
     InvalidCredentials,
     /// The identity may not enter this namespace.
-    #[error("Forbidden")]
     Forbidden,
     /// A service behind the edge does not answer.
-    #[error("Unavailable")]
     Unavailable,
     /// Too many authentications have failed at this address: for so many seconds nobody there is heard.
-    #[error("Too many attempts")]
     TooManyFailures(u64),
     /// The user has as many connections as may be.
-    #[error("Too many connections")]
     TooManyConnections,
 }
 
@@ -82,21 +73,12 @@ impl Refusal {
 
     /// The `data` of the `connect_error`, raw JSON.
     #[must_use]
-    pub fn data(self) -> Option<Cow<'static, str>> {
-        let data = match self {
-            Self::InvalidNamespace => return None,
-            Self::AuthenticationRequired
-            | Self::InvalidToken
-            | Self::TokenExpired
-            | Self::InvalidCredentials => r#"{"code":"UNAUTHORIZED"}"#,
-            Self::Forbidden => r#"{"code":"FORBIDDEN"}"#,
-            Self::Unavailable => r#"{"code":"UNAVAILABLE"}"#,
-            Self::TooManyFailures(seconds) => {
-                return Some(format!(r#"{{"code":"RATE_LIMITED","retryAfter":{seconds}}}"#).into());
-            }
-            Self::TooManyConnections => r#"{"code":"RATE_LIMITED"}"#,
-        };
-        Some(data.into())
+    pub fn data(self) -> Option<String> {
+        let code = self.code()?.as_str();
+        Some(match self {
+            Self::TooManyFailures(seconds) => format!(r#"{{"code":"{code}","retryAfter":{seconds}}}"#),
+            _ => format!(r#"{{"code":"{code}"}}"#),
+        })
     }
 
     /// The same as the error of an event or of a request over HTTP.
@@ -109,6 +91,14 @@ impl Refusal {
         error
     }
 }
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.message())
+    }
+}
+
+impl std::error::Error for Refusal {}
 
 #[cfg(test)]
 mod tests {

@@ -16,6 +16,7 @@ mod show;
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
 
 pub use load::{Errors, Loaded, Problem};
+pub use namespaces::{CLAIM, PERMISSION};
 pub use network::{Network, NetworkError};
 pub use secret::Secret;
 

@@ -26,9 +26,9 @@ const FIELDS: [&str; 13] = [
     "custom_events",
 ];
 /// Before the name of a permission, where roles stand otherwise.
-const PERMISSION: &str = "permission:";
-/// How a claim stands in the pattern of a room: `{claims.<name>}`.
-const CLAIM: &str = "{claims.";
+pub const PERMISSION: &str = "permission:";
+/// How a claim stands in the pattern of a room, up to its name and `}`.
+pub const CLAIM: &str = "{claims.";
 /// Events that are stored where nothing else is configured.
 const STORED_EVENTS: [&str; 1] = ["message"];
 
