@@ -1,7 +1,7 @@
 // Bad input: the error object, in the ack or as event `error`, and the socket lives on.
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { ask, heardOne, isError, ok, refused, unheard, unique, user } from "./support.mjs";
+import { ask, heardOne, isError, ok, refused, unheard, unique, url, user } from "./support.mjs";
 
 const roomId = "room";
 const long = "x".repeat(129);
@@ -88,4 +88,10 @@ test("binary arguments of an unknown event are taken whole before it is refused"
   const socket = await user("/chat");
   await refused(socket, "NO_HANDLER", "upload", Buffer.alloc(1000, 7), { nested: [Buffer.from("x")] });
   await ok(socket, "ping");
+});
+
+test("Engine.IO 3 is refused where it is not allowed", async () => {
+  const answer = await fetch(`${url}/socket.io/?EIO=3&transport=polling`);
+  assert.equal(answer.status, 400);
+  assert.deepEqual(await answer.json(), { code: 5, message: "Unsupported protocol version" });
 });
