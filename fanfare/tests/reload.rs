@@ -1,24 +1,18 @@
 //! SIGHUP, as an operator would send it.
 #![allow(clippy::unwrap_used, missing_docs, reason = "tests")]
 
-use std::{
-    io::{BufRead, BufReader},
-    net::SocketAddr,
-    process::{Child, ChildStdout, Command, Stdio},
-    time::Duration,
-};
+use std::{net::SocketAddr, process::Command, time::Duration};
 
 use bench::client::{Reader, Writer, open};
+use servers::{Process, Signal};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A standalone server with a configuration file. Dropping it kills it.
+/// A standalone server with a configuration file.
 struct Server {
-    child: Child,
+    process: Process,
     file: tempfile::NamedTempFile,
     addr: SocketAddr,
-    /// Kept open: it goes on to write.
-    _stdout: BufReader<ChildStdout>,
 }
 
 fn settings(secret: &str, public: &str) -> String {
@@ -34,46 +28,17 @@ impl Server {
     fn start(content: &str) -> Self {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), content).unwrap();
-        let mut child = Command::new(env!("CARGO_BIN_EXE_fanfare"))
-            .arg("--config")
-            .arg(file.path())
-            .env_clear()
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut stdout = BufReader::new(child.stdout.take().unwrap());
-        let addr = loop {
-            let mut line = String::new();
-            assert_ne!(stdout.read_line(&mut line).unwrap(), 0, "it has ended");
-            if let Some(addr) = line.trim().strip_prefix("fanfare listening on http://") {
-                break addr.parse().unwrap();
-            }
-        };
-        Self {
-            child,
-            file,
-            addr,
-            _stdout: stdout,
-        }
+        let mut command = Command::new(env!("CARGO_BIN_EXE_fanfare"));
+        command.arg("--config").arg(file.path()).env_clear();
+        let process = Process::start("fanfare", &mut command).unwrap();
+        let listening = |line: &str| line.strip_prefix("fanfare listening on http://")?.parse().ok();
+        let addr = process.line("it listens", PATIENCE, listening).unwrap();
+        Self { process, file, addr }
     }
 
     fn hang_up(&self, content: &str) {
         std::fs::write(self.file.path(), content).unwrap();
-        let pid = self.child.id().to_string();
-        assert!(
-            Command::new("kill")
-                .args(["-HUP", &pid])
-                .status()
-                .unwrap()
-                .success()
-        );
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.process.signal(Signal::HUP).unwrap();
     }
 }
 

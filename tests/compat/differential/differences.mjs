@@ -6,6 +6,7 @@ const reasons = {
   raw: "Arguments and attachments go through as the client wrote them: nothing is parsed and written again.",
   query: "A query behind a namespace belongs to older clients; it is dropped, and the namespace counts.",
   close: "A close packet closes the session on either transport, as the protocol document says.",
+  version: "A version that nobody speaks is refused; the reference takes it for version 3 where that is allowed.",
   told: "The refusal says why, with the protocol's own error object or text; the reference answers without a body, with 500, or hangs up.",
   refused: "A body that is no payload is answered 400, as the official suite allows; the reference says ok and closes.",
   gone: "A session that broke the protocol is gone at once; the reference lets two more polls pass. Clients reconnect either way.",
@@ -145,20 +146,32 @@ export const differences = new Map([
       "closed",
     ],
   }],
-  ["http: a WebSocket handshake with no version", {
-    reason: reasons.told,
+  ["http: no version", {
+    reason: reasons.version,
     fanfare: [
-      "refused 400 Unsupported protocol version",
+      'GET /socket.io/?transport=polling -> 400 application/json {"code":5,"message":"Unsupported protocol version"}',
     ],
   }],
-  ["http: a WebSocket handshake with version 3", {
-    reason: reasons.told,
+  ["http: version 5", {
+    reason: reasons.version,
+    fanfare: [
+      'GET /socket.io/?EIO=5&transport=polling -> 400 application/json {"code":5,"message":"Unsupported protocol version"}',
+    ],
+  }],
+  ["http: version abc", {
+    reason: reasons.version,
+    fanfare: [
+      'GET /socket.io/?EIO=abc&transport=polling -> 400 application/json {"code":5,"message":"Unsupported protocol version"}',
+    ],
+  }],
+  ["http: a WebSocket handshake with no version", {
+    reason: reasons.version,
     fanfare: [
       "refused 400 Unsupported protocol version",
     ],
   }],
   ["http: a WebSocket handshake with version abc", {
-    reason: reasons.told,
+    reason: reasons.version,
     fanfare: [
       "refused 400 Unsupported protocol version",
     ],

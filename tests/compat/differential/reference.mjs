@@ -11,6 +11,7 @@ export async function reference() {
     maxHttpBufferSize: 1_000_000,
     connectTimeout: 1000,
     serveClient: false,
+    allowEIO3: true,
     cors: { origin: "*" },
   });
   io.on("connection", (socket) => {
