@@ -40,6 +40,15 @@ pub enum Message {
     Binary(Bytes),
 }
 
+impl Message {
+    fn len(&self) -> usize {
+        match self {
+            Self::Text(text) => text.len(),
+            Self::Binary(bytes) => bytes.len(),
+        }
+    }
+}
+
 /// How far a handler got with a message. Futures send their answers themselves; they are dropped
 /// when the connection ends.
 pub enum Step {
@@ -95,6 +104,11 @@ thread_local! {
 #[derive(Default)]
 struct Work {
     backlog: VecDeque<Message>,
+    /// Bytes in `backlog`.
+    waiting_bytes: usize,
+    /// What was read and is not decoded yet: a few compressed bytes can become a large message, so no more of them are
+    /// opened than may wait.
+    undecoded: Option<Box<[u8]>>,
     waiting: Option<BoxFuture<'static, Step>>,
     in_flight: Option<Box<FuturesUnordered<BoxFuture<'static, ()>>>>,
 }
@@ -266,13 +280,15 @@ impl Driver {
                     .map_err(|_| CloseReason::TransportError)?;
                 again = true;
             }
-            if self.work.backlog.is_empty()
-                && self.work.accepts()
-                && let Poll::Ready(ready) = stream.poll_read_ready(context)
-            {
-                ready.map_err(|_| CloseReason::TransportError)?;
-                self.read(stream, decoder)?;
-                again = true;
+            if self.work.backlog.is_empty() && self.work.accepts() {
+                if let Some(rest) = self.work.undecoded.take() {
+                    self.feed(decoder, &rest)?;
+                    again = true;
+                } else if let Poll::Ready(ready) = stream.poll_read_ready(context) {
+                    ready.map_err(|_| CloseReason::TransportError)?;
+                    self.read(stream, decoder)?;
+                    again = true;
+                }
             }
             if !again {
                 return Poll::Pending;
@@ -319,12 +335,13 @@ impl Driver {
     }
 
     fn feed(&mut self, decoder: &mut ws::Decoder, mut input: &[u8]) -> Result<(), CloseReason> {
+        let max_payload = self.server.options().max_payload;
         loop {
-            match decoder.next_of(
-                &mut input,
-                self.server.options().max_payload,
-                self.conn.inflates(),
-            ) {
+            if self.work.waiting_bytes > max_payload && !input.is_empty() {
+                self.work.undecoded = Some(input.into());
+                return Ok(());
+            }
+            match decoder.next_of(&mut input, max_payload, self.conn.inflates()) {
                 Ok(Some(message)) => self.on_frame(message)?,
                 Ok(None) => return Ok(()),
                 Err(error) => {
@@ -346,7 +363,8 @@ impl Driver {
             ws::Message::Text(text) => Packet::decode_message(version, text),
             ws::Message::Binary(bytes) => Packet::decode_binary(version, bytes),
             ws::Message::Ping(data) => {
-                self.last_word(ws::frame::pong(&data));
+                // A client that reads nothing gets none: a later ping is answered for all (RFC 6455 section 5.5.3).
+                self.put(ws::frame::pong(&data), true);
                 return Ok(());
             }
             ws::Message::Pong(_) => return Ok(()),
@@ -378,6 +396,7 @@ impl Driver {
         if self.work.backlog.is_empty() && self.work.accepts() {
             self.handle(message)
         } else {
+            self.work.waiting_bytes += message.len();
             self.work.backlog.push_back(message);
             Ok(())
         }
@@ -388,6 +407,7 @@ impl Driver {
             let Some(message) = self.work.backlog.pop_front() else {
                 if self.work.backlog.capacity() > 0 {
                     self.work.backlog = VecDeque::new();
+                    self.work.waiting_bytes = 0;
                 }
                 return Ok(());
             };
@@ -412,11 +432,15 @@ impl Driver {
 
     /// Puts bytes behind what is queued, without the queue's limit.
     fn last_word(&self, frame: Bytes) {
+        self.put(frame, false);
+    }
+
+    fn put(&self, frame: Bytes, volatile: bool) {
         let mut out = self.conn.out.lock();
         out.push(
             self.conn.stream.get(),
             &Encoded::from_frames(frame),
-            false,
+            volatile,
             usize::MAX,
         );
     }

@@ -18,6 +18,8 @@ const KEPT_SLOTS: usize = 4;
 /// A polling client is away for a moment after each answer; so many bytes of volatile packets wait for it
 /// then, or it would miss nearly all of them.
 const BETWEEN_POLLS: usize = 16 * 1024;
+/// What a queued packet takes besides its bytes: many small ones must not be more than one large one.
+const SLOT: usize = 64;
 /// At most so many messages go into one polling answer: python-engineio refuses a body with more.
 const POLL_BATCH: usize = 16;
 
@@ -172,7 +174,8 @@ impl Outbound {
     }
 
     fn enqueue(&mut self, packet: &Encoded, limit: usize) -> Pushed {
-        if self.queued + packet.len() > limit && !self.queue.is_empty() {
+        let kept = self.queued + self.queue.len() * SLOT;
+        if kept + packet.len() > limit && !self.queue.is_empty() {
             self.queue = VecDeque::new();
             self.queued = 0;
             self.written = 0;
@@ -305,7 +308,7 @@ mod tests {
     fn polling_answers_have_few_messages() {
         let mut out = Outbound::new(Mode::Polling);
         for _ in 0..POLL_BATCH + 1 {
-            out.push(None, &text("x"), false, 1000);
+            out.push(None, &text("x"), false, 1 << 20);
         }
         let full = body(&mut out, 1000).unwrap();
         assert_eq!(full.split(|byte| *byte == 0x1e).count(), POLL_BATCH);
@@ -322,6 +325,14 @@ mod tests {
         );
         assert!(!out.has_queued());
         assert_eq!(out.push(None, &text("x"), false, 100), Pushed::Done);
+    }
+
+    #[test]
+    fn many_small_packets_are_a_lot_too() {
+        let mut out = Outbound::new(Mode::Polling);
+        let taken = (0..1000).take_while(|_| out.push(None, &text("x"), false, 10 * SLOT) == Pushed::Queued);
+        assert!(taken.count() <= 10);
+        assert_eq!(out.queued, 0);
     }
 
     #[test]

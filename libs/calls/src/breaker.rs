@@ -13,8 +13,15 @@ pub struct Breaker {
     /// What it protects, for the log.
     name: &'static str,
     failures: u32,
-    /// Open: until when, and for how long it was opened.
-    open: Option<(Instant, Duration)>,
+    open: Option<Open>,
+}
+
+struct Open {
+    until: Instant,
+    /// For how long it was opened.
+    pause: Duration,
+    /// A call is looking.
+    looks: bool,
 }
 
 impl Breaker {
@@ -30,14 +37,15 @@ impl Breaker {
 
     /// Whether a call may be made. Of an open one whose time is up one call is the look.
     pub fn lets_through(&mut self, now: Instant) -> bool {
-        match &mut self.open {
-            None => true,
-            Some((until, _)) if now < *until => false,
-            Some((until, pause)) => {
-                *until = now + *pause;
-                true
-            }
+        let Some(open) = &mut self.open else {
+            return true;
+        };
+        if now < open.until {
+            return false;
         }
+        open.until = now + open.pause;
+        open.looks = true;
+        true
     }
 
     /// A call was answered.
@@ -48,20 +56,24 @@ impl Breaker {
         *self = Self::new(self.name);
     }
 
-    /// A call was not answered; `why` goes to the log.
+    /// A call was not answered; `why` goes to the log. Of an open one only the look counts: what was under way when it
+    /// opened says nothing new.
     pub fn failed(&mut self, why: &str, now: Instant) {
         self.failures = self.failures.saturating_add(1);
-        match self.open {
-            Some((_, pause)) => {
-                let pause = (pause * 2).min(MAX_PAUSE);
-                self.open = Some((now + pause, pause));
-            }
+        let pause = match &self.open {
+            Some(Open { looks: false, .. }) => return,
+            Some(Open { pause, .. }) => (*pause * 2).min(MAX_PAUSE),
             None if self.failures >= FAILURES => {
                 tracing::warn!(why, "the {} fails: it is left alone for a while", self.name);
-                self.open = Some((now + PAUSE, PAUSE));
+                PAUSE
             }
-            None => {}
-        }
+            None => return,
+        };
+        self.open = Some(Open {
+            until: now + pause,
+            pause,
+            looks: false,
+        });
     }
 }
 
@@ -78,6 +90,9 @@ mod tests {
             breaker.failed("test", now);
         }
         assert!(!breaker.lets_through(now));
+        for _ in 0..100 {
+            breaker.failed("a call of before", now);
+        }
         now += PAUSE;
         assert!(breaker.lets_through(now), "one looks");
         assert!(!breaker.lets_through(now), "only one");
