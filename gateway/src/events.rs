@@ -58,8 +58,11 @@ use crate::{
         SessionStore, Sessions, Shown, Socket, Success, is_anonymous, json as to_json,
     },
     spans::{self, unrecorded},
-    transport::Step,
+    transport::{Conn, Step},
 };
+
+/// Another name of [`messages::EVENT`].
+const SEND_MESSAGE: &str = "sendMessage";
 
 /// What the handlers work with.
 pub(crate) struct Core {
@@ -121,6 +124,10 @@ impl Application for Vocabulary {
         let core = Arc::clone(&self.core);
         Box::pin(async move {
             let handshake = request.conn.handshake();
+            if request.conn.sockets.lock().enters_often() {
+                let again = core.addresses.enters_again(handshake.ip);
+                again.map_err(|after| Refusal::TooManyFailures(limited::seconds(after)))?;
+            }
             let auth = request.auth.as_deref();
             let user = core
                 .identify(&request.namespace, auth, &handshake.shown, handshake.ip)
@@ -129,7 +136,7 @@ impl Application for Vocabulary {
             let claim = Claim::from_auth(request.auth.as_deref());
             if claim.pid.is_some() {
                 match claim_apart(&core, claim, request.namespace, &user).await {
-                    Ok(Some(admission)) => return Ok(admission),
+                    Ok(Some(admission)) => return core.within_limit(&request.conn, admission),
                     Ok(None) => {}
                     // As a new one it would have lost its session. It comes back with it in a moment.
                     Err(refusal) => {
@@ -233,14 +240,14 @@ fn handle(call: Call, event: &EventPacket) -> Step {
     if name == "refresh-token" {
         return refresh::refresh(call, input);
     }
-    if let Err(error) = call.may_emit(name) {
+    if let Err(error) = call.may_emit(ruled_as(name)) {
         return call.fail(error);
     }
     match name {
         "join-room" => rooms::join(call, input),
         "leave-room" => rooms::leave(call, input),
         "getOrCreateRoom" => rooms::get_or_create(call, input),
-        "message" | "sendMessage" => by_event::<SendMessage>(call, input),
+        messages::EVENT | SEND_MESSAGE => by_event::<SendMessage>(call, input),
         "getMessages" => by_event::<History>(call, input),
         "markMessagesRead" => by_event::<MarkRead>(call, input),
         "typing" => typing::typing(call, input),
@@ -249,6 +256,15 @@ fn handle(call: Call, event: &EventPacket) -> Step {
         "getOnlineUsers" => online::users(call, input),
         "ping" => call.done(&json!({ "time": crate::now_ms() })),
         _ => custom::custom(call, event),
+    }
+}
+
+/// The name by which limits and policies know an event.
+fn ruled_as(name: &str) -> &str {
+    if name == SEND_MESSAGE {
+        messages::EVENT
+    } else {
+        name
     }
 }
 
@@ -288,6 +304,17 @@ async fn claim_apart(
 }
 
 impl Core {
+    /// What was claimed, which goes back if its user has as many other connections as may be.
+    fn within_limit(&self, conn: &Arc<Conn>, admission: Admission) -> Result<Admission, Refusal> {
+        if self.user_connections.admits(&admission.user, conn) {
+            return Ok(admission);
+        }
+        if let (Some(pid), Some(returns)) = (&admission.pid, admission.returns) {
+            self.decline(pid, returns);
+        }
+        Err(Refusal::TooManyConnections)
+    }
+
     /// Who asks to enter a namespace, if there is one and they may. `auth` is the CONNECT packet's payload.
     pub(crate) async fn identify(
         &self,
@@ -351,34 +378,45 @@ impl Core {
         let (Some(store), Some(pid)) = (&self.store, socket.shared_pid()) else {
             return Ok(());
         };
-        let session = kept_session(socket, joins)
-            .await
-            .map_err(|_| Refusal::Unavailable)?;
-        store.begin(pid, session);
+        let session = self.kept_session(socket, joins).await;
+        store.begin(pid, session.map_err(|_| Refusal::Unavailable)?);
         Ok(())
     }
-}
 
-/// A socket as the store keeps it, once its joins are sure.
-async fn kept_session(socket: &Socket, joins: &mut [Joining]) -> Result<KeptSession, InterestError> {
-    let mut rooms = Vec::with_capacity(joins.len());
-    for join in joins {
-        rooms.push(KeptRoom {
-            seq: join.confirmed().await?,
-            name: join.room().name().to_string(),
-            ..KeptRoom::default()
-        });
+    /// A socket as the store keeps it, once its joins are sure.
+    async fn kept_session(
+        &self,
+        socket: &Socket,
+        joins: &mut [Joining],
+    ) -> Result<KeptSession, InterestError> {
+        let mut rooms = Vec::with_capacity(joins.len());
+        for join in joins {
+            let seq = join.confirmed().await?;
+            let name = join.room().name();
+            rooms.push(KeptRoom {
+                seq,
+                granted: self.grants(socket, name),
+                name: name.to_string(),
+                ..KeptRoom::default()
+            });
+        }
+        Ok(KeptSession {
+            namespace: socket.namespace().to_string(),
+            socket_id: socket.id().to_owned(),
+            user_id: socket.user().id.to_string(),
+            username: socket.user().username.to_string(),
+            anonymous: is_anonymous(socket.user()),
+            connected_at_ms: socket.connected_at_ms(),
+            rooms,
+            ..KeptSession::default()
+        })
     }
-    Ok(KeptSession {
-        namespace: socket.namespace().to_string(),
-        socket_id: socket.id().to_owned(),
-        user_id: socket.user().id.to_string(),
-        username: socket.user().username.to_string(),
-        anonymous: is_anonymous(socket.user()),
-        connected_at_ms: socket.connected_at_ms(),
-        rooms,
-        ..KeptSession::default()
-    })
+
+    /// Whether a socket's user may use a room by what its newest token says.
+    fn grants(&self, socket: &Socket, room: &RoomName) -> bool {
+        let rules = self.access.rules();
+        rules.grants(&socket.rights(), socket.namespace(), room)
+    }
 }
 
 impl Call {

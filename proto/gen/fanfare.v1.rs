@@ -3562,6 +3562,9 @@ pub struct Claimed {
     pub connected_at_ms: u64,
     #[prost(string, repeated, tag = "5")]
     pub rooms: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Those of `rooms` that the user's rights let it into: a token that no longer does loses them.
+    #[prost(string, repeated, tag = "6")]
+    pub granted: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 /// Then, once the asking gateway has the rooms: what the client missed up to where it gets them itself.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -3675,6 +3678,9 @@ pub struct KeptRoom {
     /// Events of the room up to this place in the journal are no longer known there. As `since`.
     #[prost(uint64, tag = "4")]
     pub floor: u64,
+    /// The user's rights let it in, and neither membership nor a server: a token that no longer does loses it.
+    #[prost(bool, tag = "5")]
+    pub granted: bool,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct KeptArrival {

@@ -103,14 +103,29 @@ impl Rules {
         })
     }
 
-    /// Whether a user who was in a room may be in it again. Membership is not asked for anew: nobody is
-    /// taken out of it.
-    pub(super) fn may_stay(&self, user: &User, namespace: &Namespace, room: &RoomName) -> bool {
+    /// Whether a user who was in a room may be in it again. Membership is not asked for anew: nobody is taken out of it,
+    /// and servers bring in whom they like. What a token `granted` must be granted again, or be a matter of membership.
+    pub(super) fn may_stay(
+        &self,
+        user: &User,
+        namespace: &Namespace,
+        room: &RoomName,
+        granted: bool,
+    ) -> Quick {
         // A guest has no token that could allow less than the one before: a server may have brought it there.
         let is_guests = is_anonymous(user) && room.user().is_none();
-        room.as_str().starts_with(char::is_control)
-            || is_guests
-            || self.quick(user, namespace, room) != Quick::Denied
+        if room.as_str().starts_with(char::is_control) || is_guests {
+            return Quick::Allowed;
+        }
+        match self.quick(user, namespace, room) {
+            Quick::Ask if !granted => Quick::Allowed,
+            quick => quick,
+        }
+    }
+
+    /// Whether rights are all that the user needs for the room.
+    pub(super) fn grants(&self, user: &User, namespace: &Namespace, room: &RoomName) -> bool {
+        self.quick(user, namespace, room) == Quick::Allowed
     }
 
     /// The policy of a namespace; `None` when there is no such namespace.

@@ -131,7 +131,11 @@ impl Handover {
             .await
         {
             Ok((away, after)) => {
+                let rules = self.core.access.rules();
+                let names = away.places.iter().map(|place| place.room.name());
+                let granted = names.filter(|room| rules.grants(&away.rights, &namespace, room));
                 let claimed = Claimed {
+                    granted: granted.map(ToString::to_string).collect(),
                     socket_id: away.id().to_owned(),
                     user_id: away.user().id.to_string(),
                     username: away.user().username.to_string(),

@@ -6,7 +6,7 @@ use model::{ClientError, ErrorCode};
 use serde::Serialize;
 use sio::{engine::CloseReason, packet::encode};
 
-use super::Call;
+use super::{Call, ruled_as};
 use crate::{
     limits::{Admitted, Notice, Verdict},
     session::{EventPacket, json},
@@ -28,7 +28,11 @@ impl Call {
     /// Handles the event if the limits allow it. Where they must be asked, later events wait, so that a socket's
     /// events keep their order.
     pub(super) fn limited(self, event: EventPacket, handle: fn(Self, &EventPacket) -> Step) -> Step {
-        match self.core.limits.admit(&self.socket, event.name.as_str()) {
+        match self
+            .core
+            .limits
+            .admit(&self.socket, ruled_as(event.name.as_str()))
+        {
             Admitted::Now(verdict) => self.judged(&verdict, &event, handle),
             Admitted::Ask(ask) => Step::Wait(Box::pin(async move {
                 let verdict = ask.answer().await;

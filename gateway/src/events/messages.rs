@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use ::publisher::messages::{EVENT, message};
+pub(super) use ::publisher::messages::EVENT;
+use ::publisher::messages::message;
 use bus::{DocumentsError, EventLog, PageQuery};
 use model::{ClientError, ErrorCode, Namespace, Offset, RoomName, RoomToken};
 use prost::Message;

@@ -12,7 +12,10 @@ use prost::Message;
 use proto::v1::{ClaimReply, ClaimSession, SessionRequest, claim_reply::Outcome, session_request::Step};
 use sio::engine::CloseReason;
 
-use super::Core;
+use super::{
+    Core,
+    access::{self, Quick},
+};
 use crate::{
     journal::{Journaled, Position, Returning},
     session::{
@@ -180,15 +183,21 @@ impl Core {
                     away.user()
                 });
                 let rules = self.access.rules();
-                if away
-                    .places
-                    .iter()
-                    .all(|place| rules.may_stay(&was, namespace, place.room.name()))
-                {
-                    return Ok((was, Returns::Here { away, after }));
+                let names = away.places.iter().map(|place| place.room.name());
+                let rooms: Vec<_> = names
+                    .map(|room| (room.clone(), rules.grants(&away.rights, namespace, room)))
+                    .collect();
+                match self.may_stay(&was, namespace, &rooms).await {
+                    Ok(()) => Ok((was, Returns::Here { away, after })),
+                    Err(Because::Unavailable) => {
+                        self.sessions.put(pid, away);
+                        Err(Because::Unavailable)
+                    }
+                    Err(because) => {
+                        self.give_up(pid, away);
+                        Err(because)
+                    }
                 }
-                self.give_up(pid, away);
-                Err(Because::Forbidden)
             }
             Err(Because::Unknown) => {
                 let owner = match &position {
@@ -282,9 +291,13 @@ impl Core {
                             user_id: claimed.user_id,
                             username: claimed.username,
                             connected_at_ms: claimed.connected_at_ms,
-                            rooms: claimed.rooms,
+                            rooms: claimed.rooms.iter().map(|room| RoomName::stored(room)).collect(),
+                            granted: claimed.granted,
                         };
-                        return self.admit_from(Source::Gateway(owner), position, session, namespace, user);
+                        let source = Source::Gateway(owner);
+                        return self
+                            .admit_from(source, pid, position, session, namespace, user)
+                            .await;
                     }
                     Some(Outcome::MovedTo(gateway)) => gateway,
                     Some(Outcome::TooLate(_)) => return Err(Because::TooLate),
@@ -298,20 +311,20 @@ impl Core {
                     .await?
                 {
                     Ok(left) => {
+                        let rooms = &left.session.rooms;
+                        let granted = rooms.iter().filter(|room| room.granted);
                         let session = Session {
+                            granted: granted.map(|room| room.name.clone()).collect(),
+                            rooms: rooms.iter().map(|room| RoomName::stored(&room.name)).collect(),
                             socket_id: left.session.socket_id.clone(),
                             user_id: left.session.user_id.clone(),
                             username: left.session.username.clone(),
                             connected_at_ms: left.session.connected_at_ms,
-                            rooms: left.session.rooms.iter().map(|room| room.name.clone()).collect(),
                         };
-                        return self.admit_from(
-                            Source::Store(Box::new(left)),
-                            position,
-                            session,
-                            namespace,
-                            user,
-                        );
+                        let source = Source::Store(Box::new(left));
+                        return self
+                            .admit_from(source, pid, position, session, namespace, user)
+                            .await;
                     }
                     Err(moved_to) => moved_to,
                 },
@@ -355,9 +368,10 @@ impl Core {
         })
     }
 
-    fn admit_from(
+    async fn admit_from(
         &self,
         source: Source,
+        pid: &str,
         position: Option<Position>,
         session: Session,
         namespace: &Namespace,
@@ -369,19 +383,51 @@ impl Core {
             let id = UserId::new(&session.user_id).map_err(|_| Because::Unknown)?;
             Arc::new(named_guest(id, &session.username))
         };
-        let rooms: Vec<RoomName> = session.rooms.iter().map(|room| RoomName::stored(room)).collect();
-        let rules = self.access.rules();
-        if !rooms.iter().all(|room| rules.may_stay(&was, namespace, room)) {
-            return Err(Because::Forbidden);
-        }
+        let granted = |room: &RoomName| session.granted.iter().any(|name| name == room.as_str());
+        let rooms: Vec<_> = session
+            .rooms
+            .iter()
+            .map(|room| (room.clone(), granted(room)))
+            .collect();
+        let stays = self.may_stay(&was, namespace, &rooms).await;
         let moved = Moved {
             source,
             id: session.socket_id.into(),
             connected_at_ms: session.connected_at_ms,
-            rooms,
+            rooms: session.rooms,
             position,
         };
-        Ok((was, Returns::There(moved)))
+        match stays {
+            Ok(()) => Ok((was, Returns::There(moved))),
+            Err(Because::Unavailable) => {
+                self.decline(pid, Returns::There(moved));
+                Err(Because::Unavailable)
+            }
+            Err(because) => Err(because),
+        }
+    }
+
+    /// Whether a user may be again in all of the rooms it was in, each with whether its rights had let it in.
+    async fn may_stay(
+        &self,
+        user: &User,
+        namespace: &Namespace,
+        rooms: &[(RoomName, bool)],
+    ) -> Result<(), Because> {
+        let rules = self.access.rules();
+        for (room, granted) in rooms {
+            let stays = match rules.may_stay(user, namespace, room, *granted) {
+                Quick::Allowed => true,
+                Quick::Denied => false,
+                Quick::Ask => access::is_member(&*self.documents, user, namespace, room)
+                    .await
+                    .map_err(|_| Because::Unavailable)?,
+            };
+            if !stays {
+                return Err(Because::Forbidden);
+            }
+        }
+        Ok(())
     }
 
     pub(super) async fn ask(
@@ -417,5 +463,7 @@ struct Session {
     user_id: String,
     username: String,
     connected_at_ms: u64,
-    rooms: Vec<String>,
+    rooms: Vec<RoomName>,
+    /// Those of them that the user's rights had let it into.
+    granted: Vec<String>,
 }

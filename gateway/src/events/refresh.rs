@@ -6,10 +6,7 @@ use model::{ClientError, ErrorCode, RoomName, User};
 use serde_json::json;
 use sio::{engine::CloseReason, packet::encode};
 
-use super::{
-    Call, Core, Input,
-    access::{self, Quick},
-};
+use super::{Call, Core, Input, access};
 use crate::{
     session::{Refusal, Socket},
     transport::Step,
@@ -57,20 +54,22 @@ impl Call {
             .authorized(self.namespace(), user)
             .await
             .map_err(Refusal::to_error)?;
-        let before = socket.rights();
+        // Asked before anything changes: one that could not be asked is asked again by the next attempt.
+        let forbidden = self.forbidden(&socket.rights(), &user).await?;
         core.expiries.forget(socket);
         socket.refresh(Arc::clone(&user));
         core.watch_expiry(socket);
-        self.leave_forbidden(&before, &user).await?;
+        for room in forbidden {
+            core.take_out(socket, &room);
+        }
         let expires_at = user.expires_at.map(|seconds| seconds.saturating_mul(1000));
         Ok(json!({ "expiresAt": expires_at }))
     }
 
-    /// Leaves the rooms that the token before allowed and the new one does not.
-    async fn leave_forbidden(&self, before: &User, user: &User) -> Result<(), ClientError> {
+    /// The rooms it is in that the token before allowed and the new one does not.
+    async fn forbidden(&self, before: &User, user: &User) -> Result<Vec<RoomName>, ClientError> {
         let rules = self.core.access.rules();
-        let allows =
-            |user: &User, room: &RoomName| rules.quick(user, self.namespace(), room) == Quick::Allowed;
+        let allows = |user: &User, room: &RoomName| rules.grants(user, self.namespace(), room);
         let rooms: Vec<RoomName> = {
             let rooms = self.socket.rooms.lock();
             let names = rooms.iter().map(|(room, _)| room.name());
@@ -80,12 +79,13 @@ impl Call {
                 .cloned()
                 .collect()
         };
+        let mut forbidden = Vec::new();
         for room in rooms {
             if !access::is_member(&*self.core.documents, user, self.namespace(), &room).await? {
-                self.core.take_out(&self.socket, &room);
+                forbidden.push(room);
             }
         }
-        Ok(())
+        Ok(forbidden)
     }
 }
 

@@ -10,7 +10,7 @@ use proto::v1::{
 };
 use sio::{engine::CloseReason, packet::Encoded};
 
-use super::{Core, kept_session};
+use super::Core;
 use crate::{
     journal::{Receivers, Returning},
     presence_feed::is_told,
@@ -146,7 +146,7 @@ impl Core {
             }
         };
         self.catch_up(&mut joins, reached).await?;
-        let kept = kept_session(socket, &mut joins).await;
+        let kept = self.kept_session(socket, &mut joins).await;
         let mut kept = kept.map_err(|_| Because::Unavailable)?;
         {
             let mut lane = self.journal.lane();

@@ -58,7 +58,8 @@ fn admit(call: Call, name: RoomName, history: u64) -> Step {
                 partition: joining.room().partition(),
                 seq: position,
             };
-            let kept = call.kept(|store, pid| store.joined(pid, &name, position));
+            let granted = call.core.grants(&call.socket, &name);
+            let kept = call.kept(|store, pid| store.joined(pid, &name, position, granted));
             let users_count = match tokio::time::timeout(COUNT_TIMEOUT, counted).await {
                 Ok(Ok(count)) => count as usize,
                 Ok(Err(_)) | Err(_) => joining.room().local_users(),
@@ -253,7 +254,8 @@ impl Core {
     ) -> Result<(), ClientError> {
         let position = joining.confirmed().await.map_err(unavailable)?;
         let store = self.store.as_ref().zip(socket.pid());
-        if let Some(kept) = store.and_then(|(store, pid)| store.joined(pid, room, position)) {
+        let granted = self.grants(socket, room);
+        if let Some(kept) = store.and_then(|(store, pid)| store.joined(pid, room, position, granted)) {
             kept.await
                 .map_err(|_| unavailable("the store does not take the session"))?;
         }

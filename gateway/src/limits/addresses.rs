@@ -15,10 +15,11 @@ use ::limits::{
     Limit, RateLimiter,
     rate_limiter::memory::{MemoryLimiter, system_clock},
 };
+use model::User;
 use parking_lot::{Mutex, RwLock};
 use smallvec::SmallVec;
 
-use crate::session::Socket;
+use crate::{session::Socket, transport::Conn};
 
 const MINUTE: Duration = Duration::from_secs(60);
 /// So many addresses are remembered; more push out those that have done least.
@@ -87,6 +88,15 @@ impl Addresses {
         let place = self.place(address)?;
         check(self.rules().handshakes.as_ref(), address, 1)?;
         Ok(place)
+    }
+
+    /// A connection from `ip` enters namespaces again and again: each time counts as a handshake, which it might have
+    /// made instead.
+    ///
+    /// # Errors
+    /// When to try again.
+    pub(crate) fn enters_again(&self, ip: IpAddr) -> Result<(), Duration> {
+        check(self.rules().handshakes.as_ref(), whose(ip), 1)
     }
 
     /// Whether somebody at `ip` may say who it is.
@@ -201,7 +211,15 @@ impl UserConnections {
         self.count(socket, self.max())
     }
 
-    /// Counts the connection of a socket that was here before and has come back.
+    /// Whether a user may have a socket on this connection.
+    pub(crate) fn admits(&self, user: &User, conn: &Arc<Conn>) -> bool {
+        let max = self.max();
+        let users = self.users.lock();
+        let sockets = users.get(user.id.as_str());
+        max == 0 || sockets.is_none_or(|sockets| has_room(sockets, Arc::as_ptr(conn).addr(), max))
+    }
+
+    /// Counts the connection of a socket that was here before, was [let in](Self::admits) and has come back.
     pub(crate) fn come_back(&self, socket: &Arc<Socket>) {
         self.count(socket, usize::MAX);
     }
@@ -213,10 +231,7 @@ impl UserConnections {
         let (own, conn) = places(socket);
         let mut users = self.users.lock();
         let sockets = users.entry(socket.user().id.as_str().into()).or_default();
-        let mut conns: SmallVec<[usize; 8]> = sockets.iter().map(|(_, conn)| *conn).collect();
-        conns.sort_unstable();
-        conns.dedup();
-        let enters = conns.len() < max || conns.contains(&conn);
+        let enters = has_room(sockets, conn, max);
         if enters {
             sockets.push((own, conn));
         }
@@ -235,6 +250,13 @@ impl UserConnections {
             }
         }
     }
+}
+
+fn has_room(sockets: &Sockets, conn: usize, max: usize) -> bool {
+    let mut conns: SmallVec<[usize; 8]> = sockets.iter().map(|(_, conn)| *conn).collect();
+    conns.sort_unstable();
+    conns.dedup();
+    conns.len() < max || conns.contains(&conn)
 }
 
 fn places(socket: &Arc<Socket>) -> (usize, usize) {

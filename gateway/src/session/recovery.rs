@@ -148,6 +148,8 @@ pub(crate) struct Arrived {
 pub struct Away {
     pub(super) id: Box<str>,
     pub(super) user: Arc<User>,
+    /// The same as its newest token said.
+    pub(crate) rights: Arc<User>,
     pub(super) namespace: Namespace,
     pub(super) connected_at_ms: u64,
     pub(crate) places: Vec<Place>,
@@ -290,6 +292,7 @@ impl Sessions {
         let away = Away {
             id: socket.id().into(),
             user: Arc::clone(socket.user()),
+            rights: socket.rights(),
             namespace: socket.namespace().clone(),
             connected_at_ms: socket.connected_at_ms(),
             places,

@@ -23,6 +23,9 @@ use super::{
 };
 use crate::{limits::Allowance, rooms::Room, transport::Conn, transport::server::push_random};
 
+/// Entries of namespaces that a connection has free of limits: more than applications have namespaces.
+const FREE_ENTRIES: u8 = 16;
+
 /// A room and the member's slot in it.
 pub(crate) type Slot = (Arc<Room>, u32);
 
@@ -250,6 +253,8 @@ pub struct Sockets {
     /// The connection has ended: nothing may be added any more.
     ended: bool,
     waits_for_namespace: bool,
+    /// How often a namespace was to be entered, as far as that is counted.
+    entries: u8,
 }
 
 impl Sockets {
@@ -259,6 +264,7 @@ impl Sockets {
             connected: SmallVec::new(),
             ended: false,
             waits_for_namespace: connect_timeout.is_some(),
+            entries: 0,
         }
     }
 
@@ -275,6 +281,12 @@ impl Sockets {
         self.connected
             .iter()
             .find(|socket| socket.namespace.as_str() == namespace)
+    }
+
+    /// Notes that a namespace is to be entered; whether that has been so more often than applications do it.
+    pub(crate) fn enters_often(&mut self) -> bool {
+        self.entries = self.entries.saturating_add(1);
+        self.entries > FREE_ENTRIES
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Arc<Socket>> {

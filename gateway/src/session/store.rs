@@ -126,18 +126,20 @@ impl SessionStore {
             .push_back((Instant::now() + YOUNG, Arc::clone(pid)));
     }
 
-    /// Its socket is in a room, for what stands behind `seq`. The receiver is told once the store has it, and
+    /// Its socket is in a room, for what stands behind `seq`; `granted`: its user's rights let it in. The receiver is told once the store has it, and
     /// fails when the store does not take it.
     pub(crate) fn joined(
         self: &Arc<Self>,
         pid: &str,
         room: &RoomName,
         seq: u64,
+        granted: bool,
     ) -> Option<oneshot::Receiver<()>> {
         let (sender, receiver) = oneshot::channel();
         let room = KeptRoom {
             name: room.to_string(),
             seq,
+            granted,
             ..KeptRoom::default()
         };
         let known = self.edit(pid, Some(sender), |session| {

@@ -119,6 +119,7 @@ async fn events_are_for_those_whom_the_policy_names() {
                 vec!["user".to_owned(), "admin".to_owned()],
             ),
             ("announce".to_owned(), vec!["permission:announce".to_owned()]),
+            ("message".to_owned(), vec!["moderator".to_owned()]),
         ]
         .into();
     })
@@ -128,6 +129,8 @@ async fn events_are_for_those_whom_the_policy_names() {
         (json!({ "role": "guest" }), "getMessages", "FORBIDDEN"),
         (json!({}), "message", "FORBIDDEN"),
         (json!({ "role": "admin" }), "message", "FORBIDDEN"),
+        (json!({}), "sendMessage", "FORBIDDEN"),
+        (json!({ "role": "moderator" }), "sendMessage", "ok"),
         (json!({ "role": "admin" }), "announce", "FORBIDDEN"),
         (json!({ "permissions": ["announce"] }), "announce", "NO_HANDLER"),
         (json!({ "role": "admin" }), "room-presence", "FORBIDDEN"),

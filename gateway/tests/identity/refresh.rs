@@ -174,3 +174,27 @@ async fn tokens_that_do_not_hold_count_against_the_address() {
     assert_eq!(codes, ["UNAUTHORIZED", "UNAUTHORIZED", "RATE_LIMITED"]);
     edge.stop().await;
 }
+
+#[tokio::test]
+async fn a_session_does_not_come_back_to_rooms_that_a_new_token_does_not_allow() {
+    let edge = start(|_| {}).await;
+    for (rooms, comes_back) in [(["a", "b"], true), (["b", "c"], false)] {
+        let mut client = Client::open(&edge).await;
+        let entered = client
+            .enter(&json!({ "token": token(&json!({ "rooms": ["a", "b"] })) }))
+            .await;
+        for room in ["a", "b"] {
+            assert_eq!(
+                client.outcome("join-room", &json!({ "roomId": room })).await,
+                "ok"
+            );
+        }
+        drop(client);
+        let back = json!({ "token": token(&json!({ "rooms": rooms })), "pid": entered["pid"] });
+        let mut client = Client::open(&edge).await;
+        let returned = client.enter(&back).await;
+        assert_eq!(returned["sid"] == entered["sid"], comes_back, "{rooms:?}");
+        assert_eq!(client.may_use("a").await, comes_back);
+    }
+    edge.stop().await;
+}

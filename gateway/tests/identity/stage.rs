@@ -117,9 +117,14 @@ impl Client {
     /// In `/chat`, by a token with these claims.
     pub(crate) async fn join(edge: &Edge, claims: &Value) -> Self {
         let mut client = Self::open(edge).await;
-        let answer = client.connect("/chat", &json!({ "token": token(claims) })).await;
-        assert!(answer.starts_with("40/chat,"), "{answer}");
+        client.enter(&json!({ "token": token(claims) })).await;
         client
+    }
+
+    /// Enters `/chat`; what it is told there.
+    pub(crate) async fn enter(&mut self, auth: &Value) -> Value {
+        let answer = self.connect("/chat", auth).await;
+        serde_json::from_str(answer.strip_prefix("40/chat,").unwrap()).unwrap()
     }
 
     /// What CONNECT is answered.

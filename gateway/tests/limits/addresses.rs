@@ -75,7 +75,10 @@ fn token(sub: &str) -> String {
 
 /// Asks for a namespace; the answer's type and payload.
 async fn enter(client: &mut (Reader, Writer), namespace: &str, token: &str) -> (bool, Value) {
-    let auth = json!({ "token": token });
+    enter_with(client, namespace, &json!({ "token": token })).await
+}
+
+async fn enter_with(client: &mut (Reader, Writer), namespace: &str, auth: &Value) -> (bool, Value) {
     client.1.text(&format!("40{namespace},{auth}")).await.unwrap();
     loop {
         let text = client.0.text().await.unwrap();
@@ -113,6 +116,58 @@ async fn a_user_may_have_so_many_connections() {
     let mut four = open(stage.addr).await.unwrap();
     while !enter(&mut four, "/chat", &ada).await.0 {
         tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    stage.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_user_who_comes_back_has_no_more_connections() {
+    let config = config(|config| {
+        config.limits.connections_per_user = 1;
+        config.auth.mode = AuthMode::Jwt;
+        config.auth.jwt_secret = Some(SECRET.to_owned().into());
+    });
+    let stage = start(config).await;
+    let ada = token("ada");
+    let mut one = open(stage.addr).await.unwrap();
+    let (entered, first) = enter(&mut one, "/chat", &ada).await;
+    assert!(entered, "{first}");
+    drop(one);
+    let mut two = open(stage.addr).await.unwrap();
+    while !enter(&mut two, "/chat", &ada).await.0 {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let back = json!({ "token": ada, "pid": first["pid"] });
+    let mut three = open(stage.addr).await.unwrap();
+    let (entered, refused) = enter_with(&mut three, "/chat", &back).await;
+    assert!(!entered);
+    assert_eq!(refused["message"], "Too many connections");
+    drop(two);
+    let again = async {
+        loop {
+            let (entered, second) = enter_with(&mut three, "/chat", &back).await;
+            if entered {
+                break second;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    assert_eq!(again.await["sid"], first["sid"], "its session has waited");
+    stage.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_enters_so_often() {
+    let stage = start(config(|config| config.limits.handshakes_per_ip = 3)).await;
+    let mut client = open(stage.addr).await.unwrap();
+    for turn in 1..=19 {
+        let (entered, refused) = enter_with(&mut client, "/chat", &json!({})).await;
+        assert_eq!(entered, turn < 19, "{turn}: {refused}");
+        if entered {
+            client.1.text("41/chat,").await.unwrap();
+        } else {
+            assert_eq!(refused["data"]["code"], "RATE_LIMITED");
+        }
     }
     stage.stop().await;
 }

@@ -470,7 +470,7 @@ pub const SETTINGS: &[Setting] = &[
     setting(
         "limits.handshakes_per_ip",
         "0",
-        "Handshakes of an address a minute, at a gateway; 0 for no limit",
+        "Handshakes of an address a minute, at a gateway, and entries of namespaces behind the first 16 of a connection; 0 for no limit",
     ),
     setting(
         "limits.handshakes_per_second",

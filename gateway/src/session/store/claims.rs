@@ -163,7 +163,7 @@ mod tests {
         );
         first.begin(&"pid".into(), session(&["user:ada"]));
         let room = RoomName::new("room").unwrap();
-        first.joined("pid", &room, 7).unwrap().await.unwrap();
+        first.joined("pid", &room, 7, false).unwrap().await.unwrap();
         assert_eq!(rooms_taken(&second, "other-").await, Err("unknown".to_owned()));
         let stranger = second
             .take("first-", "pid", |session| session.user_id == "bob")
@@ -174,7 +174,7 @@ mod tests {
         assert_eq!(rooms_taken(&third, "first-").await, Err("second".to_owned()));
         // Whoever had it does not write over that.
         let left = RoomName::new("another").unwrap();
-        assert!(first.joined("pid", &left, 8).unwrap().await.is_err());
+        assert!(first.joined("pid", &left, 8, false).unwrap().await.is_err());
         assert_eq!(rooms_taken(&third, "first-").await, Err("second".to_owned()));
     }
 
@@ -186,12 +186,12 @@ mod tests {
         for _ in 0..3 {
             for (at, to) in [(&first, "second"), (&second, "first-")] {
                 at.begin(&"pid".into(), session(&[]));
-                at.joined("pid", &room, 7).unwrap().await.unwrap();
+                at.joined("pid", &room, 7, false).unwrap().await.unwrap();
                 at.moved("pid", to);
             }
         }
         first.begin(&"pid".into(), session(&[]));
-        first.joined("pid", &room, 7).unwrap().await.unwrap();
+        first.joined("pid", &room, 7, false).unwrap().await.unwrap();
         assert_eq!(rooms_taken(&second, "first-").await, Ok(vec!["room".to_owned()]));
     }
 
@@ -238,7 +238,7 @@ mod tests {
         );
         first.begin(&"pid".into(), session(&[]));
         let room = RoomName::new("room").unwrap();
-        first.joined("pid", &room, 7).unwrap().await.unwrap();
+        first.joined("pid", &room, 7, false).unwrap().await.unwrap();
         assert_eq!(
             rooms_taken(&second, "first-").await,
             Err("unavailable".to_owned())
@@ -256,7 +256,7 @@ mod tests {
         let (first, second) = (store(&documents, "first-"), store(&documents, "second"));
         first.begin(&"pid".into(), session(&[]));
         let room = RoomName::new("room").unwrap();
-        first.joined("pid", &room, 7).unwrap().await.unwrap();
+        first.joined("pid", &room, 7, false).unwrap().await.unwrap();
         first.end("pid");
         while !first.sessions.lock().is_empty() {
             tokio::task::yield_now().await;
