@@ -509,11 +509,11 @@ pub fn at_random(seed: u64, time: Duration) -> Row {
 }
 
 /// Two gateways with so many clients are replaced one after the other, while the others let so many in a second.
-pub fn storm(clients: usize, rate: u32) -> Row {
-    let rate_text = rate.to_string();
+pub fn storm(clients: usize, rate: u32, drain: Duration) -> Row {
+    let (rate_text, drain) = (rate.to_string(), drain.as_secs().to_string());
     let settings = [
         ("FANFARE_LIMITS__HANDSHAKES_PER_SECOND", rate_text.as_str()),
-        ("FANFARE_GATEWAY__DRAIN_SECONDS", "15"),
+        ("FANFARE_GATEWAY__DRAIN_SECONDS", drain.as_str()),
     ];
     let load = Load {
         members: clients,

@@ -37,7 +37,7 @@ fn main() -> Result<ExitCode> {
         chosen.map(tests::faults::Fault::happen).collect()
     };
     if let Some(clients) = clients {
-        rows.push(storm(usize::try_from(clients)?, 200));
+        rows.push(storm(usize::try_from(clients)?, 200, Duration::from_secs(15)));
     }
     if let Some(minutes) = minutes.filter(|minutes| *minutes > 0) {
         let seed = seed.unwrap_or_else(|| u64::from(std::process::id()));

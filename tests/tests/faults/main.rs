@@ -120,7 +120,7 @@ fn faults_come_at_random() -> Result<()> {
 /// With 5,000 clients: `faults --storm 5000`.
 #[test]
 fn two_gateways_are_replaced_under_many_clients() -> Result<()> {
-    storm(300, 50).ensure_clean()
+    storm(200, 50, Duration::from_secs(6)).ensure_clean()
 }
 
 #[test]
