@@ -115,6 +115,7 @@ impl Assembly {
             notifier: Arc::clone(&notifier),
             tasks: tasks.clone(),
             metrics: fanout::publisher::Metrics::register(registry)?,
+            tracer: tracer.clone(),
         };
         publisher::serve(config, deps, behind.clone()).await?;
 

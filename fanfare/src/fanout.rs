@@ -71,6 +71,7 @@ async fn start(process: &Process) -> anyhow::Result<Worker> {
         notifier,
         tasks: process.tasks.clone(),
         metrics: fanout::publisher::Metrics::register(&process.registry)?,
+        tracer: process.tracer.clone(),
     };
     let publisher = publisher::serve(config, deps, process.stop.clone()).await?;
     publisher.serve_bus(process.stop.clone()).await?;

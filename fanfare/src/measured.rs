@@ -11,7 +11,7 @@ use bus::{
     Signals, SignalsError, Subscription, Tail,
 };
 use bytes::Bytes;
-use model::RoomToken;
+use model::{RoomToken, TraceContext};
 
 use crate::metrics::{BusCall, BusCalls};
 
@@ -133,9 +133,14 @@ impl EventLog for MeasuredLog {
 
 #[async_trait]
 impl Signals for MeasuredSignals {
-    fn publish(&self, subject: &str, payload: Bytes) -> Result<(), SignalsError> {
+    fn publish_traced(
+        &self,
+        subject: &str,
+        payload: Bytes,
+        trace: Option<&TraceContext>,
+    ) -> Result<(), SignalsError> {
         let begun = Instant::now();
-        let done = self.inner.publish(subject, payload);
+        let done = self.inner.publish_traced(subject, payload, trace);
         self.publish.done(begun.elapsed(), done.is_err());
         done
     }

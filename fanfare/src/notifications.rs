@@ -17,6 +17,7 @@ use model::ClientError;
 use notifications::{Channel, Channels, Notifications, Rule, Settings};
 use prometheus::{IntCounterVec, Registry, opts};
 use proto::v1::NotifyUserRequest;
+use telemetry::trace::Receiving;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -33,8 +34,12 @@ struct Taking(Notifications);
 
 #[async_trait]
 impl Notifier for Taking {
-    async fn notify(&self, request: NotifyUserRequest) -> Result<String, ClientError> {
-        self.0.request(request).await
+    async fn notify(
+        &self,
+        request: NotifyUserRequest,
+        trace: Option<&Receiving>,
+    ) -> Result<String, ClientError> {
+        self.0.request(request, trace).await
     }
 }
 

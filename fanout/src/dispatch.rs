@@ -78,21 +78,26 @@ impl Dispatch {
     /// own, below `process`.
     pub(crate) fn trace(&mut self, receivers: &[u32], seq: u64, tracer: &Tracer, process: &Span) {
         for gateway in receivers {
-            let Some(span) = tracer.span("deliver", Kind::Producer, &process.context()) else {
-                continue;
-            };
-            let id = self.gateways.id(*gateway);
-            let span = span
-                .with("messaging.system", "fanfare")
+            if let Some(span) = self.delivering(*gateway, tracer, process) {
+                self.states.entry(*gateway).or_default().traced.push((seq, span));
+            }
+        }
+    }
+
+    /// The span of a delivery to a gateway, below `process`.
+    fn delivering(&self, gateway: u32, tracer: &Tracer, process: &Span) -> Option<Span> {
+        let span = tracer.span("deliver", Kind::Producer, &process.context())?;
+        let id = self.gateways.id(gateway);
+        Some(
+            span.with("messaging.system", "fanfare")
                 .with("messaging.operation.name", "deliver")
                 .with("messaging.operation.type", "send")
                 .with(
                     "messaging.destination.name",
                     id.as_deref().unwrap_or_default().to_owned(),
                 )
-                .with("messaging.destination.partition.id", self.partition.to_string());
-            self.states.entry(*gateway).or_default().traced.push((seq, span));
-        }
+                .with("messaging.destination.partition.id", self.partition.to_string()),
+        )
     }
 
     /// Sends what was collected; `through` is the last sequence that was looked at.
@@ -131,12 +136,22 @@ impl Dispatch {
         self.states.values().any(|state| state.behind)
     }
 
-    pub(crate) fn signal(&self, receivers: &[u32], room: RoomToken, record: &Bytes) {
+    /// A volatile event for `receivers`, sent at once. `trace`: the span that is above those of its deliveries, if its
+    /// trace is recorded.
+    pub(crate) fn signal(
+        &self,
+        receivers: &[u32],
+        room: RoomToken,
+        record: &Bytes,
+        trace: Option<(&Tracer, &Span)>,
+    ) {
         for gateway in receivers {
             if let Some(link) = self.gateways.link(*gateway) {
+                let span = trace.and_then(|(tracer, process)| self.delivering(*gateway, tracer, process));
                 link.to.signal(VolatileEvent {
                     room,
                     record: record.clone(),
+                    trace: span.as_ref().map(|span| Box::new(span.context())),
                 });
             }
         }

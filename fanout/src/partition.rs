@@ -294,25 +294,31 @@ impl Partition {
 
     /// An event whose trace is recorded has been collected.
     fn trace(&mut self, parent: &TraceContext, room: RoomToken, seq: u64) -> Option<Span> {
-        let tracer = &self.context.tracer;
-        let receivers = self.interest.of(room);
-        let span = tracer
-            .span("fanout process", Kind::Consumer, parent)?
-            .with("messaging.system", "nats")
-            .with("messaging.operation.name", "process")
-            .with("messaging.operation.type", "process")
-            .with(
-                "messaging.destination.name",
-                subjects::log_subject(self.number, LogSubject::Room(room)),
-            )
-            .with("messaging.destination.partition.id", self.label.clone())
-            .with("fanfare.sequence", i64::try_from(seq).unwrap_or(i64::MAX))
-            .with(
-                "fanfare.gateways",
-                i64::try_from(receivers.len()).unwrap_or(i64::MAX),
-            );
+        let subject = subjects::log_subject(self.number, LogSubject::Room(room));
+        let span = self.processing(parent, room, subject)?;
+        let span = span.with("fanfare.sequence", i64::try_from(seq).unwrap_or(i64::MAX));
+        let (receivers, tracer) = (self.interest.of(room), &self.context.tracer);
         self.dispatch.trace(receivers, seq, tracer, &span);
         Some(span)
+    }
+
+    /// The span of handing on what came from `subject`.
+    fn processing(&self, parent: &TraceContext, room: RoomToken, subject: String) -> Option<Span> {
+        let tracer = &self.context.tracer;
+        let receivers = self.interest.of(room);
+        Some(
+            tracer
+                .span("fanout process", Kind::Consumer, parent)?
+                .with("messaging.system", "nats")
+                .with("messaging.operation.name", "process")
+                .with("messaging.operation.type", "process")
+                .with("messaging.destination.name", subject)
+                .with("messaging.destination.partition.id", self.label.clone())
+                .with(
+                    "fanfare.gateways",
+                    i64::try_from(receivers.len()).unwrap_or(i64::MAX),
+                ),
+        )
     }
 
     fn change_interest(&mut self, seq: u64, payload: Bytes) {
@@ -404,8 +410,11 @@ impl Partition {
             return;
         };
         self.context.metrics.signals.inc();
+        let parent = signal.trace.as_deref();
+        let span = parent.and_then(|parent| self.processing(parent, room, signal.subject.clone()));
+        let trace = span.as_ref().map(|span| (&self.context.tracer, span));
         self.dispatch
-            .signal(self.interest.of(room), room, &signal.payload);
+            .signal(self.interest.of(room), room, &signal.payload, trace);
     }
 
     fn look_after_gateways(&mut self) {

@@ -20,6 +20,7 @@ use lifecycle::{Tasks, tls::ServerTls};
 use model::ClientError;
 use proto::v1::NotifyUserRequest;
 use publisher::{Emitter, Gateways, Sockets};
+use telemetry::trace::{Receiving, Tracer};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -48,6 +49,8 @@ pub struct Deps {
     pub tasks: Tasks,
     /// What it counts.
     pub metrics: Metrics,
+    /// Makes the spans of traces that are recorded.
+    pub tracer: Tracer,
 }
 
 /// How the API behaves.
@@ -62,11 +65,15 @@ pub struct Settings {
 /// Notifies users for certain.
 #[async_trait]
 pub trait Notifier: Send + Sync + 'static {
-    /// Takes a notification; its id. Once this returns it is not lost.
+    /// Takes a notification; its id. Once this returns it is not lost. `trace`: what it is part of, if that is recorded.
     ///
     /// # Errors
     /// What the caller is told.
-    async fn notify(&self, request: NotifyUserRequest) -> Result<String, ClientError>;
+    async fn notify(
+        &self,
+        request: NotifyUserRequest,
+        trace: Option<&Receiving>,
+    ) -> Result<String, ClientError>;
 }
 
 /// The API, before it is served.
@@ -90,6 +97,7 @@ impl Api {
             notifier,
             tasks,
             metrics,
+            tracer,
         } = deps;
         let heartbeats = Gateways::subscribe(&*signals).await?;
         let gateways = Gateways::new();
@@ -109,7 +117,7 @@ impl Api {
             settings.max_payload,
         );
         Ok(Self {
-            front: Arc::new(Front::new(operations, settings.keys, metrics)),
+            front: Arc::new(Front::new(operations, settings.keys, metrics, tracer)),
             signals,
             tasks,
             max_body: MAX_BATCH.max(settings.max_payload / 3 * 4 + OVERHEAD),

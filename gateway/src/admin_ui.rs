@@ -255,7 +255,7 @@ impl Desk {
             What::Leave(room) => self.sockets.leave(of, vec![room]).await.map(drop),
             What::Disconnect(mode) => self.sockets.disconnect(of, mode).await.map(drop),
             What::Emit(event, args) => match emit(&of, event, &args) {
-                Some(emit) => self.emitter.emit(&emit).await.map(drop),
+                Some(emit) => self.emitter.emit(&emit, None).await.map(drop),
                 None => Ok(()),
             },
         };

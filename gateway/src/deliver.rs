@@ -321,10 +321,8 @@ impl Deliverer {
         let Some(mut publish) = decode(signal.record, &room) else {
             return;
         };
-        if !publish.traceparent.is_empty()
-            && let Ok(parent) = publish.traceparent.parse()
-        {
-            self.trace(&parent, room.token(), cork);
+        if let Some(parent) = &signal.trace {
+            self.trace(parent, room.token(), cork);
         }
         let except = except(&self.rooms, &mut publish, room.namespace());
         let publish = Arc::new(publish);

@@ -20,6 +20,7 @@ mod typing;
 use std::{future::ready, net::IpAddr, sync::Arc};
 
 use ::notifications::Notifications;
+use ::publisher::spans::PUBLISH;
 use bus::{Documents, Signals};
 use futures_util::future::BoxFuture;
 use http::HeaderMap;
@@ -357,7 +358,7 @@ impl Core {
     /// has.
     fn publishing(&self, trace: &Receiving, namespace: &Namespace, room: &RoomName) -> Option<Span> {
         let room = self.rooms.get(RoomToken::new(namespace, room));
-        trace.child("publish", Kind::Producer, room.map_or(0, |room| room.places()))
+        trace.child(PUBLISH, Kind::Producer, room.map_or(0, |room| room.places()))
     }
 
     /// Tells a socket by event `error`.

@@ -7,13 +7,11 @@ use bytes::Bytes;
 use model::{ClientError, ErrorCode, Namespace, RoomName, RoomToken, partition_of};
 use prost::Message;
 use proto::v1::{Except, Publish, Sender};
+use publisher::spans;
 use telemetry::trace::Span;
 use uuid::Uuid;
 
-use crate::{
-    metrics::{Metrics, Published},
-    spans::count,
-};
+use crate::metrics::{Metrics, Published};
 
 /// Names an event by its sender and the client's own id for it, so that a retry has the same name.
 const RETRY_NAMESPACE: Uuid = Uuid::from_u128(0x6f1c_9d52_7c1e_4a0b_9d0e_2f5a_91c4_73b8);
@@ -119,13 +117,7 @@ impl Publisher {
             let appended = appended.await;
             metrics.published(became(&appended), begun.elapsed());
             if let Some(span) = &mut span {
-                match &appended {
-                    Ok(appended) => span.set(
-                        "fanfare.sequence",
-                        i64::try_from(appended.seq).unwrap_or(i64::MAX),
-                    ),
-                    Err(error) => span.fail(error.to_string()),
-                }
+                spans::appended(span, &appended);
             }
             let Appended { seq, duplicate } = appended.map_err(log_error)?;
             Ok(Stored {
@@ -153,14 +145,11 @@ impl Publisher {
         let record = Publish {
             id,
             volatile,
-            // No log carries it beside the record.
-            traceparent: span
-                .as_ref()
-                .map(|span| span.context().to_string())
-                .unwrap_or_default(),
             ..record(sender, event, except, crate::now_ms())
         };
-        if let Err(error) = self.signals.publish(&subject, record.encode_to_vec().into()) {
+        let trace = span.as_ref().map(Span::context);
+        let payload = record.encode_to_vec().into();
+        if let Err(error) = self.signals.publish_traced(&subject, payload, trace.as_ref()) {
             tracing::debug!(%error, "a volatile event was not sent");
         }
     }
@@ -169,14 +158,14 @@ impl Publisher {
 /// What a span tells of the event that is published.
 fn describe(span: &mut Option<Span>, event: &Event<'_>, partition: u16, id: &str) {
     if let Some(span) = span {
-        span.set("messaging.system", "nats");
-        span.set("messaging.operation.name", "publish");
-        span.set("messaging.operation.type", "send");
-        span.set("messaging.destination.name", event.room.to_string());
-        span.set("messaging.destination.partition.id", partition.to_string());
-        span.set("messaging.message.id", id.to_owned());
-        span.set("messaging.message.body.size", count(event.args.len()));
-        span.set("fanfare.namespace", event.namespace.to_string());
+        let event = spans::Published {
+            namespace: event.namespace,
+            room: event.room,
+            partition,
+            id,
+            size: event.args.len(),
+        };
+        spans::describe(span, &event);
     }
 }
 
@@ -191,7 +180,6 @@ fn record(sender: Option<Sender>, event: Event<'_>, except: Option<Except>, time
         sender,
         time_ms,
         except,
-        traceparent: String::new(),
         stamp_offset: false,
         volatile: false,
         several_rooms: false,

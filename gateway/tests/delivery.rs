@@ -206,6 +206,7 @@ async fn a_message_that_is_not_stored_is_acknowledged_and_sent_without_an_offset
     bench.link.signal(VolatileEvent {
         room: token(),
         record: signal.payload,
+        trace: None,
     });
     let event = loop {
         let text = reader.text().await.unwrap();

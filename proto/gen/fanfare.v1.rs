@@ -1258,9 +1258,6 @@ pub struct Publish {
     pub time_ms: u64,
     #[prost(message, optional, tag = "9")]
     pub except: ::core::option::Option<Except>,
-    /// W3C trace context, empty when not sampled.
-    #[prost(string, tag = "10")]
-    pub traceparent: ::prost::alloc::string::String,
     /// The first argument is an object that gets `"offset"` as its first field on delivery.
     #[prost(bool, tag = "11")]
     pub stamp_offset: bool,
@@ -1495,6 +1492,9 @@ pub struct LinkHello {
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct LinkItem {
+    /// Of a signal whose trace is recorded: the span that delivers it (W3C trace context).
+    #[prost(string, tag = "3")]
+    pub traceparent: ::prost::alloc::string::String,
     #[prost(oneof = "link_item::Kind", tags = "1, 2")]
     pub kind: ::core::option::Option<link_item::Kind>,
 }

@@ -113,7 +113,7 @@ impl Tokens {
                 let Some(host) = host else {
                     return StatusCode::UNAUTHORIZED;
                 };
-                match notifier.notify(invitation.of(&host)).await {
+                match notifier.notify(invitation.of(&host), None).await {
                     Ok(_) => StatusCode::NO_CONTENT,
                     Err(error) => StatusCode::from_u16(error.code.http_status())
                         .unwrap_or(StatusCode::INTERNAL_SERVER_ERROR),

@@ -27,6 +27,8 @@ use super::{
 const MAX_ANSWER: usize = 256 << 20;
 /// In the metadata of an error: the error object of the HTTP form.
 const ERROR: &str = "fanfare-error-bin";
+/// Where the caller's trace stands (W3C Trace Context).
+const TRACEPARENT: &str = "traceparent";
 
 /// The services, to be served over HTTP/2. At `stop` health says `NOT_SERVING`.
 pub(super) fn routes(
@@ -58,11 +60,11 @@ struct Service(Arc<Front>);
 
 impl Service {
     async fn call(&self, metadata: &MetadataMap, request: Request) -> Result<Response, Status> {
-        let authorization = metadata
-            .get("authorization")
-            .and_then(|value| value.to_str().ok());
-        let caller = self.0.identify(authorization).map_err(status)?;
-        self.0.call("grpc", &caller, request).await.map_err(status)
+        let text = |name| metadata.get(name).and_then(|value| value.to_str().ok());
+        let caller = self.0.identify(text("authorization")).map_err(status)?;
+        let parent = || text(TRACEPARENT)?.parse().ok();
+        let answered = self.0.call("grpc", &caller, parent, request).await;
+        answered.map_err(status)
     }
 }
 

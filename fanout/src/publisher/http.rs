@@ -28,6 +28,8 @@ pub(super) const OPENAPI: &str = include_str!("openapi.json");
 /// A body must have come within this time.
 const BODY: Duration = Duration::from_secs(30);
 const IDEMPOTENCY_KEY: &str = "idempotency-key";
+/// Where the caller's trace stands (W3C Trace Context).
+const TRACEPARENT: &str = "traceparent";
 
 #[derive(Clone)]
 struct Http {
@@ -80,7 +82,8 @@ impl Http {
         if let Some(key) = header(IDEMPOTENCY_KEY) {
             set_key(&mut request, key);
         }
-        Ok(answer(&self.front.call("http", &caller, request).await?))
+        let parent = || header(TRACEPARENT)?.parse().ok();
+        Ok(answer(&self.front.call("http", &caller, parent, request).await?))
     }
 
     fn unread(&self, error: &axum::Error) -> ClientError {

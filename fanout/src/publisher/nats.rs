@@ -70,12 +70,13 @@ impl Requests {
 async fn answer_to(front: &Front, request: &Signal) -> Result<String, ClientError> {
     let namespace = subjects::namespace_of_publish(&request.subject)
         .ok_or_else(|| ClientError::new(ErrorCode::NotFound, "The subject names no namespace"))?;
+    let parent = || request.trace.as_deref().copied();
     let mut fields = Fields::read(&request.payload)?;
     let name = fields.text("op");
     let operation = Operation::named(&name).ok_or_else(|| no_operation(&name))?;
-    let mut request = operation.read(fields)?;
+    let mut asked = operation.read(fields)?;
     // Who may send to which subject is what the bus decides by.
-    for named in request.namespaces() {
+    for named in asked.namespaces() {
         if named.is_empty() {
             named.clone_from(&namespace);
         } else if *named != namespace {
@@ -86,6 +87,6 @@ async fn answer_to(front: &Front, request: &Signal) -> Result<String, ClientErro
         }
     }
     // Whoever may send here the bus has let in.
-    let answered = front.call("nats", &Caller::local("nats"), request).await?;
+    let answered = front.call("nats", &Caller::local("nats"), parent, asked).await?;
     Ok(answer(&answered))
 }

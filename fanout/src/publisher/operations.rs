@@ -16,6 +16,7 @@ use proto::v1::{
 use publisher::{
     Args, Check, Emit, Emitter, MAX_TARGETS, Place, Sockets, errors::to_message, log_error, messages,
 };
+use telemetry::trace::Receiving;
 
 use super::{Notifier, important::Important};
 
@@ -153,15 +154,20 @@ impl Operations {
         }
     }
 
-    pub(super) async fn run(&self, request: Request) -> Result<Response, ClientError> {
+    /// `trace`: what it is part of, if that is recorded.
+    pub(super) async fn run(
+        &self,
+        request: Request,
+        trace: Option<&Receiving>,
+    ) -> Result<Response, ClientError> {
         Ok(match request {
-            Request::Emit(request) => Response::Emit(self.emit(request, "").await?),
-            Request::Batch(request) => Response::Batch(self.batch(request).await?),
+            Request::Emit(request) => Response::Emit(self.emit(request, "", trace).await?),
+            Request::Batch(request) => Response::Batch(self.batch(request, trace).await?),
             Request::EmitWithAck(request) => Response::EmitWithAck(self.emit_with_ack(request).await?),
             Request::JoinRooms(request) => Response::Sockets(self.join(request).await?),
             Request::LeaveRooms(request) => Response::Sockets(self.leave(request).await?),
             Request::Disconnect(request) => Response::Sockets(self.disconnect(request).await?),
-            Request::NotifyUser(request) => Response::NotifyUser(self.notify(request).await?),
+            Request::NotifyUser(request) => Response::NotifyUser(self.notify(request, trace).await?),
             Request::History(request) => Response::History(self.history(request).await?),
             Request::FetchSockets(request) => Response::FetchSockets(self.fetch_sockets(request).await?),
         })
@@ -172,6 +178,7 @@ impl Operations {
         &self,
         request: EmitRequest,
         prefix: &str,
+        trace: Option<&Receiving>,
     ) -> BoxFuture<'static, Result<EmitResponse, ClientError>> {
         if request.acknowledge_within > 0 {
             let (important, prefix) = (self.important.clone(), prefix.to_owned());
@@ -184,7 +191,7 @@ impl Operations {
             });
         }
         let emit = Emit::check(request, self.max_payload, prefix);
-        let emitted = emit.map(|emit| self.emitter.emit(&emit));
+        let emitted = emit.map(|emit| self.emitter.emit(&emit, trace));
         Box::pin(async move {
             let emitted = emitted?.await?;
             Ok(EmitResponse {
@@ -197,7 +204,11 @@ impl Operations {
         })
     }
 
-    async fn batch(&self, request: BatchRequest) -> Result<BatchResponse, ClientError> {
+    async fn batch(
+        &self,
+        request: BatchRequest,
+        trace: Option<&Receiving>,
+    ) -> Result<BatchResponse, ClientError> {
         let mut check = Check::default();
         check.at_most("emits", &[request.emits.len()], MAX_BATCH, "events");
         if request.emits.is_empty() {
@@ -207,7 +218,7 @@ impl Operations {
         // In order, one behind the other, and all at once.
         let emitted = request.emits.into_iter().enumerate();
         let emitted: Vec<_> = emitted
-            .map(|(index, emit)| self.emit(emit, &format!("emits.{index}.")))
+            .map(|(index, emit)| self.emit(emit, &format!("emits.{index}."), trace))
             .collect();
         let results = join_all(emitted).await.into_iter().map(|emitted| BatchResult {
             outcome: Some(match emitted {
@@ -309,9 +320,13 @@ impl Operations {
         Ok(SocketsResponse { sockets })
     }
 
-    async fn notify(&self, request: NotifyUserRequest) -> Result<NotifyUserResponse, ClientError> {
+    async fn notify(
+        &self,
+        request: NotifyUserRequest,
+        trace: Option<&Receiving>,
+    ) -> Result<NotifyUserResponse, ClientError> {
         Ok(NotifyUserResponse {
-            id: self.notifier.notify(request).await?,
+            id: self.notifier.notify(request, trace).await?,
         })
     }
 

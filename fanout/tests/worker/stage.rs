@@ -523,11 +523,16 @@ impl InterestSnapshots for Ports {
 
 #[async_trait]
 impl Signals for Ports {
-    fn publish(&self, subject: &str, payload: Bytes) -> Result<(), bus::SignalsError> {
+    fn publish_traced(
+        &self,
+        subject: &str,
+        payload: Bytes,
+        trace: Option<&model::TraceContext>,
+    ) -> Result<(), bus::SignalsError> {
         if self.there().is_err() {
             return Ok(());
         }
-        self.signals.publish(subject, payload)
+        self.signals.publish_traced(subject, payload, trace)
     }
 
     async fn subscribe(

@@ -283,7 +283,12 @@ impl Custom {
         }
         let backend = &self.call.core.backend;
         // Each takes its place at the call.
-        let emitted: Vec<_> = plan.emit.iter().map(|emit| backend.emitter.emit(emit)).collect();
+        let trace = self.call.trace.as_deref();
+        let emitted: Vec<_> = plan
+            .emit
+            .iter()
+            .map(|emit| backend.emitter.emit(emit, trace))
+            .collect();
         for emitted in emitted {
             emitted.await?;
         }

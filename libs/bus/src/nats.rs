@@ -39,6 +39,8 @@ const WAITING_COMMANDS: usize = 65_536;
 /// Longest subject, bytes: with the rest of its line it stays below what a server takes (`max_control_line`, 4096),
 /// which otherwise closes the connection of the whole role.
 pub(crate) const MAX_SUBJECT: usize = 3584;
+/// Header with the context of a trace (W3C Trace Context).
+pub(crate) const TRACEPARENT: &str = "traceparent";
 
 /// Where NATS is and who we are there.
 #[derive(Clone, Default, PartialEq, Eq)]

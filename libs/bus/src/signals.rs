@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use model::TraceContext;
 
 pub mod memory;
 pub mod nats;
@@ -18,7 +19,20 @@ pub trait Signals: Send + Sync + 'static {
     ///
     /// # Errors
     /// [`SignalsError::Unavailable`] when the message was certainly not sent.
-    fn publish(&self, subject: &str, payload: Bytes) -> Result<(), SignalsError>;
+    fn publish(&self, subject: &str, payload: Bytes) -> Result<(), SignalsError> {
+        self.publish_traced(subject, payload, None)
+    }
+
+    /// As [`Signals::publish`], as part of a trace that is recorded.
+    ///
+    /// # Errors
+    /// As [`Signals::publish`].
+    fn publish_traced(
+        &self,
+        subject: &str,
+        payload: Bytes,
+        trace: Option<&TraceContext>,
+    ) -> Result<(), SignalsError>;
 
     /// Listens. Once this returns, later messages of this process are seen. With a `queue`, each
     /// message goes to one of the subscribers of that queue.
@@ -57,6 +71,8 @@ pub struct Signal {
     pub payload: Bytes,
     /// Where an answer is published, if one is waited for.
     pub reply: Option<String>,
+    /// Where the sender's trace stands, recorded or not, if it says so (header `traceparent`, W3C Trace Context).
+    pub trace: Option<Box<TraceContext>>,
 }
 
 /// Why a signal did not go through.

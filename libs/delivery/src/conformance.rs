@@ -77,6 +77,10 @@ async fn a_batch_arrives_whole(mut test: LinkUnderTest) {
     let signal = VolatileEvent {
         room,
         record: Bytes::from_static(b"typing"),
+        trace: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+            .parse()
+            .ok()
+            .map(Box::new),
     };
     test.link.signal(signal.clone());
     assert_eq!(take(&mut test, 1).await, [Arrival::Signal(signal)]);
@@ -270,6 +274,7 @@ fn signal(number: u64) -> VolatileEvent {
     VolatileEvent {
         room: RoomToken::from_bytes(&[1; 16]).unwrap(),
         record: record.into(),
+        trace: None,
     }
 }
 

@@ -153,6 +153,8 @@ pub struct VolatileEvent {
     pub room: RoomToken,
     /// The encoded `Publish`.
     pub record: Bytes,
+    /// The span that delivers it, if its trace is recorded.
+    pub trace: Option<Box<TraceContext>>,
 }
 
 /// What arrives at the gateway's end.

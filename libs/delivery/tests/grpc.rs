@@ -363,6 +363,7 @@ async fn each_side_counts_what_crosses_the_wire() {
     link.signal(delivery::VolatileEvent {
         room: support::room(),
         record: vec![0; 500].into(),
+        trace: None,
     });
     let empty = Batch {
         deliveries: Vec::new(),

@@ -10,7 +10,11 @@ use bus::{Documents, DocumentsError, EventLog, LogSubject, NewEntry, PageQuery};
 use model::{ClientError, Detail, ErrorCode, Namespace, RoomName, RoomToken, UserId, partition_of};
 use prost::Message;
 use proto::v1::{NotifyUserRequest, Publish};
-use publisher::log_error;
+use publisher::{
+    log_error,
+    spans::{self, PUBLISH, Published},
+};
+use telemetry::trace::{Kind, Receiving};
 use tokio::sync::{Mutex, MutexGuard};
 use uuid::Uuid;
 
@@ -93,17 +97,21 @@ impl Notifications {
     }
 
     /// Checks a request and notifies the user of it, or, for a request without a title, of what the rules make of it.
-    /// The id of the notification, of several the first one's.
+    /// The id of the notification, of several the first one's. `trace`: what it is part of, if that is recorded.
     ///
     /// # Errors
     /// `VALIDATION_ERROR` with every broken rule of the input; as [`Notifications::notify`].
-    pub async fn request(&self, request: NotifyUserRequest) -> Result<String, ClientError> {
+    pub async fn request(
+        &self,
+        request: NotifyUserRequest,
+        trace: Option<&Receiving>,
+    ) -> Result<String, ClientError> {
         let made = rules::apply(&self.rules, request)?;
         let wanted = made.into_iter().map(|one| self.check(one));
         let wanted = wanted.collect::<Result<Vec<_>, _>>()?;
         let mut first = None;
         for one in &wanted {
-            let id = self.notify(one).await?;
+            let id = self.notify(one, trace).await?;
             first.get_or_insert(id);
         }
         // There is always one.
@@ -150,7 +158,11 @@ impl Notifications {
     /// # Errors
     /// `UNAVAILABLE` when the bus does not take it: then it may be in the inbox or not, and a retry with the same
     /// idempotency key is safe.
-    pub async fn notify(&self, wanted: &NotifyUser) -> Result<String, ClientError> {
+    pub async fn notify(
+        &self,
+        wanted: &NotifyUser,
+        trace: Option<&Receiving>,
+    ) -> Result<String, ClientError> {
         let id = wanted.id();
         let _turn = self.turn(&wanted.user).await;
         let expires_in = wanted.expires_in.unwrap_or(self.settings.expires_in);
@@ -168,7 +180,7 @@ impl Notifications {
             })
             .await?;
         if !self.is_finished(&notification) {
-            self.finish(&wanted.user, &notification, is_new).await?;
+            self.finish(&wanted.user, &notification, is_new, trace).await?;
         }
         Ok(id)
     }
@@ -185,7 +197,7 @@ impl Notifications {
         let _turn = self.turn(user).await;
         let (_, inbox) = self.read(user).await?;
         for notification in inbox.unfinished() {
-            self.finish(user, &notification, false).await?;
+            self.finish(user, &notification, false, None).await?;
         }
         Ok(self.read(user).await?.1)
     }
@@ -216,6 +228,7 @@ impl Notifications {
         user: &UserId,
         notification: &Notification,
         is_new: bool,
+        trace: Option<&Receiving>,
     ) -> Result<(), ClientError> {
         let told = match notification.seq() {
             Some(seq) => Some(seq),
@@ -224,7 +237,7 @@ impl Notifications {
         };
         let seq = match told {
             Some(seq) => seq,
-            None => self.tell(user, notification).await?,
+            None => self.tell(user, notification, trace).await?,
         };
         if let Some(channels) = &self.channels {
             for channel in &notification.channels {
@@ -250,26 +263,46 @@ impl Notifications {
         notification.seq().is_some() && (notification.channels.is_empty() || self.channels.is_none())
     }
 
-    async fn tell(&self, user: &UserId, notification: &Notification) -> Result<u64, ClientError> {
+    async fn tell(
+        &self,
+        user: &UserId,
+        notification: &Notification,
+        trace: Option<&Receiving>,
+    ) -> Result<u64, ClientError> {
         let (token, partition) = self.place(user);
+        let room = RoomName::of_user(user.as_str());
+        let mut span = trace.and_then(|trace| trace.child(PUBLISH, Kind::Producer, 1));
         let record = Publish {
             id: notification.id.clone(),
             namespace: self.namespace.to_string(),
-            room: RoomName::of_user(user.as_str()).to_string(),
+            room: room.to_string(),
             event: EVENT.to_owned(),
             args: notification.args().into(),
             time_ms: now_ms(),
             stamp_offset: true,
             ..Publish::default()
         };
+        if let Some(span) = &mut span {
+            let event = Published {
+                namespace: &self.namespace,
+                room: &room,
+                partition,
+                id: &record.id,
+                size: record.args.len(),
+            };
+            spans::describe(span, &event);
+        }
         let entry = NewEntry {
             subject: LogSubject::Room(token),
             payload: record.encode_to_vec().into(),
             dedup: Some(notification.id.clone()),
-            trace: None,
+            trace: span.as_ref().map(|span| Box::new(span.context())),
         };
-        let appended = self.log.append(partition, entry).await.map_err(log_error)?;
-        Ok(appended.seq)
+        let appended = self.log.append(partition, entry).await;
+        if let Some(span) = &mut span {
+            spans::appended(span, &appended);
+        }
+        Ok(appended.map_err(log_error)?.seq)
     }
 
     /// The place of a notification whose process has ended before it could note it.

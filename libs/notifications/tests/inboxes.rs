@@ -101,9 +101,9 @@ fn missed(inbox: &notifications::Inbox) -> Vec<String> {
 async fn one_key_is_one_notification() {
     let stage = Stage::new();
     let process = stage.process();
-    let first = process.notify(&news(Some("k"))).await.unwrap();
-    assert_eq!(process.notify(&news(Some("k"))).await.unwrap(), first);
-    let second = process.notify(&news(None)).await.unwrap();
+    let first = process.notify(&news(Some("k")), None).await.unwrap();
+    assert_eq!(process.notify(&news(Some("k")), None).await.unwrap(), first);
+    let second = process.notify(&news(None), None).await.unwrap();
     assert_eq!(stage.told().await, [first.clone(), second.clone()]);
 
     assert_eq!(process.mark_read(&ada(), &first).await.unwrap(), 1);
@@ -113,7 +113,7 @@ async fn one_key_is_one_notification() {
     let inbox = process.inbox(&ada()).await.unwrap();
     assert_eq!(missed(&inbox), [second]);
     // It was read, and is not new again.
-    assert_eq!(process.notify(&news(Some("k"))).await.unwrap(), first);
+    assert_eq!(process.notify(&news(Some("k")), None).await.unwrap(), first);
     assert_eq!(process.inbox(&ada()).await.unwrap().unread(), 1);
 }
 
@@ -121,13 +121,20 @@ async fn one_key_is_one_notification() {
 async fn what_a_process_left_undone_is_finished_once() {
     for stored in [false, true] {
         let stage = Stage::new();
-        let error = stage.dying(stored).notify(&news(Some("k"))).await.unwrap_err();
+        let error = stage
+            .dying(stored)
+            .notify(&news(Some("k")), None)
+            .await
+            .unwrap_err();
         assert_eq!(error.code, ErrorCode::Unavailable);
         assert_eq!(stage.told().await.len(), usize::from(stored));
         let inbox = stage.process().inbox(&ada()).await.unwrap();
         let told = stage.told().await;
         assert_eq!((told.len(), missed(&inbox)), (1, told.clone()));
-        assert_eq!(stage.process().notify(&news(Some("k"))).await.unwrap(), told[0]);
+        assert_eq!(
+            stage.process().notify(&news(Some("k")), None).await.unwrap(),
+            told[0]
+        );
         assert_eq!(stage.told().await, told);
     }
 }
@@ -139,7 +146,7 @@ async fn processes_write_one_inbox() {
     let mut notifying = tokio::task::JoinSet::new();
     for number in 0..80 {
         let process = Arc::clone(&processes[number % 4]);
-        notifying.spawn(async move { process.notify(&news(None)).await.unwrap() });
+        notifying.spawn(async move { process.notify(&news(None), None).await.unwrap() });
     }
     let mut ids = notifying.join_all().await;
     let inbox = stage.process().inbox(&ada()).await.unwrap();
@@ -158,8 +165,8 @@ async fn what_has_expired_is_gone() {
         expires_in: Some(Duration::from_millis(1)),
         ..news(None)
     };
-    process.notify(&short).await.unwrap();
-    let id = process.notify(&news(None)).await.unwrap();
+    process.notify(&short, None).await.unwrap();
+    let id = process.notify(&news(None), None).await.unwrap();
     tokio::time::sleep(Duration::from_millis(5)).await;
     assert_eq!(missed(&process.inbox(&ada()).await.unwrap()), [id]);
 }

@@ -10,11 +10,17 @@ use futures_util::future::join_all;
 use model::{ClientError, ErrorCode, Offset, RoomName, RoomToken, partition_of};
 use prost::Message;
 use proto::v1::{Except, Publish};
+use telemetry::trace::{Kind, Receiving, Span};
 
-use crate::emit::{Emit, Excluded};
+use crate::{
+    emit::{Emit, Excluded},
+    spans::{self, PUBLISH, Published},
+};
 
 /// Bytes that the copies of one event may take together.
 const MAX_COPIES: usize = 64 << 20;
+/// So many copies of one event are traced: what a trace tells does not grow with them.
+const MAX_TRACED: usize = 16;
 
 /// Sends events to clients: durable ones through the log, each room's copy in its place of the room's order; volatile
 /// ones through signals.
@@ -33,6 +39,13 @@ pub struct Emitted {
     pub offset: Option<Offset>,
 }
 
+/// A copy on its way into the log.
+struct Copy {
+    partition: u16,
+    append: Append,
+    span: Option<Span>,
+}
+
 impl Emitter {
     /// Sends through `log` and `signals`.
     #[must_use]
@@ -41,12 +54,17 @@ impl Emitter {
     }
 
     /// Sends an event. It takes its place at the call: of two calls of one task the first is seen first, by everybody
-    /// who gets both in the same room. The outcome may be awaited or dropped.
+    /// who gets both in the same room. The outcome may be awaited or dropped. `trace`: what it is part of, if that is
+    /// recorded.
     ///
     /// # Errors
     /// `PAYLOAD_TOO_LARGE`; `UNAVAILABLE` when the bus does not take it: then some rooms may have got it, and a retry
     /// with the same idempotency key brings it to the others.
-    pub fn emit(&self, emit: &Emit) -> impl Future<Output = Result<Emitted, ClientError>> + Send + use<> {
+    pub fn emit(
+        &self,
+        emit: &Emit,
+        trace: Option<&Receiving>,
+    ) -> impl Future<Output = Result<Emitted, ClientError>> + Send + use<> {
         let id = emit.new_id();
         let rooms = emit.targets();
         let too_large = rooms.len() * emit.args.size() > MAX_COPIES;
@@ -56,13 +74,22 @@ impl Emitter {
                 "The event is too large for so many rooms, users and sockets",
             ))
         } else if emit.volatile {
-            self.signal(emit, &id, &rooms).map(|()| Vec::new())
+            self.signal(emit, &id, &rooms, trace).map(|()| Vec::new())
         } else {
-            Ok(self.append(emit, &id, &rooms))
+            Ok(self.append(emit, &id, &rooms, trace))
         };
         async move {
-            let appended = sent?.into_iter().map(|(partition, append)| async move {
-                let Appended { seq, .. } = append.await?;
+            let appended = sent?.into_iter().map(|copy| async move {
+                let Copy {
+                    partition,
+                    append,
+                    span,
+                } = copy;
+                let appended = append.await;
+                if let Some(mut span) = span {
+                    spans::appended(&mut span, &appended);
+                }
+                let Appended { seq, .. } = appended?;
                 Ok(Offset { partition, seq })
             });
             let offsets = join_all(appended).await;
@@ -76,37 +103,80 @@ impl Emitter {
         }
     }
 
-    fn append(&self, emit: &Emit, id: &str, rooms: &[RoomName]) -> Vec<(u16, Append)> {
+    fn append(&self, emit: &Emit, id: &str, rooms: &[RoomName], trace: Option<&Receiving>) -> Vec<Copy> {
         let mut record = record(emit, id, rooms.len());
         let mut appends = Vec::with_capacity(rooms.len());
-        for room in rooms {
+        for (index, room) in rooms.iter().enumerate() {
             let token = RoomToken::new(&emit.namespace, room);
             let partition = partition_of(token, self.log.partitions());
+            let traced = trace.filter(|_| index < MAX_TRACED);
+            let span = traced.and_then(|trace| publishing(trace, emit, id, room, partition, rooms.len()));
             record.room = room.to_string();
             let entry = NewEntry {
                 subject: LogSubject::Room(token),
                 payload: record.encode_to_vec().into(),
                 // Rooms may share a partition.
                 dedup: emit.idempotency_key.is_some().then(|| format!("{id}.{token}")),
-                trace: None,
+                trace: span.as_ref().map(|span| Box::new(span.context())),
             };
-            appends.push((partition, self.log.append(partition, entry)));
+            appends.push(Copy {
+                partition,
+                append: self.log.append(partition, entry),
+                span,
+            });
         }
         appends
     }
 
-    fn signal(&self, emit: &Emit, id: &str, rooms: &[RoomName]) -> Result<(), ClientError> {
+    fn signal(
+        &self,
+        emit: &Emit,
+        id: &str,
+        rooms: &[RoomName],
+        trace: Option<&Receiving>,
+    ) -> Result<(), ClientError> {
         let mut record = record(emit, id, rooms.len());
-        for room in rooms {
+        for (index, room) in rooms.iter().enumerate() {
             let token = RoomToken::new(&emit.namespace, room);
-            let subject = subjects::signal(partition_of(token, self.log.partitions()), token);
+            let partition = partition_of(token, self.log.partitions());
+            let subject = subjects::signal(partition, token);
+            let traced = trace.filter(|_| index < MAX_TRACED);
+            let mut span = traced.and_then(|trace| publishing(trace, emit, id, room, partition, rooms.len()));
             record.room = room.to_string();
+            let context = span.as_ref().map(Span::context);
+            let payload = record.encode_to_vec().into();
             self.signals
-                .publish(&subject, record.encode_to_vec().into())
-                .map_err(signals_error)?;
+                .publish_traced(&subject, payload, context.as_ref())
+                .map_err(|error| {
+                    if let Some(span) = &mut span {
+                        span.fail(error.to_string());
+                    }
+                    signals_error(error)
+                })?;
         }
         Ok(())
     }
+}
+
+/// How many copies there are stands for how many get it, which nobody knows here.
+fn publishing(
+    trace: &Receiving,
+    emit: &Emit,
+    id: &str,
+    room: &RoomName,
+    partition: u16,
+    copies: usize,
+) -> Option<Span> {
+    let mut span = trace.child(PUBLISH, Kind::Producer, copies)?;
+    let event = Published {
+        namespace: &emit.namespace,
+        room,
+        partition,
+        id,
+        size: emit.args.size(),
+    };
+    spans::describe(&mut span, &event);
+    Some(span)
 }
 
 fn record(emit: &Emit, id: &str, rooms: usize) -> Publish {
@@ -120,7 +190,6 @@ fn record(emit: &Emit, id: &str, rooms: usize) -> Publish {
         sender: None,
         time_ms: now_ms(),
         except: except(&emit.except),
-        traceparent: String::new(),
         stamp_offset: false,
         volatile: emit.volatile,
         several_rooms: rooms > 1,
@@ -208,7 +277,7 @@ mod tests {
     #[tokio::test]
     async fn to_everybody() {
         let (emitter, log, _) = wired();
-        let emitted = emitter.emit(&event()).await.unwrap();
+        let emitted = emitter.emit(&event(), None).await.unwrap();
         let records = records(&log).await;
         assert_eq!(records.len(), 1);
         assert_eq!(records[0].room, RoomName::all().as_str());
@@ -228,9 +297,9 @@ mod tests {
         emit.users = vec![UserId::new("ada").unwrap()];
         emit.except.users = vec![UserId::new("bob").unwrap()];
         emit.idempotency_key = Some("once".to_owned());
-        let first = emitter.emit(&emit).await.unwrap();
+        let first = emitter.emit(&emit, None).await.unwrap();
         assert_eq!(first.offset, None);
-        assert_eq!(emitter.emit(&emit).await.unwrap(), first);
+        assert_eq!(emitter.emit(&emit, None).await.unwrap(), first);
         let records = records(&log).await;
         assert_eq!(records.len(), 6);
         for record in &records {
@@ -239,7 +308,7 @@ mod tests {
             assert_eq!(record.except.as_ref().unwrap().users, ["bob"]);
         }
         emit.idempotency_key = None;
-        assert_ne!(emitter.emit(&emit).await.unwrap().id, first.id);
+        assert_ne!(emitter.emit(&emit, None).await.unwrap().id, first.id);
     }
 
     #[tokio::test]
@@ -248,7 +317,7 @@ mod tests {
         let mut heard = signals.subscribe("fanfare.signal.>", None).await.unwrap();
         let mut emit = event();
         emit.volatile = true;
-        assert_eq!(emitter.emit(&emit).await.unwrap().offset, None);
+        assert_eq!(emitter.emit(&emit, None).await.unwrap().offset, None);
         let publish = Publish::decode(heard.next().await.unwrap().payload).unwrap();
         assert!(publish.volatile);
         assert!(records(&log).await.is_empty());
@@ -262,7 +331,7 @@ mod tests {
         emit.rooms = (0..64)
             .map(|number| RoomName::stored(&number.to_string()))
             .collect();
-        let error = emitter.emit(&emit).await.unwrap_err();
+        let error = emitter.emit(&emit, None).await.unwrap_err();
         assert_eq!(error.code, ErrorCode::PayloadTooLarge);
     }
 }

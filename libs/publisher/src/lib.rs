@@ -11,6 +11,7 @@ mod gateways;
 pub mod json;
 pub mod messages;
 mod sockets;
+pub mod spans;
 
 pub use args::{Args, ArgsError, Value};
 pub use check::{Check, MAX_TARGETS};

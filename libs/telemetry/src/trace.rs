@@ -153,6 +153,24 @@ impl Tracer {
         if inner.sampler.hears(parent.as_ref()) && !inner.clients.may_ask() {
             parent = None;
         }
+        Self::begin(inner, parent, name)
+    }
+
+    /// As [`Tracer::receive`], for an event of a server: whether it is recorded was decided there, however often it is.
+    pub fn receive_from_server(
+        &self,
+        parent: impl FnOnce() -> Option<TraceContext>,
+        name: impl FnOnce() -> String,
+    ) -> Option<Receiving> {
+        let inner = self.0.as_ref()?;
+        Self::begin(inner, parent(), name)
+    }
+
+    fn begin(
+        inner: &Arc<Inner>,
+        parent: Option<TraceContext>,
+        name: impl FnOnce() -> String,
+    ) -> Option<Receiving> {
         let trace_id = parent.map_or_else(ids::random_trace, |parent| parent.trace_id());
         let forced = inner.sampler.decide(parent.as_ref(), trace_id)?;
         Some(Receiving {
@@ -388,6 +406,8 @@ mod tests {
             .filter(|_| tracer.receive(|| CLIENT.parse().ok(), String::new).is_some())
             .count();
         assert!((5..50).contains(&heard), "{heard}");
+        let of_a_server = tracer.receive_from_server(|| CLIENT.parse().ok(), String::new);
+        assert!(of_a_server.is_some(), "nobody counts what servers have decided");
     }
 
     #[test]

@@ -9,7 +9,7 @@ use bus::{
     signals::memory::MemorySignals,
 };
 use bytes::Bytes;
-use model::RoomToken;
+use model::{RoomToken, TraceContext};
 use parking_lot::Mutex;
 use tokio::{
     sync::{mpsc, oneshot},
@@ -208,19 +208,20 @@ impl Tail for NodeTail {
 pub(crate) struct NodeSignals {
     node: Arc<Node>,
     inner: MemorySignals,
-    sender: mpsc::Sender<(Instant, String, Bytes)>,
+    sender: mpsc::Sender<(Instant, String, Bytes, Option<TraceContext>)>,
 }
 
 impl NodeSignals {
     pub(crate) fn new(node: &Arc<Node>, inner: &MemorySignals) -> Arc<Self> {
-        let (sender, mut messages) = mpsc::channel::<(Instant, String, Bytes)>(ON_THE_WAY);
+        let (sender, mut messages) =
+            mpsc::channel::<(Instant, String, Bytes, Option<TraceContext>)>(ON_THE_WAY);
         let (sending, through) = (Arc::clone(node), inner.clone());
         spawn(async move {
-            while let Some((at, subject, payload)) = messages.recv().await {
+            while let Some((at, subject, payload, trace)) = messages.recv().await {
                 sleep_until(at).await;
                 if !sending.weather(Server::Nats).cut {
                     // At most once: who does not get it does without.
-                    let _ = through.publish(&subject, payload);
+                    let _ = through.publish_traced(&subject, payload, trace.as_ref());
                 }
             }
         });
@@ -234,11 +235,18 @@ impl NodeSignals {
 
 #[async_trait]
 impl Signals for NodeSignals {
-    fn publish(&self, subject: &str, payload: Bytes) -> Result<(), SignalsError> {
+    fn publish_traced(
+        &self,
+        subject: &str,
+        payload: Bytes,
+        trace: Option<&TraceContext>,
+    ) -> Result<(), SignalsError> {
         let weather = self.node.weather(Server::Nats);
         if self.node.life() == Life::Up && !weather.cut {
             let at = Instant::now() + self.node.dice.delay(weather.delay);
-            let _ = self.sender.try_send((at, subject.to_owned(), payload));
+            let _ = self
+                .sender
+                .try_send((at, subject.to_owned(), payload, trace.copied()));
         }
         Ok(())
     }

@@ -7,6 +7,7 @@ mod compose;
 mod deletion_cost;
 mod documents;
 mod manifests;
+mod monitoring;
 mod names;
 
 use std::{

@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used, missing_docs, reason = "tests")]
 #![allow(clippy::print_stdout, reason = "trees of traces are told")]
 
+mod applications;
+mod counts;
 mod dashboards;
 mod doctor;
 mod logs;

@@ -42,8 +42,6 @@ pub use reconcile::OpenError;
 
 /// A question about the log must be answered within this time, a restart of the server included.
 const ANSWER: Duration = Duration::from_secs(5);
-/// Header with the context of a recorded trace (W3C Trace Context).
-const TRACEPARENT: &str = "traceparent";
 /// Pause before a question is asked again.
 const AGAIN: Duration = Duration::from_millis(50);
 

@@ -11,6 +11,7 @@ use std::{
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use model::TraceContext;
 use parking_lot::RwLock;
 use tokio::sync::mpsc;
 
@@ -140,11 +141,17 @@ impl MemorySignals {
 
 #[async_trait]
 impl Signals for MemorySignals {
-    fn publish(&self, subject: &str, payload: Bytes) -> Result<(), SignalsError> {
+    fn publish_traced(
+        &self,
+        subject: &str,
+        payload: Bytes,
+        trace: Option<&TraceContext>,
+    ) -> Result<(), SignalsError> {
         self.send(&Signal {
             subject: subject.to_owned(),
             payload,
             reply: None,
+            trace: trace.copied().map(Box::new),
         });
         Ok(())
     }
@@ -164,6 +171,7 @@ impl Signals for MemorySignals {
             subject: subject.to_owned(),
             payload,
             reply: Some(inbox),
+            trace: None,
         };
         if !self.send(&request) {
             return Err(SignalsError::NoResponders(subject.to_owned()));

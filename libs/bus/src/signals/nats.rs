@@ -9,11 +9,13 @@ use std::{
 };
 
 use async_nats::{
-    Client, Message, Request, RequestErrorKind, Subject, Subscriber, client::RequestError, connection::State,
+    Client, HeaderMap, Message, Request, RequestErrorKind, Subject, Subscriber, client::RequestError,
+    connection::State,
 };
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::{FutureExt, StreamExt};
+use model::TraceContext;
 use parking_lot::Mutex;
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, mpsc},
@@ -21,7 +23,7 @@ use tokio::{
 };
 
 use super::{Signal, Signals, SignalsError, Subscription};
-use crate::nats::{MAX_SUBJECT, lost};
+use crate::nats::{MAX_SUBJECT, TRACEPARENT, lost};
 
 /// Bytes of payloads that may wait to be sent.
 const OUTGOING_BYTES: usize = 64 << 20;
@@ -138,13 +140,26 @@ impl NatsSignals {
 
 #[async_trait]
 impl Signals for NatsSignals {
-    fn publish(&self, subject: &str, payload: Bytes) -> Result<(), SignalsError> {
+    fn publish_traced(
+        &self,
+        subject: &str,
+        payload: Bytes,
+        trace: Option<&TraceContext>,
+    ) -> Result<(), SignalsError> {
         let subject = Self::subject(subject)?;
         self.check_connected()?;
         let payload = self.charged(payload)?;
-        let publish = self.client.publish(subject, payload);
         // All it may wait for is a place in the queue of commands; dropped before that, nothing is sent.
-        match coop::unconstrained(publish).now_or_never() {
+        let sent = match trace {
+            None => coop::unconstrained(self.client.publish(subject, payload)).now_or_never(),
+            Some(trace) => {
+                let mut headers = HeaderMap::new();
+                headers.insert(TRACEPARENT, trace.to_string());
+                let publish = self.client.publish_with_headers(subject, headers, payload);
+                coop::unconstrained(publish).now_or_never()
+            }
+        };
+        match sent {
             Some(sent) => sent.map_err(unavailable),
             None => Err(unavailable("too much waits to be sent")),
         }
@@ -265,6 +280,12 @@ impl Drop for NatsSubscription {
     }
 }
 
+/// What is no context is none: anybody may write headers.
+fn trace(headers: &HeaderMap) -> Option<Box<TraceContext>> {
+    let context = headers.get(TRACEPARENT)?.as_str().parse().ok()?;
+    Some(Box::new(context))
+}
+
 struct Pump {
     subject: String,
     sender: mpsc::Sender<Signal>,
@@ -288,6 +309,7 @@ impl Pump {
             subject: message.subject.into_string(),
             payload: message.payload,
             reply: message.reply.map(Subject::into_string),
+            trace: message.headers.as_ref().and_then(trace),
         };
         if room && self.sender.try_send(signal).is_ok() {
             return;

@@ -45,10 +45,14 @@ impl Framer {
                 break;
             }
             size += arrives;
+            let mut traceparent = String::new();
             let kind = match arrival {
                 Arrival::Signal(signal) => {
                     weight.signals += 1;
                     weight.signal_bytes += signal.record.len();
+                    if let Some(trace) = &signal.trace {
+                        traceparent = trace.to_string();
+                    }
                     Kind::Signal(delivery_to_wire(Delivery {
                         seq: 0,
                         room: signal.room,
@@ -64,7 +68,10 @@ impl Framer {
                     Kind::Batch(batch_to_wire(batch))
                 }
             };
-            items.push(LinkItem { kind: Some(kind) });
+            items.push(LinkItem {
+                kind: Some(kind),
+                traceparent,
+            });
             if self.next.is_some() {
                 break;
             }
@@ -107,7 +114,9 @@ fn size_of_arrival(arrival: &Arrival) -> usize {
             let traces = TRACE * batch.traces.len();
             OVERHEAD * (1 + batch.deliveries.len()) + batch.record_bytes() + traces
         }
-        Arrival::Signal(signal) => OVERHEAD + signal.record.len(),
+        Arrival::Signal(signal) => {
+            OVERHEAD + signal.record.len() + signal.trace.as_ref().map_or(0, |_| TRACE)
+        }
     }
 }
 
@@ -155,7 +164,12 @@ pub(super) fn arrivals(
             }
             Some(Kind::Signal(signal)) => {
                 let Delivery { room, record, .. } = delivery_from_wire(signal);
-                into.push(Arrival::Signal(VolatileEvent { room, record }));
+                into.push(Arrival::Signal(VolatileEvent {
+                    room,
+                    record,
+                    // Nearly none has one; what is no context is none.
+                    trace: item.traceparent.parse().ok().map(Box::new),
+                }));
             }
             // Of a later protocol that adds kinds: nothing that was promised to be understood.
             None => {}
@@ -224,6 +238,8 @@ mod tests {
 
     use super::*;
 
+    const CONTEXT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+
     fn room() -> RoomToken {
         RoomToken::from_bytes(&(0..16).collect::<Vec<u8>>()).unwrap()
     }
@@ -273,6 +289,7 @@ mod tests {
             Arrival::Signal(VolatileEvent {
                 room: room(),
                 record: Bytes::from_static(b"typing"),
+                trace: Some(Box::new(CONTEXT.parse().unwrap())),
             }),
             Arrival::Batch(batch(5, u64::MAX, &[])),
         ];

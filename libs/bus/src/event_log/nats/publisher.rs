@@ -30,8 +30,8 @@ use tokio::{
     time::{Instant, MissedTickBehavior, interval, sleep, timeout},
 };
 
-use super::{TRACEPARENT, connects, failed};
-use crate::{Append, Appended, LogError, NewEntry};
+use super::{connects, failed};
+use crate::{Append, Appended, LogError, NewEntry, nats::TRACEPARENT};
 
 /// Appends that may wait to be sent.
 const WAITING: usize = 16_384;

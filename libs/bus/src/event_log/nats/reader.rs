@@ -11,8 +11,8 @@ use bytes::Bytes;
 use futures_util::{FutureExt, StreamExt};
 use model::TraceContext;
 
-use super::{Shared, TRACEPARENT, unavailable};
-use crate::{Entry, LogError, subjects};
+use super::{Shared, unavailable};
+use crate::{Entry, LogError, nats::TRACEPARENT, subjects};
 
 /// Messages asked for at a time.
 const BATCH: usize = 500;
