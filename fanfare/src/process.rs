@@ -82,7 +82,7 @@ async fn run(
     load: Load,
     work: impl AsyncFnOnce(Process) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
-    telemetry::logs(&log_settings(role, &config))?;
+    let repeats = telemetry::logs(&log_settings(role, &config))?;
     for warning in warnings {
         tracing::warn!("{warning}");
     }
@@ -92,6 +92,7 @@ async fn run(
     let listener = bind(config.admin.listen, "the admin address").await?;
     let address = listener.local_addr()?;
     let tasks = Tasks::new();
+    tasks.background("repeated logs", repeats.tell());
     let stop = stop_signal(&tasks)?;
     let reloads = Reloads::default();
     reload::on_hangup(&tasks, load, reloads.clone())?;

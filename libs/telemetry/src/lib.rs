@@ -17,6 +17,7 @@ use prometheus::{
 pub use self::{
     files::Files,
     logs::{LogSettings, TelemetryError, logs},
+    repeats::Repeats,
 };
 
 /// A registry whose metrics all carry the label `environment`; tells how long ago it was made.

@@ -11,7 +11,7 @@ use tracing_subscriber::{
 
 use crate::{
     files::{DailyFile, Files},
-    repeats::{Repeats, Rest},
+    repeats::Repeats,
 };
 
 /// What is logged, and where it goes besides standard error.
@@ -46,11 +46,11 @@ pub enum TelemetryError {
 const OTHERS: [&str; 1] = ["async_nats"];
 
 /// Sends logs to standard error, as text or as one JSON object a line, and to files. Levels above DEBUG are for
-/// operators; what one place says again and again there is counted, and told at times.
+/// operators; what one place says again and again there is counted, and told by what is returned ([`Repeats::tell`]).
 ///
 /// # Errors
 /// When the filter has an error, files cannot be written, or logs are set up already.
-pub fn logs(settings: &LogSettings) -> Result<(), TelemetryError> {
+pub fn logs(settings: &LogSettings) -> Result<Repeats, TelemetryError> {
     let mut filter = EnvFilter::try_new(&settings.filter)?;
     for library in OTHERS
         .into_iter()
@@ -69,20 +69,18 @@ pub fn logs(settings: &LogSettings) -> Result<(), TelemetryError> {
         .into_iter()
         .map(|(writer, ansi)| {
             let layer = fmt::layer().with_writer(writer).with_ansi(ansi);
-            let rest = Rest::new(repeats.clone(), settings.json);
             if settings.json {
-                let format = fmt::format().json();
-                let fields = fmt::format::JsonFields::new();
-                layer
-                    .json()
-                    .event_format(rest.after(format))
-                    .fmt_fields(fields)
-                    .boxed()
+                layer.json().boxed()
             } else {
-                layer.event_format(rest.after(fmt::format())).boxed()
+                layer.boxed()
             }
         })
         .collect();
-    let done = registry().with(layers).with(filter).with(repeats).try_init();
-    done.map_err(|_| TelemetryError::Twice)
+    let done = registry()
+        .with(layers)
+        .with(filter)
+        .with(repeats.clone())
+        .try_init();
+    done.map_err(|_| TelemetryError::Twice)?;
+    Ok(repeats)
 }

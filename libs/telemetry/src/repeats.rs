@@ -2,41 +2,47 @@
 
 use std::{
     collections::HashMap,
-    fmt,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use parking_lot::Mutex;
 use tracing::{Event, Level, Metadata, Subscriber, callsite::Identifier};
-use tracing_subscriber::{
-    Layer,
-    fmt::{
-        FmtContext, FormatEvent, FormatFields,
-        format::Writer,
-        time::{FormatTime, SystemTime},
-    },
-    layer::Context,
-    registry::LookupSpan,
-};
+use tracing_subscriber::{Layer, layer::Context};
 
 /// So often in [`WINDOW`] a place is heard.
 const HEARD: u32 = 20;
 const WINDOW: Duration = Duration::from_secs(10);
+/// How often it is looked for windows that have ended.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// Drops what is said too often. DEBUG and below is for who asked for it, and never dropped. Clones share the counts.
-#[derive(Clone)]
-pub(crate) struct Repeats {
+#[derive(Clone, Debug)]
+pub struct Repeats {
     /// As many as there are places in the code that log.
     places: Arc<Mutex<HashMap<Identifier, Place>>>,
 }
 
+#[derive(Debug)]
 struct Place {
+    metadata: &'static Metadata<'static>,
     since: Instant,
     said: u32,
+    /// In this window.
     dropped: u64,
-    /// Dropped in the window before, and not told yet: by how many sinks that is still to be done.
+    /// Dropped in windows that have ended, and not told yet.
     rest: u64,
+}
+
+impl Place {
+    /// Ends the window if its time is over.
+    fn end(&mut self, now: Instant) {
+        if now.duration_since(self.since) >= WINDOW {
+            self.since = now;
+            self.said = 0;
+            self.rest += std::mem::take(&mut self.dropped);
+        }
+    }
 }
 
 impl Repeats {
@@ -46,110 +52,61 @@ impl Repeats {
         }
     }
 
-    fn hears(&self, place: Identifier, now: Instant) -> bool {
+    /// Logs how often something was not logged, within a second after ten in which it was said too often. Never ends.
+    pub async fn tell(self) {
+        loop {
+            tokio::time::sleep(LOOK).await;
+            self.tell_ended(Instant::now());
+        }
+    }
+
+    fn tell_ended(&self, now: Instant) {
+        let mut ended = Vec::new();
+        for place in self.places.lock().values_mut() {
+            place.end(now);
+            if place.rest > 0 {
+                ended.push((place.metadata, std::mem::take(&mut place.rest)));
+            }
+        }
+        for (metadata, times) in ended {
+            let (file, line) = (
+                metadata.file().unwrap_or_default(),
+                metadata.line().unwrap_or_default(),
+            );
+            let place = format_args!("{file}:{line}");
+            match *metadata.level() {
+                Level::ERROR => {
+                    tracing::error!(target: "telemetry", times, %place, "the same was not logged")
+                }
+                Level::WARN => tracing::warn!(target: "telemetry", times, %place, "the same was not logged"),
+                _ => tracing::info!(target: "telemetry", times, %place, "the same was not logged"),
+            }
+        }
+    }
+
+    fn hears(&self, metadata: &'static Metadata<'static>, now: Instant) -> bool {
         let mut places = self.places.lock();
-        let place = places.entry(place).or_insert(Place {
+        let place = places.entry(metadata.callsite()).or_insert(Place {
+            metadata,
             since: now,
             said: 0,
             dropped: 0,
             rest: 0,
         });
-        if now.duration_since(place.since) >= WINDOW {
-            *place = Place {
-                since: now,
-                said: 0,
-                dropped: 0,
-                rest: place.dropped,
-            };
-        }
+        place.end(now);
         place.said = place.said.saturating_add(1);
         let heard = place.said <= HEARD;
         if !heard {
             place.dropped += 1;
         }
-        // Told with the first line of a window alone.
-        if place.said > 1 {
-            place.rest = 0;
-        }
         heard
-    }
-
-    /// What was dropped before the line that is being written.
-    fn rest(&self, place: &Identifier) -> u64 {
-        self.places.lock().get(place).map_or(0, |place| place.rest)
     }
 }
 
 impl<S: Subscriber> Layer<S> for Repeats {
     fn event_enabled(&self, event: &Event<'_>, _: Context<'_, S>) -> bool {
         let metadata = event.metadata();
-        *metadata.level() > Level::INFO || self.hears(metadata.callsite(), Instant::now())
-    }
-}
-
-/// Writes how often something was not logged, behind the line that says it again.
-pub(crate) struct Rest {
-    repeats: Repeats,
-    json: bool,
-}
-
-impl Rest {
-    pub(crate) fn new(repeats: Repeats, json: bool) -> Self {
-        Self { repeats, json }
-    }
-
-    pub(crate) fn after<F>(self, format: F) -> After<F> {
-        After { format, rest: self }
-    }
-
-    fn write(&self, mut writer: Writer<'_>, metadata: &Metadata<'_>, count: u64) -> fmt::Result {
-        let (file, line) = (
-            metadata.file().unwrap_or_default(),
-            metadata.line().unwrap_or_default(),
-        );
-        if self.json {
-            write!(writer, r#"{{"timestamp":""#)?;
-            SystemTime.format_time(&mut writer)?;
-            let level = metadata.level();
-            writeln!(
-                writer,
-                r#"","level":"{level}","fields":{{"message":"the same was not logged","times":{count},"place":"{file}:{line}"}},"target":"telemetry"}}"#
-            )
-        } else {
-            SystemTime.format_time(&mut writer)?;
-            let level = metadata.level();
-            writeln!(
-                writer,
-                " {level:>5} telemetry: the same was not logged times={count} place={file}:{line}"
-            )
-        }
-    }
-}
-
-/// A format, and what was dropped.
-pub(crate) struct After<F> {
-    format: F,
-    rest: Rest,
-}
-
-impl<S, N, F> FormatEvent<S, N> for After<F>
-where
-    S: Subscriber + for<'a> LookupSpan<'a>,
-    N: for<'a> FormatFields<'a> + 'static,
-    F: FormatEvent<S, N>,
-{
-    fn format_event(
-        &self,
-        context: &FmtContext<'_, S, N>,
-        mut writer: Writer<'_>,
-        event: &Event<'_>,
-    ) -> fmt::Result {
-        self.format.format_event(context, writer.by_ref(), event)?;
-        let metadata = event.metadata();
-        match self.rest.repeats.rest(&metadata.callsite()) {
-            0 => Ok(()),
-            count => self.rest.write(writer, metadata, count),
-        }
+        *metadata.level() > Level::INFO || self.hears(metadata, Instant::now())
     }
 }
 
@@ -186,11 +143,9 @@ mod tests {
     #[test]
     fn a_flood_is_counted_and_others_are_heard() {
         let (kept, repeats) = (Kept::default(), Repeats::new());
-        let format = Rest::new(repeats.clone(), false).after(tracing_subscriber::fmt::format());
         let layer = tracing_subscriber::fmt::layer()
             .with_writer(kept.clone())
-            .with_ansi(false)
-            .event_format(format);
+            .with_ansi(false);
         let logs = registry().with(layer).with(repeats.clone());
         let flood = |count: usize| {
             for _ in 0..count {
@@ -205,6 +160,9 @@ mod tests {
             for place in repeats.places.lock().values_mut() {
                 place.since -= WINDOW;
             }
+            // Nobody needs to say it again.
+            repeats.tell_ended(Instant::now());
+            repeats.tell_ended(Instant::now());
             flood(2);
         });
         let text = String::from_utf8(kept.0.lock().clone()).unwrap();
