@@ -175,7 +175,7 @@ async fn look_at_nats(config: &Config, findings: &mut Findings) {
         None => findings.add(
             "NATS clock",
             Level::Ok,
-            "not known: an older server, or no role has made the log yet",
+            "not known: an older server, and no role has made the log yet",
         ),
     }
 }

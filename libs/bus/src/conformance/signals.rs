@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
+use model::TraceContext;
 
 use super::{poll_once, soon, unique};
 use crate::{Signals, SignalsError, Subscription};
@@ -15,6 +16,7 @@ pub async fn signals(make: impl AsyncFn() -> Arc<dyn Signals>) {
     tokio::join!(
         async { one_publisher_is_heard_in_order(&*make().await).await },
         async { only_who_listens_hears(&*make().await).await },
+        async { a_trace_goes_beside_its_message(&*make().await).await },
         async { a_star_is_one_token(&*make().await).await },
         async { an_arrow_is_the_rest(&*make().await).await },
         async { one_of_a_queue_gets_it(&*make().await).await },
@@ -76,6 +78,23 @@ async fn only_who_listens_hears(bus: &dyn Signals) {
         (signal.subject, signal.payload, signal.reply),
         (subject, text("heard"), None)
     );
+}
+
+async fn a_trace_goes_beside_its_message(bus: &dyn Signals) {
+    let subject = subject();
+    let mut ear = listen(bus, &subject).await;
+    let trace: TraceContext = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+        .parse()
+        .unwrap();
+    for trace in [None, Some(trace)] {
+        bus.publish_traced(&subject, text("heard"), trace.as_ref())
+            .unwrap();
+        let signal = soon(ear.next()).await.unwrap();
+        assert_eq!(
+            (signal.payload, signal.trace.as_deref().copied()),
+            (text("heard"), trace)
+        );
+    }
 }
 
 async fn a_star_is_one_token(bus: &dyn Signals) {
