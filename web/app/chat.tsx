@@ -169,8 +169,11 @@ function Members({ store }: { store: Store }) {
 }
 
 function Typing({ names }: { names: string[] }) {
-  const who = names.length > 3 ? `${names.length} people are` : names.length > 1 ? `${list(names)} are` : `${names[0]} is`;
-  return <p id="typing" class="typing quiet">{names.length ? `${who} typing…` : ""}</p>;
+  return (
+    <p id="typing" class="typing quiet">
+      {names.length > 0 && <><span class="name">{names.length > 3 ? `${names.length} people` : list(names)}</span>{names.length > 1 ? " are" : " is"} typing…</>}
+    </p>
+  );
 }
 
 /** A rate limit that was reached, or is close. */

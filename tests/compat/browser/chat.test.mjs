@@ -106,6 +106,8 @@ test("who is written to directly is told by the bell, and finds the conversation
   await ada.getByRole("button", { name: `Message ${names[1]}` }).click();
   await ada.getByRole("heading", { name: names[1] }).waitFor();
   await say(ada, "Do you have the key?");
+  await bob.getByRole("button", { name: "Notifications, 1 unread" }).waitFor();
+  await bob.reload();
   await bob.getByRole("button", { name: "Notifications, 1 unread" }).click();
   await shot(bob, "notifications");
   await bob.locator("#notifications .notification.new", { hasText: names[0] }).click();
@@ -115,6 +117,9 @@ test("who is written to directly is told by the bell, and finds the conversation
   await bob.getByRole("button", { name: "Notifications", exact: true }).waitFor();
   await bob.reload();
   await bob.getByRole("button", { name: names[0] }).waitFor();
+  // What was read is still there, and is not new any more.
+  await bob.getByRole("button", { name: "Notifications", exact: true }).click();
+  await bob.locator("#notifications .notification:not(.new)", { hasText: names[0] }).waitFor();
 });
 
 test("what others write stays text", async () => {
