@@ -162,7 +162,7 @@ impl ProtocolSuites {
             "examples/protocol_suites",
             "cargo build -p gateway --example protocol_suites",
         )?);
-        command.args(["--port", "0"]);
+        command.args(["--port", "0", "--apart", "0"]);
         for (name, value) in arguments {
             command.args([name, value]);
         }

@@ -4,6 +4,14 @@
 use anyhow::{Result, ensure};
 use tests::{Mode, ProtocolSuites, Standalone, artillery, node, python, scenario};
 
+/// All that clients may speak, at one server.
+const EVERYTHING: [(&str, &str); 4] = [
+    ("FANFARE_GATEWAY__ALLOW_EIO3", "true"),
+    ("FANFARE_AUTH__QUERY", "token"),
+    ("FANFARE_GATEWAY__ALLOW_MSGPACK", "true"),
+    ("FANFARE_GATEWAY__COMPRESS_FROM_BYTES", "1024"),
+];
+
 fn with_server(run: impl FnOnce(&Standalone) -> Result<()>) -> Result<()> {
     with_settings(&[], run)
 }
@@ -66,24 +74,19 @@ macro_rules! socket_io_client {
 
             #[test]
             fn eio3() -> Result<()> {
-                let older = [
-                    ("FANFARE_GATEWAY__ALLOW_EIO3", "true"),
-                    ("FANFARE_GATEWAY__PING_INTERVAL_MS", "1000"),
-                    ("FANFARE_AUTH__QUERY", "token"),
-                ];
-                with_settings(&older, |server| scenario(server, "eio3", $mode))
+                let fast = [("FANFARE_GATEWAY__PING_INTERVAL_MS", "1000")];
+                let settings = [&EVERYTHING[..], &fast].concat();
+                with_settings(&settings, |server| scenario(server, "eio3", $mode))
             }
 
             #[test]
             fn msgpack() -> Result<()> {
-                let parsers = [("FANFARE_GATEWAY__ALLOW_MSGPACK", "true")];
-                with_settings(&parsers, |server| scenario(server, "msgpack", $mode))
+                with_settings(&EVERYTHING, |server| scenario(server, "msgpack", $mode))
             }
 
             #[test]
             fn deflate() -> Result<()> {
-                let compressed = [("FANFARE_GATEWAY__COMPRESS_FROM_BYTES", "1024")];
-                with_settings(&compressed, |server| scenario(server, "deflate", $mode))
+                with_settings(&EVERYTHING, |server| scenario(server, "deflate", $mode))
             }
 
             #[test]

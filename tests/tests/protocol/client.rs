@@ -237,6 +237,10 @@ impl Answer {
         found.map(|(_, value)| value.as_str())
     }
 
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.body
+    }
+
     pub(crate) fn text(&self) -> Result<&str> {
         Ok(std::str::from_utf8(&self.body)?)
     }

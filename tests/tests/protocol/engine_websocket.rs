@@ -204,29 +204,39 @@ fn table_of_bad_websocket_handshakes() -> Result<()> {
 /// be taken, and one that is not agreed on must not be answered.
 #[test]
 fn websocket_handshakes_of_other_clients() -> Result<()> {
+    const TAKEN: &str = "permessage-deflate; server_no_context_takeover; client_no_context_takeover";
+    let offers = [
+        ("x-webkit-deflate-frame", None),
+        ("permessage-deflate; server_max_window_bits=8", None),
+        ("permessage-deflate; client_max_window_bits", Some(TAKEN)),
+    ];
     calm(|server| {
-        let mut connection = server.connect()?;
-        let head = head(
-            "GET",
-            &format!("{ENGINE}?transport=websocket&EIO=4"),
-            &[
-                ("CONNECTION", "keep-alive, UPGRADE"),
-                ("UPGRADE", "WebSocket"),
-                ("SEC-WEBSOCKET-VERSION", "13"),
-                ("SEC-WEBSOCKET-KEY", "dGhlIHNhbXBsZSBub25jZQ=="),
-                (
-                    "SEC-WEBSOCKET-EXTENSIONS",
-                    "permessage-deflate; client_max_window_bits",
-                ),
-            ],
-        );
-        connection.write(format!("{head}\r\n").as_bytes())?;
-        let answer = connection.answer()?;
-        ensure!(answer.status == 101, "{answer:?}");
-        ensure!(answer.header("sec-websocket-accept") == Some("s3pPLMBiTxaQ9kYGzzhZRbK+xOo="));
-        ensure!(answer.header("sec-websocket-protocol").is_none());
-        ensure!(answer.header("sec-websocket-extensions").is_none());
-        ensure!(WebSocket::after(connection).next_text()?.starts_with('0'));
+        for (offer, taken) in offers {
+            let mut connection = server.connect()?;
+            let head = head(
+                "GET",
+                &format!("{ENGINE}?transport=websocket&EIO=4"),
+                &[
+                    ("CONNECTION", "keep-alive, UPGRADE"),
+                    ("UPGRADE", "WebSocket"),
+                    ("SEC-WEBSOCKET-VERSION", "13"),
+                    ("SEC-WEBSOCKET-KEY", "dGhlIHNhbXBsZSBub25jZQ=="),
+                    ("SEC-WEBSOCKET-EXTENSIONS", offer),
+                ],
+            );
+            connection.write(format!("{head}\r\n").as_bytes())?;
+            let answer = connection.answer()?;
+            ensure!(answer.status == 101, "{answer:?}");
+            ensure!(answer.header("sec-websocket-accept") == Some("s3pPLMBiTxaQ9kYGzzhZRbK+xOo="));
+            ensure!(answer.header("sec-websocket-protocol").is_none());
+            ensure!(
+                answer.header("sec-websocket-extensions") == taken,
+                "{offer}: {answer:?}"
+            );
+            if taken.is_none() {
+                ensure!(WebSocket::after(connection).next_text()?.starts_with('0'));
+            }
+        }
         Ok(())
     })
 }
