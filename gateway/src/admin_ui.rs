@@ -1,16 +1,18 @@
 //! Namespace `/admin`, which the page of `@socket.io/admin-ui` connects to: it shows the cluster's gateways, sockets and
 //! rooms, and what it is asked to do goes to all gateways.
 //!
-//! Nothing of it costs where nobody looks: gateways tell their counts every two seconds, and what has become of sockets
-//! is found by comparing lists of them while a page is open. Events of clients are not shown.
+//! Nothing of it costs where nobody looks: gateways tell their counts every two seconds; what has become of sockets
+//! is found by comparing lists of them, and some of the clients' events are shown, while a page is open.
 
 mod credentials;
 mod report;
+mod samples;
 mod view;
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use bus::{Signals, SignalsError, subjects};
+use bytes::Bytes;
 use config::AdminUi as Settings;
 use futures_util::future::BoxFuture;
 use http::HeaderMap;
@@ -28,10 +30,14 @@ use sio::{
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use self::report::report;
 use self::{
     credentials::{Credentials, Entrance},
+    samples::Sample,
     view::View,
+};
+pub(crate) use self::{
+    report::report,
+    samples::{RECEIVERS, Samples},
 };
 use crate::{
     events::Core,
@@ -46,6 +52,8 @@ use crate::{
 const NAMESPACE: &str = "/admin";
 /// How often gateways tell their counts, and lists of sockets are compared.
 const EVERY: Duration = Duration::from_secs(2);
+/// What the page is told when a socket is gone.
+const DISCONNECTED: &str = "socket_disconnected";
 /// Id of the page's user.
 const USER: &str = "admin-ui";
 
@@ -55,6 +63,7 @@ struct AdminUi {
     credentials: Arc<Credentials>,
     addresses: Arc<Addresses>,
     desk: Arc<Desk>,
+    samples: Arc<Samples>,
     tasks: Tasks,
     /// Pages that are open, by the ids of their sockets.
     open: Mutex<HashMap<Box<str>, CancellationToken>>,
@@ -98,6 +107,7 @@ pub(crate) async fn before(
         credentials: Arc::new(Credentials::new(&settings.username, hash.expose())),
         addresses: Arc::clone(&core.addresses),
         desk: Arc::new(desk),
+        samples: Arc::clone(&core.samples),
         tasks: tasks.clone(),
         open: Mutex::default(),
     }))
@@ -168,6 +178,9 @@ impl Application for AdminUi {
 
     fn event(&self, socket: &Arc<Socket>, event: EventPacket) -> Step {
         if !Self::is_own(socket.namespace()) {
+            let (namespace, id) = (socket.namespace(), socket.id());
+            self.samples
+                .received(namespace, id, event.name.as_str(), event.args.as_str());
             return self.inner.event(socket, event);
         }
         let desk = Arc::clone(&self.desk);
@@ -176,6 +189,8 @@ impl Application for AdminUi {
 
     fn disconnected(&self, socket: &Arc<Socket>, reason: CloseReason) {
         if !Self::is_own(socket.namespace()) {
+            self.samples
+                .gone(socket.namespace(), socket.id(), reason.as_str());
             self.inner.disconnected(socket, reason);
         } else if let Some(end) = self.open.lock().remove(socket.id()) {
             end.cancel();
@@ -186,8 +201,12 @@ impl Application for AdminUi {
 impl Desk {
     /// Tells a page everything, for as long as it is open.
     async fn show(&self, socket: &Socket) {
-        let mut reports = match self.signals.subscribe(subjects::ADMIN_REPORT, None).await {
-            Ok(reports) => reports,
+        let heard = tokio::try_join!(
+            self.signals.subscribe(subjects::ADMIN_REPORT, None),
+            self.signals.subscribe(subjects::ADMIN_SAMPLE, None),
+        );
+        let (mut reports, mut samples) = match heard {
+            Ok(heard) => heard,
             Err(error) => {
                 tracing::warn!(%error, "an admin page cannot be told of gateways");
                 return;
@@ -225,14 +244,28 @@ impl Desk {
                     view.heard(report);
                     socket.emit("server_stats", report, &[]);
                 }
-                _ = ticks.tick() => match view.look(&self.sockets).await {
-                    Ok(changes) => {
-                        for (event, args) in changes {
-                            socket.emit(event, &args, &[]);
-                        }
+                sample = samples.next() => {
+                    let Some(sample) = sample else { return };
+                    let sample = std::str::from_utf8(&sample.payload).ok().and_then(Sample::read);
+                    match sample {
+                        Some(gone) if gone.kind == DISCONNECTED => view.gone(&gone),
+                        Some(event) => socket.emit(event.kind, event.args, &[]),
+                        None => {}
                     }
-                    Err(error) => tracing::warn!(%error, "an admin page cannot be told of sockets"),
-                },
+                }
+                _ = ticks.tick() => {
+                    if let Err(error) = self.signals.publish(subjects::ADMIN_LOOKS, Bytes::new()) {
+                        tracing::debug!(%error, "gateways do not learn that an admin page is open");
+                    }
+                    match view.look(&self.sockets).await {
+                        Ok(changes) => {
+                            for (event, args) in changes {
+                                socket.emit(event, &args, &[]);
+                            }
+                        }
+                        Err(error) => tracing::warn!(%error, "an admin page cannot be told of sockets"),
+                    }
+                }
             }
         }
     }

@@ -2,6 +2,7 @@
 //! order of its partition (CONTRACT G2, G3).
 
 use std::{
+    borrow::Cow,
     collections::{HashSet, VecDeque},
     sync::Arc,
     time::{Duration, Instant},
@@ -20,6 +21,7 @@ use sio::packet::Encoded;
 use telemetry::trace::Tracer;
 
 use crate::{
+    admin_ui::{RECEIVERS, Samples},
     journal::{Except, Journal},
     metrics::Metrics,
     rooms::{Durable, Room, Rooms, Sent},
@@ -45,6 +47,7 @@ pub(crate) struct Deliverer {
     tasks: Tasks,
     metrics: Arc<Metrics>,
     tracer: Tracer,
+    samples: Arc<Samples>,
     partitions: Vec<Mutex<Partition>>,
 }
 
@@ -67,6 +70,7 @@ impl Deliverer {
         tasks: Tasks,
         metrics: Arc<Metrics>,
         tracer: Tracer,
+        samples: Arc<Samples>,
         positions: &[u64],
     ) -> Arc<Self> {
         let partitions = positions
@@ -86,6 +90,7 @@ impl Deliverer {
             tasks,
             metrics,
             tracer,
+            samples,
             partitions,
         })
     }
@@ -307,7 +312,12 @@ impl Deliverer {
                 publish: Arc::new(publish),
             })
         });
-        let events = events.collect();
+        let events: Vec<_> = events.collect();
+        if self.samples.shows_sent() {
+            for event in &events {
+                self.show(&room, &event.publish, Some(event.offset), &event.except);
+            }
+        }
         room.deliver(&mut self.journal.lane(), events, cork, |publish, sent| {
             self.note(&room, publish, sent);
         });
@@ -326,6 +336,9 @@ impl Deliverer {
         }
         let except = except(&self.rooms, &mut publish, room.namespace());
         let publish = Arc::new(publish);
+        if self.samples.shows_sent() {
+            self.show(&room, &publish, None, &except);
+        }
         let sent = room.signal(&mut self.journal.lane(), &publish, &except, cork);
         self.note(&room, &publish, sent);
     }
@@ -334,6 +347,15 @@ impl Deliverer {
     fn trace(&self, parent: &TraceContext, room: RoomToken, cork: &mut Cork) {
         if let Some(room) = self.rooms.get(room) {
             cork.ends(deliver(&self.tracer, parent, room.name().as_str(), room.places()));
+        }
+    }
+
+    /// To admin pages, before it is handed out.
+    #[cold]
+    fn show(&self, room: &Room, publish: &Publish, offset: Option<Offset>, except: &Except) {
+        let args = args(publish, offset);
+        for id in room.some_ids(RECEIVERS, except) {
+            self.samples.sent(room.namespace(), &id, &publish.event, &args);
         }
     }
 
@@ -367,18 +389,23 @@ fn decode(record: Bytes, room: &Room) -> Option<Publish> {
 /// The event as its members get it, encoded once for all of them; `position` is the trailing string of
 /// recovery.
 pub(crate) fn encode(publish: &Publish, offset: Option<Offset>, position: Option<&str>) -> Encoded {
-    let args = std::str::from_utf8(&publish.args).unwrap_or_default();
-    let stamped = offset
-        .filter(|_| publish.stamp_offset)
-        .map(|offset| stamp(args, offset));
     sio::packet::encode::event(
         &publish.namespace,
         None,
         &publish.event,
-        stamped.as_deref().unwrap_or(args),
+        &args(publish, offset),
         &publish.attachments,
         position,
     )
+}
+
+/// Raw JSON of the event's arguments, with its place in the log where that belongs to them.
+fn args(publish: &Publish, offset: Option<Offset>) -> Cow<'_, str> {
+    let args = std::str::from_utf8(&publish.args).unwrap_or_default();
+    match offset.filter(|_| publish.stamp_offset) {
+        Some(offset) => stamp(args, offset).into(),
+        None => args.into(),
+    }
 }
 
 /// Who must not get an event, resolved before anything is locked.

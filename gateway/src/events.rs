@@ -45,6 +45,7 @@ pub(crate) use self::{
 };
 use self::{authorizer::Use, caller::by_event};
 use crate::{
+    admin_ui::Samples,
     deliver::Deliverer,
     interest::InterestError,
     journal::Journal,
@@ -88,6 +89,7 @@ pub(crate) struct Core {
     pub(crate) user_connections: UserConnections,
     pub(crate) typing: Typing,
     pub(crate) metrics: Arc<Metrics>,
+    pub(crate) samples: Arc<Samples>,
     pub(crate) tracer: Tracer,
     /// None where nothing outlives the process.
     pub(crate) store: Option<Arc<SessionStore>>,
@@ -371,6 +373,7 @@ impl Core {
         let lane = self.journal.lane();
         let position = lane.position().filter(|_| socket.pid().is_some());
         let event = socket.event(name, args, &[], position.as_deref());
+        self.samples.sent(socket.namespace(), socket.id(), name, args);
         socket.conn().send(&event);
     }
 
@@ -438,6 +441,13 @@ impl Call {
             (None, Ok(_)) => {}
             (None, Err(error)) => self.core.send_error(&self.socket, error),
         }
+    }
+
+    /// An event for the caller alone; `args` is raw JSON.
+    fn event(&self, name: &str, args: &str, position: Option<&str>) -> Encoded {
+        let (namespace, id) = (self.socket.namespace(), self.socket.id());
+        self.core.samples.sent(namespace, id, name, args);
+        self.socket.event(name, args, &[], position)
     }
 
     fn done(&self, value: &impl serde::Serialize) -> Step {

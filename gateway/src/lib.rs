@@ -64,6 +64,7 @@ use tokio_rustls::rustls::{ClientConfig, ServerConfig};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    admin_ui::Samples,
     control::Control,
     deliver::Deliverer,
     events::{Core, Handover, Vocabulary},
@@ -220,6 +221,7 @@ impl Gateway {
         let positions = try_join_all(statements)
             .await
             .map_err(|error| BuildError::Log(error.to_string()))?;
+        let samples = Samples::new(Arc::clone(&signals));
         let deliverer = Deliverer::new(
             Arc::clone(&rooms),
             Arc::clone(&journal),
@@ -227,6 +229,7 @@ impl Gateway {
             tasks.clone(),
             Arc::clone(&metrics),
             tracer.clone(),
+            Arc::clone(&samples),
             &positions,
         );
 
@@ -282,6 +285,7 @@ impl Gateway {
             limits: EventLimits::new(config, limiters, &tasks),
             typing: events::Typing::new(tasks.clone()),
             metrics: Arc::clone(&metrics),
+            samples: Arc::clone(&samples),
             tracer,
             store: store.clone(),
             replay,
@@ -341,6 +345,13 @@ impl Gateway {
             let (engine, metrics) = (Arc::downgrade(&engine), Arc::clone(&metrics));
             let report = admin_ui::report(id.clone(), engine, metrics, Arc::clone(&signals));
             tasks.background("report to admin pages", report);
+        }
+        if config.admin_ui.password.is_some() && config.admin_ui.events {
+            let looks = signals.subscribe(subjects::ADMIN_LOOKS, None).await?;
+            let samples = Arc::clone(&samples);
+            tasks.background("show events to admin pages", async move {
+                samples.follow(looks).await
+            });
         }
 
         let control = Control::new(Arc::clone(&core), Arc::clone(&engine), tasks.clone());

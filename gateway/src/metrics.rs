@@ -5,7 +5,14 @@ mod labels;
 mod namespaces;
 mod queues;
 
-use std::{array, sync::OnceLock, time::Duration};
+use std::{
+    array,
+    sync::{
+        OnceLock,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use model::{ErrorCode, Namespace};
 use prometheus::{
@@ -66,6 +73,17 @@ impl Published {
     ];
 }
 
+/// What went through a gateway since it began; acknowledgements are not counted.
+#[derive(Copy, Clone, Default)]
+pub(crate) struct Traffic {
+    pub(crate) connected: u64,
+    pub(crate) disconnected: u64,
+    pub(crate) received: u64,
+    pub(crate) sent: u64,
+    pub(crate) bytes_received: u64,
+    pub(crate) bytes_sent: u64,
+}
+
 /// Metrics of a gateway.
 pub struct Metrics {
     by_namespace: ByNamespace,
@@ -74,6 +92,8 @@ pub struct Metrics {
     durations: [OnceLock<Histogram>; EventLabel::COUNT],
     size_in: Histogram,
     size_out: Histogram,
+    /// To each receiver.
+    bytes_sent: AtomicU64,
     errors: IntCounterVec,
     auth_events: IntCounterVec,
     publish: Histogram,
@@ -206,6 +226,7 @@ impl Metrics {
             message_duration,
             size_in: message_size.with_label_values(&[Direction::Inbound.as_str()]),
             size_out: message_size.with_label_values(&[Direction::Outbound.as_str()]),
+            bytes_sent: AtomicU64::new(0),
             errors: families.counters(
                 "socket_errors_total",
                 "Errors told to clients, by code; of handshakes, by message",
@@ -270,7 +291,20 @@ impl Metrics {
     /// Events received and delivered so far.
     #[must_use]
     pub fn messages(&self) -> u64 {
-        self.by_namespace.total()
+        let Traffic { received, sent, .. } = self.traffic();
+        received + sent
+    }
+
+    pub(crate) fn traffic(&self) -> Traffic {
+        Traffic {
+            connected: self.connections.with_label_values(&["connected"]).get(),
+            disconnected: self.by_namespace.gone(),
+            received: self.by_namespace.total(Direction::Inbound),
+            sent: self.by_namespace.total(Direction::Outbound),
+            // Sizes are far below 2^52.
+            bytes_received: self.size_in.get_sample_sum() as u64,
+            bytes_sent: self.bytes_sent.load(Ordering::Relaxed),
+        }
     }
 
     pub(crate) fn handshake_refused(&self, error: HandshakeError) {
@@ -346,6 +380,8 @@ impl Metrics {
         self.by_namespace
             .events(namespace, event, Direction::Outbound, receivers as u64);
         self.size_out.observe(size as f64);
+        self.bytes_sent
+            .fetch_add((size * receivers) as u64, Ordering::Relaxed);
         let seconds = crate::now_ms().saturating_sub(sent_ms) as f64 / 1000.0;
         self.durations[event.index()]
             .get_or_init(|| self.message_duration.with_label_values(&[event.as_str()]))

@@ -325,6 +325,15 @@ pub struct ConnectedSocket {
     /// Those it was put into, by name; not its own and its user's.
     #[prost(string, repeated, tag = "7")]
     pub rooms: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// "websocket" or "polling", as it is now.
+    #[prost(string, tag = "8")]
+    pub transport: ::prost::alloc::string::String,
+    /// The client's IP address.
+    #[prost(string, tag = "9")]
+    pub address: ::prost::alloc::string::String,
+    /// The same for the sockets that a client has over one connection.
+    #[prost(string, tag = "10")]
+    pub connection: ::prost::alloc::string::String,
 }
 /// Generated client implementations.
 pub mod publisher_client {

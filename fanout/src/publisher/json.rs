@@ -214,6 +214,9 @@ fn socket_json(socket: &ConnectedSocket) -> Value {
         "gateway": socket.gateway,
         "connected_at": connected_at,
         "rooms": socket.rooms,
+        "transport": socket.transport,
+        "address": socket.address,
+        "connection": socket.connection,
     })
 }
 

@@ -12,7 +12,11 @@ use serde::Serialize;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::EVERY;
-use crate::{metrics::Metrics, session::json, transport::EngineServer};
+use crate::{
+    metrics::{Metrics, Traffic},
+    session::json,
+    transport::EngineServer,
+};
 
 /// As the page names it.
 #[derive(Serialize)]
@@ -25,7 +29,7 @@ struct Report<'a> {
     uptime: u64,
     clients_count: usize,
     polling_clients_count: usize,
-    aggregated_events: [Aggregated; 1],
+    aggregated_events: Vec<Aggregated>,
     namespaces: Vec<Count<'a>>,
 }
 
@@ -52,7 +56,7 @@ pub(crate) async fn report(
 ) {
     let begun = Instant::now();
     let hostname = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    let mut told = metrics.messages();
+    let mut told = metrics.traffic();
     let mut ticks = interval(EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -67,7 +71,7 @@ pub(crate) async fn report(
                 *namespaces.entry(socket.namespace().to_string()).or_default() += 1;
             }
         }
-        let messages = metrics.messages();
+        let traffic = metrics.traffic();
         let report = Report {
             server_id: id.as_str(),
             hostname: hostname.trim(),
@@ -75,11 +79,7 @@ pub(crate) async fn report(
             uptime: begun.elapsed().as_secs(),
             clients_count: clients,
             polling_clients_count: polling,
-            aggregated_events: [Aggregated {
-                timestamp: crate::now_ms(),
-                r#type: "packetsIn",
-                count: messages.saturating_sub(told),
-            }],
+            aggregated_events: aggregated(&told, &traffic),
             namespaces: namespaces
                 .iter()
                 .map(|(name, count)| Count {
@@ -88,9 +88,30 @@ pub(crate) async fn report(
                 })
                 .collect(),
         };
-        told = messages;
+        told = traffic;
         if let Err(error) = signals.publish(subjects::ADMIN_REPORT, json(&report).into()) {
             tracing::debug!(%error, "admin pages are not told of this gateway");
         }
     }
+}
+
+/// What there was between two looks, as the page's charts name it.
+fn aggregated(before: &Traffic, now: &Traffic) -> Vec<Aggregated> {
+    let timestamp = crate::now_ms();
+    let counts = [
+        ("rawConnection", before.connected, now.connected),
+        ("rawDisconnection", before.disconnected, now.disconnected),
+        ("packetsIn", before.received, now.received),
+        ("packetsOut", before.sent, now.sent),
+        ("bytesIn", before.bytes_received, now.bytes_received),
+        ("bytesOut", before.bytes_sent, now.bytes_sent),
+    ];
+    let changed = counts.into_iter().filter(|(_, before, now)| now > before);
+    changed
+        .map(|(r#type, before, now)| Aggregated {
+            timestamp,
+            r#type,
+            count: now - before,
+        })
+        .collect()
 }

@@ -8,7 +8,7 @@ use publisher::{Place, Sockets};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::NAMESPACE;
+use super::{DISCONNECTED, NAMESPACE, Sample};
 use crate::session::json as to_json;
 
 /// So many sockets are shown at most; the counts are of all.
@@ -24,7 +24,16 @@ type Told = (&'static str, String);
 pub(super) struct View {
     namespaces: BTreeSet<String>,
     /// Sockets by namespace and id, with their rooms. `None` before the first look.
-    sockets: Option<BTreeMap<Key, BTreeSet<String>>>,
+    sockets: Option<BTreeMap<Key, Known>>,
+    /// What is to be told of those that are gone, once they are not found any more.
+    gone: BTreeMap<Key, String>,
+}
+
+/// What may change of a socket.
+#[derive(PartialEq)]
+struct Known {
+    rooms: BTreeSet<String>,
+    transport: String,
 }
 
 #[derive(Deserialize)]
@@ -42,8 +51,9 @@ struct Named {
 #[serde(rename_all = "camelCase")]
 struct Shown<'a> {
     id: &'a str,
-    /// What the page calls a client: all sockets of a user.
+    /// What the page calls a client: all sockets of a connection.
     client_id: &'a str,
+    transport: &'a str,
     nsp: &'a str,
     rooms: &'a BTreeSet<String>,
     data: Value,
@@ -56,6 +66,14 @@ impl View {
         if let Ok(report) = serde_json::from_str::<Report>(report) {
             let names = report.namespaces.into_iter().map(|named| named.name);
             self.namespaces.extend(names.filter(|name| name != NAMESPACE));
+        }
+    }
+
+    /// Why a socket is gone. Who comes back under its id is not gone.
+    pub(super) fn gone(&mut self, sample: &Sample<'_>) {
+        if self.gone.len() < MAX_SHOWN {
+            let key = (sample.namespace.to_owned(), sample.id.to_owned());
+            self.gone.insert(key, sample.args.to_owned());
         }
     }
 
@@ -85,41 +103,47 @@ impl View {
     }
 
     fn told(&mut self, found: &[ConnectedSocket]) -> Vec<Told> {
-        let now: BTreeMap<Key, BTreeSet<String>> = found
+        let now: BTreeMap<Key, Known> = found
             .iter()
-            .map(|socket| {
-                let own = std::iter::once(&socket.id);
-                let rooms = own.chain(&socket.rooms).cloned().collect();
-                ((socket.namespace.clone(), socket.id.clone()), rooms)
-            })
+            .map(|socket| (key(socket), Known::of(socket)))
             .collect();
-        let shown = |socket: &ConnectedSocket| {
-            let rooms = now.get(&(socket.namespace.clone(), socket.id.clone()));
-            rooms.map(|rooms| show(socket, rooms)).unwrap_or_default()
-        };
-        let Some(before) = self.sockets.replace(BTreeMap::new()) else {
-            let all: Vec<_> = found.iter().map(shown).collect();
+        let shown = |socket| now.get(&key(socket)).map(|known| show(socket, known));
+        let gone = std::mem::take(&mut self.gone);
+        let Some(before) = self.sockets.take() else {
+            let all: Vec<_> = found.iter().filter_map(shown).collect();
             self.sockets = Some(now);
             return vec![("all_sockets", to_json(&all))];
         };
         let mut told = Vec::new();
-        for ((namespace, id), _) in before.iter().filter(|(key, _)| !now.contains_key(*key)) {
-            told.push(("socket_disconnected", args(&[namespace, id, "gone"])));
+        for (key, was) in before.iter().filter(|(key, _)| !now.contains_key(*key)) {
+            // The page keeps those that are gone in their rooms until it is told.
+            let left = was
+                .rooms
+                .iter()
+                .map(|room| ("room_left", args(&[&key.0, room, &key.1])));
+            told.extend(left);
+            let known = gone.get(key).cloned();
+            let gone = known.unwrap_or_else(|| args(&[&key.0, &key.1, "gone"]));
+            told.push((DISCONNECTED, gone));
         }
         for socket in found {
-            let key = (socket.namespace.clone(), socket.id.clone());
-            let (Some(rooms), known) = (now.get(&key), before.get(&key)) else {
+            let key = key(socket);
+            let (Some(known), was) = (now.get(&key), before.get(&key)) else {
                 continue;
             };
-            let Some(known) = known else {
-                told.push(("socket_connected", to_json(&shown(socket))));
+            let Some(was) = was else {
+                told.push(("socket_connected", to_json(&show(socket, known))));
                 continue;
             };
             let (namespace, id) = (&key.0, &key.1);
-            for room in rooms.difference(known) {
+            if known.transport != was.transport {
+                let update = json!({ "nsp": namespace, "id": id, "transport": known.transport });
+                told.push(("socket_updated", update.to_string()));
+            }
+            for room in known.rooms.difference(&was.rooms) {
                 told.push(("room_joined", args(&[namespace, room, id])));
             }
-            for room in known.difference(rooms) {
+            for room in was.rooms.difference(&known.rooms) {
                 told.push(("room_left", args(&[namespace, room, id])));
             }
         }
@@ -128,17 +152,32 @@ impl View {
     }
 }
 
-fn show(socket: &ConnectedSocket, rooms: &BTreeSet<String>) -> Value {
+impl Known {
+    fn of(socket: &ConnectedSocket) -> Self {
+        let own = std::iter::once(&socket.id);
+        Self {
+            rooms: own.chain(&socket.rooms).cloned().collect(),
+            transport: socket.transport.clone(),
+        }
+    }
+}
+
+fn key(socket: &ConnectedSocket) -> Key {
+    (socket.namespace.clone(), socket.id.clone())
+}
+
+fn show(socket: &ConnectedSocket, known: &Known) -> Value {
     let issued = socket
         .connected_at
         .map_or(0, |at| at.seconds * 1000 + i64::from(at.nanos) / 1_000_000);
     json!(Shown {
         id: &socket.id,
-        client_id: &socket.user_id,
+        client_id: &socket.connection,
+        transport: &socket.transport,
         nsp: &socket.namespace,
-        rooms,
+        rooms: &known.rooms,
         data: json!({ "userId": socket.user_id, "username": socket.username, "gateway": socket.gateway }),
-        handshake: json!({ "address": "", "headers": {}, "query": {}, "issued": issued, "time": issued, "url": "", "secure": false, "xdomain": false }),
+        handshake: json!({ "address": socket.address, "headers": {}, "query": {}, "issued": issued, "time": issued, "url": "", "secure": false, "xdomain": false }),
     })
 }
 
@@ -156,7 +195,7 @@ mod tests {
         ConnectedSocket {
             id: id.to_owned(),
             namespace: "/chat".to_owned(),
-            user_id: format!("user of {id}"),
+            connection: format!("connection of {id}"),
             rooms: rooms.iter().map(|&room| room.to_owned()).collect(),
             ..ConnectedSocket::default()
         }
@@ -170,21 +209,42 @@ mod tests {
         assert_eq!(told[0].0, "all_sockets");
         let all: Value = serde_json::from_str(&told[0].1).unwrap();
         assert_eq!(all[0]["rooms"], json!(["a", "lobby"]));
-        assert_eq!(all[1]["clientId"], "user of b");
+        assert_eq!(all[1]["clientId"], "connection of b");
 
+        view.gone(&Sample {
+            kind: DISCONNECTED,
+            namespace: "/chat",
+            id: "b",
+            args: r#""/chat","b","transport close""#,
+        });
         let told = view.told(&[socket("a", &["hall"]), socket("c", &[])]);
         let names: Vec<_> = told.iter().map(|(name, _)| *name).collect();
         assert_eq!(
             names,
             [
+                "room_left",
                 "socket_disconnected",
                 "room_joined",
                 "room_left",
                 "socket_connected"
             ]
         );
-        assert_eq!(told[0].1, r#""/chat","b","gone""#);
-        assert_eq!(told[1].1, r#""/chat","hall","a""#);
-        assert!(view.told(&[socket("a", &["hall"]), socket("c", &[])]).is_empty());
+        assert_eq!(told[0].1, r#""/chat","b","b""#);
+        assert_eq!(told[1].1, r#""/chat","b","transport close""#);
+        assert_eq!(told[2].1, r#""/chat","hall","a""#);
+        let upgraded = ConnectedSocket {
+            transport: "websocket".to_owned(),
+            ..socket("c", &[])
+        };
+        let told = view.told(std::slice::from_ref(&upgraded));
+        let names: Vec<_> = told.iter().map(|(name, _)| *name).collect();
+        assert_eq!(
+            names,
+            ["room_left", "room_left", "socket_disconnected", "socket_updated"]
+        );
+        assert_eq!(told[2].1, r#""/chat","a","gone""#);
+        let update: Value = serde_json::from_str(&told[3].1).unwrap();
+        assert_eq!(update["transport"], "websocket");
+        assert!(view.told(&[upgraded]).is_empty());
     }
 }

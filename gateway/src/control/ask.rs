@@ -62,6 +62,9 @@ impl Control {
             );
             socket.conn().send(&packet);
             drop(lane);
+            self.core
+                .samples
+                .sent(socket.namespace(), socket.id(), &command.event, args);
             missing.insert(socket.id().to_owned(), id);
             let socket = Arc::clone(socket);
             asked.push(async move { (socket, answer.await) });

@@ -35,6 +35,7 @@ impl Control {
 
     fn show(&self, socket: &Arc<Socket>) -> ConnectedSocket {
         let user = socket.user();
+        let conn = socket.conn();
         let mut rooms: Vec<String> = {
             let rooms = socket.rooms.lock();
             let names = rooms.iter().map(|(room, _)| room.name());
@@ -57,6 +58,10 @@ impl Control {
                 nanos: i32::try_from(connected_at % 1000 * 1_000_000).unwrap_or_default(),
             }),
             rooms,
+            transport: if conn.is_polling() { "polling" } else { "websocket" }.to_owned(),
+            address: conn.handshake().ip.to_string(),
+            // The session id is the client's secret.
+            connection: blake3::hash(conn.sid().as_bytes()).to_hex()[..16].to_owned(),
         }
     }
 }

@@ -118,7 +118,7 @@ pub(super) fn subscribe(call: Call, input: Input<'_>) -> Step {
             let missed = inbox.missed(ask.since, live.min(offset.seq)).into_iter();
             let missed = missed.map(|one| {
                 let args = told(one, offset.partition);
-                call.socket.event(EVENT, &args, &[], position)
+                call.event(EVENT, &args, position)
             });
             let ack = call.ack.map(|id| {
                 let answer = Success {

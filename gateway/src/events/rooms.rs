@@ -97,7 +97,7 @@ fn admit(call: Call, name: RoomName, history: u64) -> Step {
                     };
                     let ack = call.ack.map(|id| call.socket.ack_json(id, &answer));
                     let args = json!({ "roomId": name }).to_string();
-                    let event = call.socket.event("room-joined", &args, &[], position);
+                    let event = call.event("room-joined", &args, position);
                     ack.into_iter().chain([event]).collect()
                 });
             }

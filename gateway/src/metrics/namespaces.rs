@@ -7,7 +7,7 @@ use std::{
 
 use model::Namespace;
 use parking_lot::RwLock;
-use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry, opts};
+use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry, core::Collector, opts};
 use sio::engine::CloseReason;
 
 use super::EventLabel;
@@ -100,12 +100,22 @@ impl ByNamespace {
         counter.inc_by(count);
     }
 
-    /// All events so far.
-    pub(super) fn total(&self) -> u64 {
+    /// All events of a direction so far.
+    pub(super) fn total(&self, direction: Direction) -> u64 {
         let known = self.known.read();
         let all = known.values().chain(self.other.get());
-        let counters = all.flat_map(|of| of.messages.iter().flatten());
+        let counters = all.flat_map(|of| &of.messages[direction as usize]);
         counters.filter_map(OnceLock::get).map(IntCounter::get).sum()
+    }
+
+    /// Sockets that have gone so far.
+    pub(super) fn gone(&self) -> u64 {
+        let families = self.disconnects.collect();
+        let counters = families.iter().flat_map(|family| family.get_metric());
+        // Counts are far below 2^52.
+        counters
+            .map(|counter| counter.get_counter().get_value() as u64)
+            .sum()
     }
 
     fn of(&self, namespace: &Namespace) -> Arc<OfNamespace> {
@@ -162,10 +172,12 @@ mod tests {
         let sum: f64 = active.iter().map(|metric| metric.get_gauge().get_value()).sum();
         assert_eq!(sum, 1000.0);
         assert_eq!(series("socket_messages_total").len(), NAMESPACES + 1);
-        assert_eq!(metrics.total(), 2000);
+        assert_eq!(metrics.total(Direction::Inbound), 2000);
+        assert_eq!(metrics.total(Direction::Outbound), 0);
         for name in &names {
             metrics.disconnected(name, CloseReason::TransportClose);
         }
+        assert_eq!(metrics.gone(), 1000);
         let active = series("socket_active_connections");
         assert!(active.iter().all(|metric| metric.get_gauge().get_value() == 0.0));
     }

@@ -157,6 +157,16 @@ impl Room {
         self.inner.lock().members.len()
     }
 
+    /// Ids of some of its members' sockets here, at most so many.
+    pub(crate) fn some_ids(&self, at_most: usize, except: &Except) -> Vec<Box<str>> {
+        let inner = self.inner.lock();
+        let members = inner.members.iter().flatten();
+        let joined = members.filter(|member| member.since.is_some());
+        let sockets = joined.map(|member| &member.socket);
+        let receivers = sockets.filter(|socket| !except.names(socket.id(), socket.user().id.as_str()));
+        receivers.take(at_most).map(|socket| socket.id().into()).collect()
+    }
+
     /// Ids of its members' sockets here.
     pub(crate) fn socket_ids(&self) -> Vec<Box<str>> {
         self.inner

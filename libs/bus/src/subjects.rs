@@ -102,6 +102,12 @@ pub fn commands_of(gateway: &str) -> String {
 /// What every gateway tells of itself to admin pages: JSON.
 pub const ADMIN_REPORT: &str = "fanfare.gateway.report";
 
+/// Events of clients, a few of them, that gateways show to admin pages: text.
+pub const ADMIN_SAMPLE: &str = "fanfare.gateway.sample";
+
+/// Admin pages that are open say so, empty.
+pub const ADMIN_LOOKS: &str = "fanfare.gateway.looks";
+
 /// What servers publish, a request: JSON → JSON (CONTRACT section 6). The last token names the namespace.
 pub const PUBLISH_REQUESTS: &str = "fanfare.pub.*";
 

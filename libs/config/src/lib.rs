@@ -220,7 +220,7 @@ sections! {
         tls_ca: Option<PathBuf>,
     }
     /// Section `admin_ui`.
-    AdminUi { username: String, password: Option<Secret>, readonly: bool, }
+    AdminUi { username: String, password: Option<Secret>, readonly: bool, events: bool, }
     /// Section `log`. Files are there when there is a directory.
     Log {
         filter: String,

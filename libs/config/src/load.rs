@@ -361,6 +361,7 @@ impl Reader {
             username: self.not_empty("admin_ui.username"),
             password: password.map(Secret::from),
             readonly: self.one_of("admin_ui.readonly", &[("false", false), ("true", true)]),
+            events: self.one_of("admin_ui.events", &[("true", true), ("false", false)]),
         }
     }
 

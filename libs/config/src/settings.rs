@@ -549,6 +549,11 @@ pub const SETTINGS: &[Setting] = &[
         )
     },
     setting("admin_ui.readonly", "false", "Whether the page may only look"),
+    setting(
+        "admin_ui.events",
+        "true",
+        "Whether an open page is shown what clients send and get: at most 50 events a second each way from each gateway, their arguments cut at 1 KiB",
+    ),
     Setting {
         legacy: Some("RUST_LOG"),
         ..setting("log.filter", "info", "What is logged, as in RUST_LOG")

@@ -1,7 +1,7 @@
 use std::{fs, net::SocketAddr, thread, time::Duration};
 
 use anyhow::{Context, Result, anyhow, ensure};
-use tests::{Cluster, JWT_SECRET, Role, RoundRobin, Size, browser, until};
+use tests::{Cluster, JWT_SECRET, Role, RoundRobin, Size, Standalone, browser, until};
 
 const SIZE: Size = Size {
     nats: tests::servers::NatsVersion::Current,
@@ -64,9 +64,9 @@ fn a_rolling_restart_while_people_type() -> Result<()> {
     })
 }
 
-/// The official page of `@socket.io/admin-ui`, signed in at one gateway, shows what is at both.
+/// The official page of `@socket.io/admin-ui`, signed in at one gateway, shows what is at both and acts there.
 #[test]
-fn the_admin_page_shows_the_cluster() -> Result<()> {
+fn the_admin_page_shows_the_cluster_and_acts_on_it() -> Result<()> {
     let settings = [
         ("FANFARE_ADMIN_UI__USERNAME", "ada"),
         ("FANFARE_ADMIN_UI__PASSWORD", HASH),
@@ -82,6 +82,21 @@ fn the_admin_page_shows_the_cluster() -> Result<()> {
         ];
         browser("admin", urls.first().context("there are two")?, &settings)
     })
+}
+
+#[test]
+fn the_admin_page_may_only_look() -> Result<()> {
+    let settings = [
+        ("FANFARE_ADMIN_UI__USERNAME", "ada"),
+        ("FANFARE_ADMIN_UI__PASSWORD", HASH),
+        ("FANFARE_ADMIN_UI__READONLY", "true"),
+        ("CORS_ORIGIN", "*"),
+    ];
+    let server = Standalone::start(&settings)?;
+    let settings = [("JWT_SECRET", JWT_SECRET), ("ADMIN_PASSWORD", PASSWORD)];
+    browser("admin_readonly", &server.url, &settings)
+        .with_context(|| format!("the server wrote:\n{}", server.output()))?;
+    server.stop()
 }
 
 /// One process after the other; gateways come back where they were.
