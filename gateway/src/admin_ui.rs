@@ -52,6 +52,8 @@ use crate::{
 const NAMESPACE: &str = "/admin";
 /// How often gateways tell their counts, and lists of sockets are compared.
 const EVERY: Duration = Duration::from_secs(2);
+/// So many events of clients go to a page between two of these, however many gateways there are.
+const MAX_EVENTS: u32 = 500;
 /// What the page is told when a socket is gone.
 const DISCONNECTED: &str = "socket_disconnected";
 /// Id of the page's user.
@@ -234,6 +236,7 @@ impl Desk {
             &[],
         );
         let mut view = View::default();
+        let mut events_left = MAX_EVENTS;
         let mut ticks = interval(EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -249,11 +252,15 @@ impl Desk {
                     let sample = std::str::from_utf8(&sample.payload).ok().and_then(Sample::read);
                     match sample {
                         Some(gone) if gone.kind == DISCONNECTED => view.gone(&gone),
-                        Some(event) => socket.emit(event.kind, event.args, &[]),
-                        None => {}
+                        Some(event) if events_left > 0 => {
+                            events_left -= 1;
+                            socket.emit(event.kind, event.args, &[]);
+                        }
+                        Some(_) | None => {}
                     }
                 }
                 _ = ticks.tick() => {
+                    events_left = MAX_EVENTS;
                     if let Err(error) = self.signals.publish(subjects::ADMIN_LOOKS, Bytes::new()) {
                         tracing::debug!(%error, "gateways do not learn that an admin page is open");
                     }

@@ -51,6 +51,13 @@ pub(crate) struct Deliverer {
     partitions: Vec<Mutex<Partition>>,
 }
 
+/// Who is told of what is delivered.
+pub(crate) struct Observers {
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) tracer: Tracer,
+    pub(crate) samples: Arc<Samples>,
+}
+
 /// How far a partition has come.
 struct Partition {
     /// Newest epoch seen; what comes from an older one is a worker that has been replaced.
@@ -68,11 +75,14 @@ impl Deliverer {
         journal: Arc<Journal>,
         log: Arc<dyn EventLog>,
         tasks: Tasks,
-        metrics: Arc<Metrics>,
-        tracer: Tracer,
-        samples: Arc<Samples>,
+        observers: Observers,
         positions: &[u64],
     ) -> Arc<Self> {
+        let Observers {
+            metrics,
+            tracer,
+            samples,
+        } = observers;
         let partitions = positions
             .iter()
             .map(|through| {

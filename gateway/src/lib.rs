@@ -66,7 +66,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     admin_ui::Samples,
     control::Control,
-    deliver::Deliverer,
+    deliver::{Deliverer, Observers},
     events::{Core, Handover, Vocabulary},
     interest::Interest,
     journal::Journal,
@@ -227,9 +227,11 @@ impl Gateway {
             Arc::clone(&journal),
             Arc::clone(&log),
             tasks.clone(),
-            Arc::clone(&metrics),
-            tracer.clone(),
-            Arc::clone(&samples),
+            Observers {
+                metrics: Arc::clone(&metrics),
+                tracer: tracer.clone(),
+                samples: Arc::clone(&samples),
+            },
             &positions,
         );
 

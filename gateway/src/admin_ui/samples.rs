@@ -230,7 +230,7 @@ mod tests {
 
     #[tokio::test]
     async fn nothing_is_shown_without_a_page_and_only_a_share_with_one() {
-        let signals: Arc<dyn Signals> = Arc::new(bus::memory::MemorySignals::default());
+        let signals: Arc<dyn Signals> = Arc::new(bus::signals::memory::MemorySignals::new());
         let mut shown = signals.subscribe(subjects::ADMIN_SAMPLE, None).await.unwrap();
         let samples = Samples::new(Arc::clone(&signals));
         let namespace = Namespace::new("/chat").unwrap();
