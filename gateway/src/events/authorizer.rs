@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use app::{Authorizer, Question, Wish};
 use model::{ClientError, ErrorCode, Namespace, RoomName, User};
+use tokio::sync::oneshot;
+use tracing::Instrument;
 
 use super::{Call, Caller, Core, shown};
 use crate::{session::Refusal, transport::Step};
@@ -90,13 +92,15 @@ impl Core {
 }
 
 impl Call {
-    /// Goes on with `then` if the application lets the user send a custom event; later events wait for its word.
+    /// Goes on with `then` if the application lets the user send a custom event; later events wait for its word. The
+    /// step that `then` answers only waits: it is dropped if the connection ends.
     pub(super) fn with_word(
         self,
         event: &str,
         then: impl FnOnce(Self, &str) -> Step + Send + 'static,
     ) -> Step {
         let core = Arc::clone(&self.core);
+        let tasks = core.tasks.clone();
         let Some(authorizer) = core.backend.authorizer(Wish::Emit) else {
             return then(self, event);
         };
@@ -108,13 +112,18 @@ impl Call {
             return self.after(verdict.allow, event, then);
         }
         let event = event.to_owned();
-        Step::Wait(Box::pin(async move {
+        let (done, judged) = oneshot::channel();
+        // Goes on when the connection ends: an event that nobody waits for would be lost.
+        let judge = async move {
             let question = about(&event, &namespace, &user);
-            match core.backend.authorizer.ask(&question).await {
+            let step = match core.backend.authorizer.ask(&question).await {
                 Ok(verdict) => self.after(verdict.allow, &event, then),
                 Err(error) => self.fail(error),
-            }
-        }))
+            };
+            let _ = done.send(step);
+        };
+        tasks.spawn("authorize event", judge.in_current_span());
+        Step::Wait(Box::pin(async move { judged.await.unwrap_or(Step::Done) }))
     }
 
     fn after(self, allow: bool, event: &str, then: impl FnOnce(Self, &str) -> Step) -> Step {

@@ -12,11 +12,14 @@ use app::{
 use bus::{DeadLetter, EventLog, Signals, WorkQueue};
 use bytes::Bytes;
 use config::{AppAction, Config};
+use futures_util::{FutureExt, future::BoxFuture};
 use lifecycle::Tasks;
 use model::{ClientError, ErrorCode, RoomName};
 use publisher::{Args, Emit, Emitter};
 use serde_json::value::RawValue;
 use sio::packet::encode;
+use tokio::sync::oneshot;
+use tracing::Instrument;
 use uuid::Uuid;
 
 use super::{Call, news::Lifecycle};
@@ -146,14 +149,28 @@ fn hand_over(call: Call, name: &str, args: &Args) -> Step {
         call,
         message,
     };
-    match (is_ordered, is_asked) {
-        (true, _) => Step::Wait(Box::pin(async move {
-            custom.in_order().await;
-            Step::Done
-        })),
-        (false, true) => Step::Later(Box::pin(custom.once())),
-        (false, false) => custom.until_done(),
+    match (is_asked, is_ordered) {
+        (true, false) => Step::Later(custom.apart(|custom| custom.once())),
+        (true, true) => in_order(custom.apart(|custom| custom.once())),
+        (false, is_ordered) => {
+            let backend = &custom.call.core.backend;
+            let Some(place) = backend.client.place(&custom.message) else {
+                let error = unavailable("too many events wait for the application");
+                return custom.call.fail(error);
+            };
+            let done = custom.apart(move |custom| async move {
+                custom.unasked(is_ordered).await;
+                drop(place);
+            });
+            // Nobody waits, and no later event does but in order.
+            if is_ordered { in_order(done) } else { Step::Done }
+        }
     }
+}
+
+/// The socket's later events wait.
+fn in_order(done: BoxFuture<'static, ()>) -> Step {
+    Step::Wait(Box::pin(done.map(|()| Step::Done)))
 }
 
 /// As the application gets it. `args` is a JSON list.
@@ -198,62 +215,44 @@ struct Plan {
     emit: Vec<Emit>,
 }
 
+impl Plan {
+    /// Lets all of it be sent again without that anybody gets an event twice.
+    fn name_emits(&mut self) {
+        let name = Uuid::now_v7();
+        for (index, emit) in self.emit.iter_mut().enumerate() {
+            emit.idempotency_key
+                .get_or_insert_with(|| format!("{name}.{index}"));
+        }
+    }
+}
+
 impl Custom {
+    /// Begins what becomes of it. It goes on when the connection ends: nothing that the application has handled is left
+    /// half done, and what nobody waits for is not lost. The answer is ready when all is done.
+    fn apart<F>(self, work: impl FnOnce(Self) -> F) -> BoxFuture<'static, ()>
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let (done, ended) = oneshot::channel::<()>();
+        let tasks = self.call.core.tasks.clone();
+        let work = work(self).in_current_span();
+        tasks.spawn("custom event", async move {
+            work.await;
+            drop(done);
+        });
+        Box::pin(async move {
+            let _ = ended.await;
+        })
+    }
+
     /// A client waits for the answer.
     async fn once(self) {
         let client = &self.call.core.backend.client;
         let namespace = self.call.namespace().as_str();
         let outcome = client.event(namespace, &self.name, self.message.clone()).await;
-        self.finish(outcome).await;
-    }
-
-    /// The socket's later events wait, so an event that nobody waits for is tried for a short while only.
-    async fn in_order(self) {
-        if self.call.ack.is_some() {
-            return self.once().await;
-        }
-        let client = &self.call.core.backend.client;
-        let namespace = self.call.namespace().as_str();
-        let outcome = client
-            .event_in_time(namespace, &self.name, self.message.clone())
-            .await;
-        self.finish_unasked(outcome).await;
-    }
-
-    /// Nobody waits: it is tried for a while, also when the connection has ended meanwhile.
-    fn until_done(self) -> Step {
-        let core = Arc::clone(&self.call.core);
-        let Some(place) = core.backend.client.place(&self.message) else {
-            let error = unavailable("too many events wait for the application");
-            return self.call.fail(error);
-        };
-        core.tasks.clone().spawn("custom event", async move {
-            let namespace = self.call.namespace().as_str();
-            let tried = core
-                .backend
-                .client
-                .event_until_done(namespace, &self.name, self.message.clone());
-            let outcome = tried.await;
-            self.finish_unasked(outcome).await;
-            drop(place);
-        });
-        Step::Done
-    }
-
-    /// What the application was never able to handle is kept; what nobody handles is not.
-    async fn finish_unasked(&self, outcome: Result<Answer, GivenUp>) {
-        if let Err(given_up) = &outcome
-            && given_up.error != AppError::NoHandler
-        {
-            let backend = &self.call.core.backend;
-            backend.bury(&self.name, self.message.clone(), given_up).await;
-        }
-        self.finish(outcome.map_err(|given_up| given_up.error)).await;
-    }
-
-    async fn finish(&self, outcome: Result<Answer, AppError>) {
-        let done = match outcome {
-            Ok(answer) => self.carry_out(answer).await,
+        let plan = outcome.and_then(|answer| self.plan(&answer));
+        let done = match plan {
+            Ok(plan) => self.carry_out(&plan).await.map(|()| plan.ack),
             Err(error) => Err(error.to_client_error(&self.name)),
         };
         let call = &self.call;
@@ -268,18 +267,53 @@ impl Custom {
         }
     }
 
-    /// All of it or, if something in it cannot be used, nothing.
-    async fn carry_out(&self, answer: Answer) -> Result<Args, ClientError> {
-        let plan = self.plan(&answer).map_err(|what| {
-            let error = AppError::Rubbish(what);
-            tracing::debug!(%error, event = %self.name, "what the application wants cannot be done");
-            error.to_client_error(&self.name)
-        })?;
+    /// Nobody waits: it is tried for a while; for a short one where the socket's later events wait. What was never
+    /// done is kept; what nobody handles is not.
+    async fn unasked(self, is_ordered: bool) {
+        let backend = &self.call.core.backend;
+        let Err(given_up) = self.try_unasked(&backend.client, is_ordered).await else {
+            return;
+        };
+        if given_up.error != AppError::NoHandler {
+            backend.bury(&self.name, self.message.clone(), &given_up).await;
+        }
+        let error = given_up.error.to_client_error(&self.name);
+        self.call.reply::<()>(&Err(error));
+    }
+
+    async fn try_unasked(&self, client: &Client, is_ordered: bool) -> Result<(), GivenUp> {
+        let namespace = self.call.namespace().as_str();
+        let message = self.message.clone();
+        let answer = if is_ordered {
+            client.event_in_time(namespace, &self.name, message).await?
+        } else {
+            client.event_until_done(namespace, &self.name, message).await?
+        };
+        let mut plan = self
+            .plan(&answer)
+            .map_err(|error| GivenUp { error, attempts: 1 })?;
+        plan.name_emits();
+        let attempt = || async {
+            let done = self.carry_out(&plan).await;
+            done.map_err(|error| match error.code {
+                ErrorCode::Unavailable => AppError::Unavailable(error.message),
+                _ => AppError::Rubbish(error.message),
+            })
+        };
+        if is_ordered {
+            client.in_time(attempt).await
+        } else {
+            client.until_done(attempt).await
+        }
+    }
+
+    /// What the answer asks for. May be repeated.
+    async fn carry_out(&self, plan: &Plan) -> Result<(), ClientError> {
         for room in &plan.leave {
             self.call.core.take_out(&self.call.socket, room);
         }
-        for room in plan.join {
-            self.call.core.put_in(&self.call.socket, &room).await?;
+        for room in &plan.join {
+            self.call.core.put_in(&self.call.socket, room).await?;
         }
         let backend = &self.call.core.backend;
         // Each takes its place at the call.
@@ -292,10 +326,19 @@ impl Custom {
         for emitted in emitted {
             emitted.await?;
         }
-        Ok(plan.ack)
+        Ok(())
     }
 
-    fn plan(&self, answer: &Answer) -> Result<Plan, String> {
+    /// All of an answer or, if something in it cannot be used, nothing.
+    fn plan(&self, answer: &Answer) -> Result<Plan, AppError> {
+        self.read(answer).map_err(|what| {
+            let error = AppError::Rubbish(what);
+            tracing::debug!(%error, event = %self.name, "what the application wants cannot be done");
+            error
+        })
+    }
+
+    fn read(&self, answer: &Answer) -> Result<Plan, String> {
         let values: Vec<_> = answer
             .ack
             .iter()

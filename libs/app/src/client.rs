@@ -113,7 +113,8 @@ impl Client {
         event: &str,
         message: Bytes,
     ) -> Result<Answer, GivenUp> {
-        self.attempts(namespace, event, message, None).await
+        self.until_done(|| self.attempt(namespace, event, message.clone(), None))
+            .await
     }
 
     /// As [`Client::event_until_done`], within the time of one answer, for events that others wait behind.
@@ -126,34 +127,69 @@ impl Client {
         event: &str,
         message: Bytes,
     ) -> Result<Answer, GivenUp> {
-        let until = Instant::now() + self.settings.timeout;
-        self.attempts(namespace, event, message, Some(until)).await
+        let until = Some(Instant::now() + self.settings.timeout);
+        self.attempts(until, || self.attempt(namespace, event, message.clone(), until))
+            .await
     }
 
-    async fn attempts(
+    /// Tries something that nobody waits for as [`Client::event_until_done`] does; an attempt is never cut short.
+    ///
+    /// # Errors
+    /// When it is given up.
+    pub async fn until_done<T, F>(&self, attempt: impl FnMut() -> F) -> Result<T, GivenUp>
+    where
+        F: Future<Output = Result<T, AppError>>,
+    {
+        self.attempts(None, attempt).await
+    }
+
+    /// As [`Client::until_done`], with no attempt after the time of one answer.
+    ///
+    /// # Errors
+    /// When it is given up.
+    pub async fn in_time<T, F>(&self, attempt: impl FnMut() -> F) -> Result<T, GivenUp>
+    where
+        F: Future<Output = Result<T, AppError>>,
+    {
+        self.attempts(Some(Instant::now() + self.settings.timeout), attempt)
+            .await
+    }
+
+    async fn attempt(
         &self,
         namespace: &str,
         event: &str,
         message: Bytes,
         until: Option<Instant>,
-    ) -> Result<Answer, GivenUp> {
+    ) -> Result<Answer, AppError> {
+        let asked = self.event(namespace, event, message);
+        let in_time = async {
+            match until {
+                Some(until) => {
+                    let in_time = tokio::time::timeout_at(until, asked).await;
+                    in_time.unwrap_or(Err(AppError::Late))
+                }
+                None => asked.await,
+            }
+        };
+        let stops = || AppError::Unavailable("the gateway stops".to_owned());
+        let answer = self.stopping.run_until_cancelled(in_time).await;
+        answer.unwrap_or_else(|| Err(stops()))
+    }
+
+    async fn attempts<T, F>(
+        &self,
+        until: Option<Instant>,
+        mut attempt: impl FnMut() -> F,
+    ) -> Result<T, GivenUp>
+    where
+        F: Future<Output = Result<T, AppError>>,
+    {
         let (mut attempts, mut pause) = (0, PAUSE);
         loop {
             attempts += 1;
-            let attempt = async {
-                let asked = self.event(namespace, event, message.clone());
-                match until {
-                    Some(until) => {
-                        let in_time = tokio::time::timeout_at(until, asked).await;
-                        in_time.unwrap_or(Err(AppError::Late))
-                    }
-                    None => asked.await,
-                }
-            };
-            let stops = || AppError::Unavailable("the gateway stops".to_owned());
-            let attempt = self.stopping.run_until_cancelled(attempt).await;
-            let error = match attempt.unwrap_or_else(|| Err(stops())) {
-                Ok(answer) => return Ok(answer),
+            let error = match attempt().await {
+                Ok(done) => return Ok(done),
                 Err(error) => error,
             };
             let is_last = match until {
