@@ -244,6 +244,10 @@ impl Operations {
         let emit = Emit::check(request.emit.unwrap_or_default(), self.max_payload, "")?;
         let timeout = Duration::from_millis(timeout_ms.into());
         let answers = self.sockets.ask(&emit, timeout).await?;
+        // Who may have got it can be named only in part.
+        if let Some(error) = answers.unheard {
+            return Err(error);
+        }
         let mut acks = Vec::with_capacity(answers.answers.len());
         for answer in answers.answers {
             let SocketAnswer {

@@ -3,10 +3,13 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use bus::{Signals, SignalsError, Subscription, subjects};
+use model::ClientError;
 use parking_lot::Mutex;
 use prost::Message;
 use proto::v1::GatewayHeartbeat;
 use tokio::time::{Instant, sleep_until};
+
+use crate::errors::unavailable;
 
 /// Gateways are heard every second; after this time all of them have been.
 const ALL_HEARD: Duration = Duration::from_millis(1500);
@@ -54,15 +57,25 @@ impl Gateways {
         }
     }
 
-    /// Ids of those that are there now, ascending. Waits until all can have been heard since the start.
-    pub async fn live(&self) -> Vec<String> {
+    /// Ids of those that are there now, ascending. Waits until all can have been heard since the start. A cluster
+    /// may have none; nobody is told so before that is sure.
+    ///
+    /// # Errors
+    /// `UNAVAILABLE` when none is heard although one must be there that never said it leaves, or may be there as it
+    /// is not long since the start: the bus may be away.
+    pub async fn live(&self) -> Result<Vec<String>, ClientError> {
         sleep_until(self.begun + ALL_HEARD).await;
         let now = Instant::now();
         let known = self.known.lock();
-        let live = known
-            .iter()
-            .filter(|(_, gateway)| !gateway.left && now.duration_since(gateway.heard) < SILENT);
-        live.map(|(id, _)| id.clone()).collect()
+        let mut present = known.iter().filter(|(_, gateway)| !gateway.left).peekable();
+        let one_must_be = present.peek().is_some();
+        let live = present.filter(|(_, gateway)| now.duration_since(gateway.heard) < SILENT);
+        let live: Vec<String> = live.map(|(id, _)| id.clone()).collect();
+        let may_be = known.is_empty() && now.duration_since(self.begun) < SILENT;
+        if live.is_empty() && (one_must_be || may_be) {
+            return Err(unavailable("no gateway is heard"));
+        }
+        Ok(live)
     }
 
     fn heard(&self, heartbeat: GatewayHeartbeat) {
@@ -80,6 +93,8 @@ impl Gateways {
 
 #[cfg(test)]
 mod tests {
+    use model::ErrorCode;
+
     use super::*;
 
     fn beat(gateway: &str, leaving: bool) -> GatewayHeartbeat {
@@ -96,14 +111,29 @@ mod tests {
         gateways.heard(beat("b", false));
         gateways.heard(beat("a", false));
         let begun = Instant::now();
-        assert_eq!(gateways.live().await, ["a", "b"]);
+        assert_eq!(gateways.live().await.unwrap(), ["a", "b"]);
         assert_eq!(begun.elapsed(), ALL_HEARD);
         gateways.heard(beat("a", true));
         gateways.heard(beat("a", false));
-        assert_eq!(gateways.live().await, ["b"], "what left does not come back");
+        assert_eq!(
+            gateways.live().await.unwrap(),
+            ["b"],
+            "what left does not come back"
+        );
         tokio::time::sleep(SILENT).await;
-        assert!(gateways.live().await.is_empty());
+        let silent = gateways.live().await.unwrap_err();
+        assert_eq!(silent.code, ErrorCode::Unavailable, "it never said it leaves");
         gateways.heard(beat("b", false));
-        assert_eq!(gateways.live().await, ["b"]);
+        assert_eq!(gateways.live().await.unwrap(), ["b"]);
+        gateways.heard(beat("b", true));
+        assert!(gateways.live().await.unwrap().is_empty(), "all have left");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_cluster_without_gateways_is_told_once_it_is_sure() {
+        let gateways = Gateways::new();
+        assert_eq!(gateways.live().await.unwrap_err().code, ErrorCode::Unavailable);
+        tokio::time::sleep(SILENT).await;
+        assert!(gateways.live().await.unwrap().is_empty());
     }
 }
