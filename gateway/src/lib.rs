@@ -499,8 +499,8 @@ impl Gateway {
         Ok(())
     }
 
-    /// From now on custom events that nobody waits for, and that the application could not handle, are buried there,
-    /// in queue `app`; without such a place they are told in the log alone. The first place counts.
+    /// From now on custom events that nobody waits for, and that the application could not handle, and news that it
+    /// refuses are buried there, in queue `app`; without such a place they are told in the log alone. The first place counts.
     pub fn bury_in(&self, work: Arc<dyn WorkQueue>) {
         self.core.backend.bury_in(work);
     }

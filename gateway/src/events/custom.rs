@@ -1,15 +1,12 @@
 //! Events that are not built in: the application handles them (CONTRACT section 6, "Handle").
 
-use std::{
-    borrow::Cow,
-    sync::{Arc, OnceLock},
-};
+use std::{borrow::Cow, sync::Arc};
 
 use app::{
-    Answer, AppError, Authorizer, Client, ClientSettings, EventMessage, Feed, GivenUp, SocketRef, Trace, Who,
-    Wish,
+    Answer, AppError, Authorizer, Client, ClientSettings, DeadLetters, EventMessage, Feed, GivenUp,
+    SocketRef, Trace, Who, Wish,
 };
-use bus::{DeadLetter, EventLog, Signals, WorkQueue};
+use bus::{EventLog, Signals, WorkQueue};
 use bytes::Bytes;
 use config::{AppAction, Config};
 use futures_util::{FutureExt, future::BoxFuture};
@@ -28,9 +25,6 @@ use crate::{
     transport::Step,
 };
 
-/// The queue of dead letters that these events go to.
-const DEAD_LETTERS: &str = "app";
-
 /// The application behind this gateway.
 pub(crate) struct Backend {
     client: Client,
@@ -38,8 +32,8 @@ pub(crate) struct Backend {
     /// None where it wants to hear nothing.
     pub(super) lifecycle: Option<Lifecycle>,
     emitter: Emitter,
-    /// Where events end that nobody waits for and that were given up; nowhere where there is no such place.
-    dead_letters: OnceLock<Arc<dyn WorkQueue>>,
+    /// Where events end that nobody waits for and that were given up.
+    dead_letters: Arc<DeadLetters>,
     /// Bytes that an event of the application may have.
     max_payload: usize,
 }
@@ -57,7 +51,8 @@ impl Backend {
         };
         let app = app::from_config(config, Arc::clone(&signals))?;
         let wanted = &config.app.lifecycle;
-        let feed = (!wanted.is_empty()).then(|| Feed::new(&app, wanted.clone(), tasks));
+        let dead_letters = Arc::<DeadLetters>::default();
+        let feed = (!wanted.is_empty()).then(|| Feed::new(&app, wanted.clone(), &dead_letters, tasks));
         Ok(Self {
             lifecycle: feed.map(Lifecycle::new),
             authorizer: Authorizer::new(
@@ -68,43 +63,19 @@ impl Backend {
             ),
             client: Client::new(app, settings),
             emitter: Emitter::new(log, signals),
-            dead_letters: OnceLock::new(),
+            dead_letters,
             max_payload: config.gateway.max_payload,
         })
     }
 
     /// Buries there from now on; the first place counts.
     pub(crate) fn bury_in(&self, work: Arc<dyn WorkQueue>) {
-        let _ = self.dead_letters.set(work);
+        self.dead_letters.put_into(work);
     }
 
     /// Gives up what is tried again.
     pub(crate) fn stop(&self) {
         self.client.stop();
-    }
-
-    /// Puts an event where people may look at it.
-    async fn bury(&self, event: &str, message: Bytes, given_up: &GivenUp) {
-        let letter = DeadLetter {
-            queue: DEAD_LETTERS.to_owned(),
-            id: Uuid::now_v7().to_string(),
-            payload: message,
-            attempts: given_up.attempts,
-            reason: given_up.error.to_string(),
-        };
-        let error = &given_up.error;
-        let Some(work) = self.dead_letters.get() else {
-            tracing::warn!(%error, event, "an event is given up: the application does not handle it");
-            return;
-        };
-        match work.bury(letter).await {
-            Ok(()) => {
-                tracing::debug!(%error, event, "an event is buried: the application does not handle it")
-            }
-            Err(lost) => {
-                tracing::error!(%error, %lost, event, "an event is lost: the application does not handle it")
-            }
-        }
     }
 
     /// Who says whether users may do this, if the application is asked.
@@ -275,7 +246,8 @@ impl Custom {
             return;
         };
         if given_up.error != AppError::NoHandler {
-            backend.bury(&self.name, self.message.clone(), &given_up).await;
+            let letters = &backend.dead_letters;
+            letters.bury(&self.name, self.message.clone(), &given_up).await;
         }
         let error = given_up.error.to_client_error(&self.name);
         self.call.reply::<()>(&Err(error));

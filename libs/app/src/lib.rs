@@ -6,6 +6,7 @@
 mod authorizer;
 mod client;
 pub mod conformance;
+mod dead_letters;
 mod feed;
 mod first_of;
 mod messages;
@@ -25,6 +26,7 @@ use model::{ClientError, ErrorCode};
 pub use self::{
     authorizer::{Authorizer, Question, Verdict, Wish},
     client::{Client, ClientSettings, GivenUp, Waiting},
+    dead_letters::DeadLetters,
     feed::{Feed, News, Whom},
     first_of::FirstOf,
     messages::{Answer, EventMessage, SocketRef, Trace, Who},
