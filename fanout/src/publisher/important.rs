@@ -71,7 +71,7 @@ impl Important {
 
     /// Takes an event; once this returns it is sent until it is acknowledged or its time is over.
     pub(super) async fn take(&self, request: EmitRequest, prefix: &str) -> Result<String, ClientError> {
-        let emit = Emit::check(request.clone(), self.max_payload, prefix)?;
+        let emit = Emit::check_important(request.clone(), self.max_payload, prefix)?;
         let mut check = Check::within(prefix);
         let longest = MAX_AGE.as_secs();
         if u64::from(request.acknowledge_within) > longest {
@@ -187,7 +187,7 @@ impl Important {
         let Some(request) = open.pending.emit.clone() else {
             return;
         };
-        let Ok(mut emit) = Emit::check(request, usize::MAX, "") else {
+        let Ok(mut emit) = Emit::check_important(request, usize::MAX, "") else {
             return;
         };
         let mut pause = FIRST_PAUSE;

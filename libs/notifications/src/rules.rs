@@ -5,6 +5,10 @@ use std::time::Duration;
 use model::{ClientError, Detail};
 use proto::v1::NotifyUserRequest;
 use serde_json::Value;
+use uuid::Uuid;
+
+/// Names a notification by its event's key.
+const KEYS: Uuid = Uuid::from_u128(0x3c5e_71aa_90b2_4f6d_b8e1_5d27_c604_9ef3);
 
 /// An event of an application becomes a notification.
 #[derive(Clone, Debug)]
@@ -45,7 +49,7 @@ pub(crate) fn apply(
             }])
         })?,
     };
-    let made = rules.iter().filter(fits).map(|rule| {
+    let made = rules.iter().filter(fits).enumerate().map(|(index, rule)| {
         let key = &request.idempotency_key;
         let expires_in = rule.expires_in.and_then(|time| time.try_into().ok());
         NotifyUserRequest {
@@ -57,12 +61,18 @@ pub(crate) fn apply(
             // Several rules make several notifications of one event.
             idempotency_key: match key.is_empty() {
                 true => String::new(),
-                false => format!("{}:{key}", rule.kind),
+                false => key_of(index, &rule.kind, key),
             },
             ..request.clone()
         }
     });
     Ok(made.collect())
+}
+
+/// The key of what one of an event's rules makes of it: as long as any other, whatever the event's is.
+fn key_of(index: usize, kind: &str, key: &str) -> String {
+    let name = format!("{index}:{}:{kind}:{key}", kind.len());
+    Uuid::new_v5(&KEYS, name.as_bytes()).to_string()
 }
 
 /// Fields that are not there are empty.
@@ -114,6 +124,33 @@ mod tests {
     }
 
     #[test]
+    fn keys_of_what_rules_make() {
+        let rule = |kind: &str| Rule {
+            event: "e".to_owned(),
+            kind: kind.to_owned(),
+            title: "t".to_owned(),
+            body: String::new(),
+            channels: Vec::new(),
+            expires_in: None,
+        };
+        let rules = [rule("a"), rule("a"), rule("b")];
+        let keys = |key: &str| -> Vec<String> {
+            let event = NotifyUserRequest {
+                r#type: "e".to_owned(),
+                idempotency_key: key.to_owned(),
+                ..NotifyUserRequest::default()
+            };
+            let made = apply(&rules, event).unwrap().into_iter();
+            made.map(|one| one.idempotency_key).collect()
+        };
+        let made = keys("k");
+        assert_eq!(made, keys("k"));
+        assert!(made[0] != made[1] && made[1] != made[2] && made[0] != made[2]);
+        assert!(keys(&"k".repeat(128)).iter().all(|key| key.len() <= 128));
+        assert_eq!(keys(""), ["", "", ""]);
+    }
+
+    #[test]
     fn an_event_becomes_what_the_rules_say() {
         let rule = |kind: &str| Rule {
             event: "user.registered".to_owned(),
@@ -132,11 +169,8 @@ mod tests {
             ..NotifyUserRequest::default()
         };
         let made = apply(&rules, event.clone()).unwrap();
-        let kinds: Vec<_> = made
-            .iter()
-            .map(|one| (&*one.r#type, &*one.idempotency_key))
-            .collect();
-        assert_eq!(kinds, [("welcome", "welcome:k"), ("tour", "tour:k")]);
+        let kinds: Vec<_> = made.iter().map(|one| &*one.r#type).collect();
+        assert_eq!(kinds, ["welcome", "tour"]);
         assert_eq!(
             (&*made[0].title, &*made[0].channels[0]),
             ("Welcome, Ada", "email")

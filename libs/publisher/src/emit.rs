@@ -76,6 +76,25 @@ impl Emit {
     /// `VALIDATION_ERROR` with every broken rule, `PAYLOAD_TOO_LARGE`.
     pub fn check(request: EmitRequest, max_payload: usize, prefix: &str) -> Result<Self, ClientError> {
         let mut check = Check::within(prefix);
+        if request.acknowledge_within > 0 {
+            check.reject("acknowledge_within", "is of Emit and Batch alone");
+        }
+        Self::checked(check, request, max_payload)
+    }
+
+    /// The same for one that is sent again until it is acknowledged, see `acknowledge_within`.
+    ///
+    /// # Errors
+    /// As [`Emit::check`].
+    pub fn check_important(
+        request: EmitRequest,
+        max_payload: usize,
+        prefix: &str,
+    ) -> Result<Self, ClientError> {
+        Self::checked(Check::within(prefix), request, max_payload)
+    }
+
+    fn checked(mut check: Check, request: EmitRequest, max_payload: usize) -> Result<Self, ClientError> {
         let namespace = check.namespace("namespace", &request.namespace);
         let rooms = check.rooms("rooms", &request.rooms);
         let users = check.users("users", &request.users);
@@ -129,7 +148,9 @@ impl Emit {
     pub fn new_id(&self) -> String {
         match &self.idempotency_key {
             Some(key) => {
-                let name = format!("{}:{key}", self.namespace);
+                // Both may have any characters.
+                let namespace = self.namespace.as_str();
+                let name = format!("{}:{namespace}:{key}", namespace.len());
                 Uuid::new_v5(&KEY_NAMESPACE, name.as_bytes()).to_string()
             }
             None => Uuid::now_v7().to_string(),
@@ -205,6 +226,28 @@ mod tests {
             RoomName::of_user("ada"),
         ];
         assert_eq!(emit.targets(), expected);
+    }
+
+    #[test]
+    fn keys_are_of_their_namespace() {
+        let id = |namespace: &str, key: &str| {
+            let mut emit = Emit::new(Namespace::new(namespace).unwrap(), "e", Args::default());
+            emit.idempotency_key = Some(key.to_owned());
+            emit.new_id()
+        };
+        assert_eq!(id("/a", "k"), id("/a", "k"));
+        assert_ne!(id("/a", "b:k"), id("/a:b", "k"));
+    }
+
+    #[test]
+    fn only_what_is_sent_again_may_be_acknowledged_within_a_time() {
+        let mut asked = request();
+        asked.acknowledge_within = 60;
+        assert_eq!(
+            paths(Emit::check(asked.clone(), 100, "").unwrap_err()),
+            ["acknowledge_within"]
+        );
+        assert!(Emit::check_important(asked, 100, "").is_ok());
     }
 
     #[test]

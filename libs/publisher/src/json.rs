@@ -8,6 +8,11 @@ use serde_json::value::RawValue;
 
 use crate::args::Object;
 
+/// Fields of an object; those of all requests together are fewer.
+const MAX_FIELDS: usize = 64;
+/// So many broken rules are named at most.
+const MAX_DETAILS: usize = 100;
+
 /// Reads the fields of a JSON object, and collects what has the wrong shape.
 #[derive(Debug)]
 pub struct Fields<'a> {
@@ -35,9 +40,13 @@ impl<'a> Fields<'a> {
     fn of(prefix: String, Object(fields): Object<'a>) -> Self {
         let mut this = Self {
             prefix,
-            fields: Vec::with_capacity(fields.len()),
+            fields: Vec::new(),
             details: Vec::new(),
         };
+        if fields.len() > MAX_FIELDS {
+            this.reject("", &format!("must have at most {MAX_FIELDS} fields"));
+            return this;
+        }
         for (name, value) in fields {
             let name = snake_case(&name);
             if this.fields.iter().any(|(known, _)| *known == name) {
@@ -105,7 +114,8 @@ impl<'a> Fields<'a> {
 
     /// Takes what was wrong within an object, once all its fields are read.
     pub fn join(&mut self, inner: Self) {
-        self.details.extend(inner.ended());
+        let room = MAX_DETAILS.saturating_sub(self.details.len());
+        self.details.extend(inner.ended().into_iter().take(room));
     }
 
     /// The value read, if nothing was wrong with the shape and no field is left.
@@ -135,8 +145,12 @@ impl<'a> Fields<'a> {
 
     /// Something is wrong with a field.
     pub fn reject(&mut self, name: &str, message: &str) {
+        if self.details.len() >= MAX_DETAILS {
+            return;
+        }
+        let path = format!("{}{name}", self.prefix);
         self.details.push(Detail {
-            path: format!("{}{name}", self.prefix),
+            path: path.trim_end_matches('.').to_owned(),
             message: message.to_owned(),
         });
     }
@@ -251,5 +265,28 @@ mod tests {
             broken(r#"{"event":"e","idempotencyKey":"a","idempotency_key":"b"}"#),
             ["idempotency_key", "idempotency_key"]
         );
+    }
+
+    #[test]
+    fn more_fields_than_any_request_has_are_not_looked_at() {
+        let object = |count| {
+            let fields: Vec<_> = (0..count).map(|field| format!("\"f{field}\":1")).collect();
+            format!("{{{}}}", fields.join(","))
+        };
+        assert_eq!(broken(&object(64)).len(), 64);
+        // Were each compared with all others this would take minutes.
+        assert_eq!(broken(&object(500_000)), [""]);
+        let within = format!(r#"{{"event":"e","except":{}}}"#, object(65));
+        assert_eq!(broken(&within), ["except"]);
+    }
+
+    #[test]
+    fn not_every_broken_rule_of_a_large_list_is_named() {
+        let text = format!(r#"{{"emits":[{}1]}}"#, "{\"a\":1},".repeat(1000));
+        let mut fields = Fields::read(text.as_bytes()).unwrap();
+        for each in fields.objects("emits") {
+            fields.join(each);
+        }
+        assert_eq!(fields.finish(()).unwrap_err().details.len(), MAX_DETAILS);
     }
 }
