@@ -6,6 +6,9 @@ use prost::Message;
 use proto::v1::Publish;
 use serde_json::value::RawValue;
 
+/// Entries that are looked through at a time for messages among other events.
+const PAGE: usize = 1000;
+
 /// What messages are called.
 pub const EVENT: &str = "message";
 
@@ -29,17 +32,18 @@ pub async fn page(log: &dyn EventLog, token: RoomToken, query: PageQuery) -> Res
         PageQuery::After { after, limit } => (after, limit, false),
     };
     let mut messages = Vec::with_capacity(limit);
+    // Mostly all that comes are messages.
+    let mut asked = limit;
     loop {
-        let limit_left = limit - messages.len();
         let query = if backwards {
             PageQuery::Before {
                 before: at,
-                limit: limit_left,
+                limit: asked,
             }
         } else {
             PageQuery::After {
                 after: at,
-                limit: limit_left,
+                limit: asked,
             }
         };
         let page = log.page(partition, token, query).await?;
@@ -51,20 +55,28 @@ pub async fn page(log: &dyn EventLog, token: RoomToken, query: PageQuery) -> Res
         if let Some(edge) = edge {
             at = edge.seq;
         }
+        let left = limit - messages.len();
         // Other events of the room are stored beside its messages.
+        let message = |entry: Entry| Some((entry.seq, message(partition, entry)?.0));
         let entries = page.entries.into_iter();
-        let found = entries.filter_map(|entry| Some((entry.seq, message(partition, entry)?.0)));
+        let mut found: Vec<(u64, String)> = if backwards {
+            entries.rev().filter_map(message).take(left + 1).collect()
+        } else {
+            entries.filter_map(message).take(left + 1).collect()
+        };
+        let has_more = page.has_more || found.len() > left;
+        found.truncate(left);
         if backwards {
+            found.reverse();
             messages.splice(..0, found);
         } else {
             messages.extend(found);
         }
         if messages.len() >= limit || !page.has_more {
-            return Ok(Messages {
-                messages,
-                has_more: page.has_more,
-            });
+            return Ok(Messages { messages, has_more });
         }
+        // A page may cost a log as much as all that the room shows.
+        asked = PAGE;
     }
 }
 
@@ -152,6 +164,12 @@ mod tests {
         };
         let found = page(&log, token, last).await.unwrap();
         assert_eq!((found.messages, found.has_more), (shown(&[4, 6]), true));
+        let first = PageQuery::After { after: 0, limit: 2 };
+        let found = page(&log, token, first).await.unwrap();
+        assert_eq!((found.messages, found.has_more), (shown(&[2, 4]), true));
+        let middle = PageQuery::Before { before: 6, limit: 1 };
+        let found = page(&log, token, middle).await.unwrap();
+        assert_eq!((found.messages, found.has_more), (shown(&[4]), true));
         let first = PageQuery::After { after: 2, limit: 10 };
         let found = page(&log, token, first).await.unwrap();
         assert_eq!((found.messages, found.has_more), (shown(&[4, 6]), false));
