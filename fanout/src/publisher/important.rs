@@ -15,6 +15,7 @@ use parking_lot::Mutex;
 use prost::Message;
 use proto::v1::{EmitRequest, PendingEmit, PendingIndex};
 use publisher::{Answers, Check, Emit, Sockets};
+use tokio::sync::Mutex as AsyncMutex;
 
 /// Bucket of the documents.
 pub const BUCKET: &str = "important";
@@ -44,6 +45,8 @@ pub(super) struct Important {
     tasks: Tasks,
     max_payload: usize,
     open: Arc<Mutex<HashSet<String>>>,
+    /// Held while a list is written, so that writers of this worker do not overtake each other for ever.
+    lists: Arc<[AsyncMutex<()>; SHARDS as usize]>,
 }
 
 /// One that is being sent, with the revision of its document.
@@ -66,6 +69,7 @@ impl Important {
             tasks,
             max_payload,
             open: Arc::default(),
+            lists: Arc::default(),
         }
     }
 
@@ -243,7 +247,9 @@ impl Important {
 
     /// Puts an event into its list, or takes it out.
     async fn list(&self, id: &str, is_open: bool) -> Result<(), DocumentsError> {
-        let key = index(id.bytes().fold(0, u8::wrapping_add) % SHARDS);
+        let shard = id.bytes().fold(0, u8::wrapping_add) % SHARDS;
+        let _turn = self.lists[usize::from(shard)].lock().await;
+        let key = index(shard);
         let mut last = DocumentsError::Conflict(key.clone());
         for _ in 0..TRIES {
             let known = self.documents.get(BUCKET, &key).await?;
@@ -302,4 +308,51 @@ fn now_ms() -> u64 {
 fn unavailable(error: &DocumentsError) -> ClientError {
     tracing::warn!(%error, "an important event could not be kept");
     ClientError::new(ErrorCode::Unavailable, "Try again later")
+}
+
+#[cfg(test)]
+mod tests {
+    use async_trait::async_trait;
+    use bus::{Document, documents::memory::MemoryDocuments, signals::memory::MemorySignals};
+    use bytes::Bytes;
+    use futures_util::future::join_all;
+    use publisher::Gateways;
+
+    use super::*;
+
+    /// Others get their turn during each call.
+    struct Far(MemoryDocuments);
+
+    #[async_trait]
+    impl Documents for Far {
+        async fn get(&self, bucket: &str, key: &str) -> Result<Option<Document>, DocumentsError> {
+            tokio::task::yield_now().await;
+            self.0.get(bucket, key).await
+        }
+
+        async fn put(
+            &self,
+            bucket: &str,
+            key: &str,
+            value: Bytes,
+            expected: Option<u64>,
+        ) -> Result<u64, DocumentsError> {
+            tokio::task::yield_now().await;
+            self.0.put(bucket, key, value, expected).await
+        }
+
+        async fn delete(&self, bucket: &str, key: &str) -> Result<(), DocumentsError> {
+            self.0.delete(bucket, key).await
+        }
+    }
+
+    #[tokio::test]
+    async fn a_whole_batch_is_listed_at_once() {
+        let sockets = Sockets::new(Arc::new(MemorySignals::default()), Gateways::new());
+        let documents = Arc::new(Far(MemoryDocuments::new()));
+        let important = Important::new(documents, sockets, Tasks::new(), 1000);
+        let ids: Vec<String> = (0..200).map(|number| format!("event-{number}")).collect();
+        let listed = join_all(ids.iter().map(|id| important.list(id, true))).await;
+        assert!(listed.iter().all(Result::is_ok), "{listed:?}");
+    }
 }

@@ -104,6 +104,7 @@ impl Request {
             Self::History(history) => vec![&mut history.namespace],
             Self::FetchSockets(fetch) => vec![&mut fetch.namespace],
             Self::Batch(batch) => batch.emits.iter_mut().map(|emit| &mut emit.namespace).collect(),
+            // Users have one inbox, whatever namespaces they are in.
             Self::NotifyUser(_) => Vec::new(),
         }
     }
