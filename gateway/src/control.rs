@@ -20,8 +20,9 @@ use tokio::sync::Semaphore;
 use self::{ask::Leftovers, find::Finder};
 use crate::{events::Core, transport::EngineServer};
 
-/// Commands under way at one time, at most.
+/// Commands under way at one time, at most; and questions, which wait for clients and must not hold up what does not.
 const MAX_COMMANDS: usize = 1024;
+const MAX_QUESTIONS: usize = 1024;
 
 /// Answers commands.
 pub(crate) struct Control {
@@ -30,6 +31,7 @@ pub(crate) struct Control {
     leftovers: Leftovers,
     tasks: Tasks,
     room: Arc<Semaphore>,
+    questions: Arc<Semaphore>,
 }
 
 impl Control {
@@ -40,34 +42,39 @@ impl Control {
             leftovers: Leftovers::default(),
             tasks,
             room: Arc::new(Semaphore::new(MAX_COMMANDS)),
+            questions: Arc::new(Semaphore::new(MAX_QUESTIONS)),
         })
     }
 
     /// Answers until the subscription ends.
     pub(crate) async fn answer(self: Arc<Self>, mut commands: Box<dyn Subscription>) {
         while let Some(request) = commands.next().await {
-            let Ok(permit) = Arc::clone(&self.room).try_acquire_owned() else {
+            let command = match Command::decode(request.payload.clone()).map(|command| command.command) {
+                Ok(Some(command)) => command,
+                Ok(None) => continue,
+                Err(error) => {
+                    tracing::warn!(%error, "a command cannot be read");
+                    continue;
+                }
+            };
+            let room = match &command {
+                command::Command::Ask(_) => &self.questions,
+                _ => &self.room,
+            };
+            let Ok(permit) = Arc::clone(room).try_acquire_owned() else {
                 let busy = ClientError::new(ErrorCode::Unavailable, "A gateway is busy");
                 self.reply(&request, Outcome::Error(to_message(busy)));
                 continue;
             };
             let this = Arc::clone(&self);
             self.tasks.spawn("command", async move {
-                this.take(request).await;
+                this.take(&request, command).await;
                 drop(permit);
             });
         }
     }
 
-    async fn take(&self, request: Signal) {
-        let command = match Command::decode(request.payload.clone()).map(|command| command.command) {
-            Ok(Some(command)) => command,
-            Ok(None) => return,
-            Err(error) => {
-                tracing::warn!(%error, "a command cannot be read");
-                return;
-            }
-        };
+    async fn take(&self, request: &Signal, command: command::Command) {
         let outcome = match command {
             command::Command::Join(join) => self.join(join).await.map(Outcome::Sockets),
             command::Command::Leave(leave) => Ok(Outcome::Sockets(self.leave(leave))),
@@ -77,7 +84,7 @@ impl Control {
             command::Command::Rest(rest) => self.leftovers.next(&rest).map(Outcome::Answers),
         };
         let outcome = outcome.unwrap_or_else(|refused| Outcome::Error(to_message(refused)));
-        self.reply(&request, outcome);
+        self.reply(request, outcome);
     }
 
     fn reply(&self, request: &Signal, outcome: Outcome) {
