@@ -211,13 +211,19 @@ impl Api {
         let ip = client(&parts);
         let namespace = namespace(&mut query, operation.place)?;
         let user = self.identify(&namespace, &parts, ip).await?;
+        let key = if is_anonymous(&user) {
+            visitor_key(ip)
+        } else {
+            user.id.to_string()
+        };
         let mut visitor = Visitor {
             core: Arc::clone(&self.core),
             namespace,
             user,
+            key,
             trace: None,
         };
-        self.admit(&visitor, ip, operation.event).await?;
+        self.admit(&visitor, operation.event).await?;
         visitor.may_emit(operation.event)?;
         let fields = match operation.fields {
             Fields::Query => object(&query).into(),
@@ -251,15 +257,10 @@ impl Api {
         Ok(user?)
     }
 
-    /// Spends one event of the user's. Guests without a token are new ones each time, so their address is what counts.
-    async fn admit(&self, visitor: &Visitor, ip: IpAddr, event: &str) -> Result<(), Problem> {
-        let Visitor { namespace, user, .. } = visitor;
-        let key = if is_anonymous(user) {
-            visitor_key(ip)
-        } else {
-            user.id.to_string()
-        };
-        let Err(error) = self.core.limits.admit_visitor(namespace, &key, event).await else {
+    /// Spends one event of the user's.
+    async fn admit(&self, visitor: &Visitor, event: &str) -> Result<(), Problem> {
+        let Visitor { namespace, key, .. } = visitor;
+        let Err(error) = self.core.limits.admit_visitor(namespace, key, event).await else {
             return Ok(());
         };
         self.core.metrics.limited(error.kind.as_str(), "refused");

@@ -26,6 +26,11 @@ pub(crate) trait Caller: Send + Sync + 'static {
     /// As events tell who they are from.
     fn sender(&self) -> Sender;
 
+    /// Who it is to the key of a request: the same when it is sent again.
+    fn retrier(&self) -> &str {
+        self.user().id.as_str()
+    }
+
     /// The trace of what is asked for, if that is recorded.
     fn trace(&self) -> Option<&Arc<Receiving>>;
 
@@ -180,6 +185,8 @@ pub(crate) struct Visitor {
     pub(crate) core: Arc<Core>,
     pub(crate) namespace: Namespace,
     pub(crate) user: Arc<User>,
+    /// What it counts as: a guest without a token is a new user each time, and known by its address.
+    pub(crate) key: String,
     /// The trace of its request, if that is recorded.
     pub(crate) trace: Option<Arc<Receiving>>,
 }
@@ -206,6 +213,10 @@ impl Caller for Visitor {
             user_id: self.user.id.to_string(),
             socket_id: String::new(),
         }
+    }
+
+    fn retrier(&self) -> &str {
+        &self.key
     }
 
     fn trace(&self) -> Option<&Arc<Receiving>> {

@@ -76,6 +76,8 @@ pub(crate) struct SendMessage {
     client_id: Option<String>,
     /// What a retry has in common with the first attempt.
     key: Option<String>,
+    /// Whose key it is, if not the user's.
+    retrier: Option<String>,
 }
 
 impl Ask for SendMessage {
@@ -83,11 +85,13 @@ impl Ask for SendMessage {
 
     const PURPOSE: Use = Use::Send(EVENT);
 
-    fn read(_: &impl Caller, mut input: Input<'_>) -> Result<Self, ClientError> {
+    fn read(caller: &impl Caller, mut input: Input<'_>) -> Result<Self, ClientError> {
         let room = input.room("roomId");
         let content = input.text("content", MAX_CONTENT);
         let kind = input.one_of("type", &TYPES);
         let client_id = input.optional_text("clientId", MAX_CLIENT_ID);
+        // A client's own ids may be no more than numbers, which others at a guest's address have too.
+        let retrier = input.key().map(|_| caller.retrier().to_owned());
         let key = input.key().map(str::to_owned).or_else(|| client_id.clone());
         let (room, content) = input.both(room, content)?;
         Ok(Self {
@@ -96,6 +100,7 @@ impl Ask for SendMessage {
             kind,
             client_id,
             key,
+            retrier,
         })
     }
 
@@ -106,7 +111,8 @@ impl Ask for SendMessage {
     fn run<C: Caller>(self, caller: &C) -> impl Future<Output = Result<Sent, ClientError>> + Send + 'static {
         let user = caller.user();
         let token = RoomToken::new(caller.namespace(), &self.room);
-        let id = EventId::new(user.id.as_str(), token, self.key.as_deref());
+        let retrier = self.retrier.as_deref().unwrap_or(user.id.as_str());
+        let id = EventId::new(retrier, token, self.key.as_deref());
         let timestamp = crate::now_ms();
         let body = Body {
             id: &id.id,

@@ -291,3 +291,26 @@ async fn a_trusted_proxy_begins_with_a_header() {
     assert!(answer(&mut silent).await.is_none());
     stage.stop().await;
 }
+
+/// A guest without a token is a new user with each request; a retry is one all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_key_of_a_guests_request_is_of_its_address() {
+    let stage = start(config(|_| {})).await;
+    let send = async |head: &str, body: &str| {
+        let length = body.len();
+        let request = format!(
+            "POST /api/chat/messages HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n\
+             content-length: {length}\r\n{head}\r\n{body}"
+        );
+        let answer = raw(stage.addr, request.as_bytes()).await.unwrap();
+        assert_eq!(answer.status, 201, "{answer:?}");
+        let sent: Value = serde_json::from_str(&answer.body).unwrap();
+        sent["id"].as_str().unwrap().to_owned()
+    };
+    let (body, keyed) = (r#"{"roomId":"r","content":"c"}"#, "idempotency-key: k\r\n");
+    assert_eq!(send(keyed, body).await, send(keyed, body).await);
+    // What a page calls its messages may be what another one calls its own.
+    let named = r#"{"roomId":"r","content":"c","clientId":"1"}"#;
+    assert_ne!(send("", named).await, send("", named).await);
+    stage.stop().await;
+}
