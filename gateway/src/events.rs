@@ -411,6 +411,7 @@ impl Core {
             username: socket.user().username.to_string(),
             anonymous: is_anonymous(socket.user()),
             connected_at_ms: socket.connected_at_ms(),
+            hears_since: socket.hears_since.get().copied(),
             rooms,
             ..KeptSession::default()
         })

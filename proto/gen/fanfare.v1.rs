@@ -3574,6 +3574,9 @@ pub struct Claimed {
     /// Those of `rooms` that the user's rights let it into: a token that no longer does loses them.
     #[prost(string, repeated, tag = "6")]
     pub granted: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// The place in the log behind which it gets what its user's room gets.
+    #[prost(uint64, optional, tag = "7")]
+    pub hears_since: ::core::option::Option<u64>,
 }
 /// Then, once the asking gateway has the rooms: what the client missed up to where it gets them itself.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -3664,6 +3667,9 @@ pub struct KeptSession {
     /// Events with copies in several rooms of which this socket was sent one; known once the gateway was drained.
     #[prost(message, repeated, tag = "10")]
     pub given: ::prost::alloc::vec::Vec<GivenEvent>,
+    /// The place in the log behind which it gets what its user's room gets.
+    #[prost(uint64, optional, tag = "11")]
+    pub hears_since: ::core::option::Option<u64>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct GivenEvent {

@@ -140,6 +140,7 @@ impl Handover {
                     user_id: away.user().id.to_string(),
                     username: away.user().username.to_string(),
                     connected_at_ms: away.connected_at_ms(),
+                    hears_since: away.hears_since,
                     rooms: away
                         .places
                         .iter()

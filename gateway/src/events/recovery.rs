@@ -291,6 +291,7 @@ impl Core {
                             user_id: claimed.user_id,
                             username: claimed.username,
                             connected_at_ms: claimed.connected_at_ms,
+                            hears_since: claimed.hears_since,
                             rooms: claimed.rooms.iter().map(|room| RoomName::stored(room)).collect(),
                             granted: claimed.granted,
                         };
@@ -320,6 +321,7 @@ impl Core {
                             user_id: left.session.user_id.clone(),
                             username: left.session.username.clone(),
                             connected_at_ms: left.session.connected_at_ms,
+                            hears_since: left.session.hears_since,
                         };
                         let source = Source::Store(Box::new(left));
                         return self
@@ -360,7 +362,7 @@ impl Core {
                 let number = Left::number(&session, position, owner).ok_or(Because::TooLate)?;
                 Ok(Left {
                     owner: owner.to_owned(),
-                    session,
+                    session: *session,
                     number,
                     trail,
                 })
@@ -394,6 +396,7 @@ impl Core {
             source,
             id: session.socket_id.into(),
             connected_at_ms: session.connected_at_ms,
+            hears_since: session.hears_since,
             rooms: session.rooms,
             position,
         };
@@ -463,6 +466,7 @@ struct Session {
     user_id: String,
     username: String,
     connected_at_ms: u64,
+    hears_since: Option<u64>,
     rooms: Vec<RoomName>,
     /// Those of them that the user's rights had let it into.
     granted: Vec<String>,

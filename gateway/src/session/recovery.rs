@@ -80,6 +80,8 @@ pub struct Moved {
     pub(crate) source: Source,
     pub(crate) id: Box<str>,
     pub(crate) connected_at_ms: u64,
+    /// As of the socket.
+    pub(crate) hears_since: Option<u64>,
     pub(crate) rooms: Vec<RoomName>,
     /// The position up to which the client has everything; none when it has nothing since it connected.
     pub(crate) position: Option<Position>,
@@ -152,6 +154,8 @@ pub struct Away {
     pub(crate) rights: Arc<User>,
     pub(super) namespace: Namespace,
     pub(super) connected_at_ms: u64,
+    /// As of the socket.
+    pub(crate) hears_since: Option<u64>,
     pub(crate) places: Vec<Place>,
     pub(super) arrived: Option<Arc<Arrived>>,
     /// When it is given up.
@@ -295,6 +299,7 @@ impl Sessions {
             rights: socket.rights(),
             namespace: socket.namespace().clone(),
             connected_at_ms: socket.connected_at_ms(),
+            hears_since: socket.hears_since.get().copied(),
             places,
             arrived: socket.arrived.get().cloned(),
             until: Instant::now() + self.window,

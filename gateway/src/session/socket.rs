@@ -44,7 +44,7 @@ pub struct Socket {
     pub(crate) arrived: OnceLock<Arc<Arrived>>,
     /// What it may still send.
     pub(crate) allowance: Mutex<Option<Box<Allowance>>>,
-    /// The place in the log behind which it gets what its user's room gets; none once it has come back.
+    /// The place in the log behind which it gets what its user's room gets, with what it is given when it comes back.
     pub(crate) hears_since: OnceLock<u64>,
     /// The trace that its client says its events belong to.
     pub(crate) trace: OnceLock<Box<TraceContext>>,
@@ -98,9 +98,14 @@ impl Socket {
         pid: Option<Arc<str>>,
         returns: &Returns,
     ) -> Arc<Self> {
-        let (id, connected_at_ms, arrived) = match returns {
-            Returns::Here { away, .. } => (&away.id, away.connected_at_ms, away.arrived.clone()),
-            Returns::There(moved) => (&moved.id, moved.connected_at_ms, None),
+        let (id, connected_at_ms, hears_since, arrived) = match returns {
+            Returns::Here { away, .. } => (
+                &away.id,
+                away.connected_at_ms,
+                away.hears_since,
+                away.arrived.clone(),
+            ),
+            Returns::There(moved) => (&moved.id, moved.connected_at_ms, moved.hears_since, None),
         };
         Arc::new(Self {
             id: id.clone(),
@@ -112,7 +117,7 @@ impl Socket {
             pid,
             arrived: arrived.map(OnceLock::from).unwrap_or_default(),
             allowance: Mutex::default(),
-            hears_since: OnceLock::new(),
+            hears_since: hears_since.map(OnceLock::from).unwrap_or_default(),
             trace: OnceLock::new(),
             rooms: Mutex::default(),
             returning: Mutex::new(Returning::Yes),

@@ -5,6 +5,7 @@ mod channels;
 mod counted;
 mod inbox;
 mod provider;
+mod recovered;
 
 use std::net::SocketAddr;
 

@@ -18,7 +18,7 @@ const GIVEN_BACK: Duration = Duration::from_secs(120);
 /// What the store says of a session of another gateway.
 pub(crate) enum Taken {
     /// It was there, and is this gateway's now.
-    Session(KeptSession),
+    Session(Box<KeptSession>),
     /// That gateway took it over.
     MovedTo(String),
 }
@@ -59,7 +59,7 @@ impl SessionStore {
                 .put(BUCKET, &key, taken.into(), Some(document.revision))
                 .await
             {
-                Ok(_) => return Ok(Taken::Session(session)),
+                Ok(_) => return Ok(Taken::Session(Box::new(session))),
                 Err(DocumentsError::Conflict(_)) => {}
                 Err(error) => {
                     self.give_back(owner, pid, session);
