@@ -30,11 +30,13 @@ use crate::{
     demo::{self, Tokens},
     notifications,
     presence::{serve_api, settings},
-    publisher,
+    publisher, redis_emitter,
 };
 
 /// Records are larger than the payloads they carry by the names and ids around them.
 const RECORD_OVERHEAD: usize = 64 * 1024;
+/// The one worker.
+const WORKER: &str = "standalone";
 /// Nobody else could take a partition over; a machine that stood still must not lose it.
 const LEASE: Duration = Duration::from_secs(24 * 3600);
 /// How often it is looked whether the worker owns every partition.
@@ -118,10 +120,18 @@ impl Assembly {
             tracer: tracer.clone(),
         };
         publisher::serve(config, deps, behind.clone()).await?;
+        let shared = redis_emitter::Shared {
+            worker: WORKER.to_owned(),
+            log: log.clone(),
+            signals: signals.clone(),
+            documents: documents.clone(),
+            leases: Arc::new(MemoryLeases::new()),
+        };
+        redis_emitter::start(config, shared, tasks, registry, behind.clone()).await?;
 
         let links = LocalLinks::new();
         let settings = fanout::Settings {
-            id: "standalone".to_owned(),
+            id: WORKER.to_owned(),
             lease: LEASE,
         };
         let metrics = Arc::new(fanout::metrics::Metrics::new(registry)?);

@@ -14,7 +14,7 @@ use crate::{
     cluster::{self, DocumentEpochs, RECORD_OVERHEAD, internal_tls},
     metrics, notifications,
     process::Process,
-    publisher,
+    publisher, redis_emitter,
 };
 
 /// A worker that dies is replaced after so long (DESIGN, "Workers").
@@ -75,15 +75,25 @@ async fn start(process: &Process) -> anyhow::Result<Worker> {
     };
     let publisher = publisher::serve(config, deps, process.stop.clone()).await?;
     publisher.serve_bus(process.stop.clone()).await?;
-    let epochs = Arc::new(DocumentEpochs(bus.documents));
+    let epochs = Arc::new(DocumentEpochs(bus.documents.clone()));
     let connector = GrpcConnector::new(&id, config.bus.partitions, LinkLimits::default(), tls)
         .max_record(config.gateway.max_payload + RECORD_OVERHEAD);
     metrics::links(&process.registry, &connector.meter())?;
+    let leases = Arc::new(RedisLeases::new(redis.clone(), epochs));
+    let shared = redis_emitter::Shared {
+        worker: id.clone(),
+        log: bus.log.clone(),
+        signals: bus.signals.clone(),
+        documents: bus.documents.clone(),
+        leases: leases.clone(),
+    };
+    let stop = process.stop.clone();
+    redis_emitter::start(config, shared, &process.tasks, &process.registry, stop).await?;
     let settings = fanout::Settings { id, lease: LEASE };
     let deps = fanout::Deps {
         log: bus.log,
         signals: bus.signals,
-        leases: Arc::new(RedisLeases::new(redis.clone(), epochs)),
+        leases,
         checkpoints: Arc::new(RedisCheckpoints::new(redis.clone())),
         snapshots: Arc::new(RedisSnapshots::new(redis)),
         connector: Arc::new(connector),

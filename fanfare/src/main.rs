@@ -16,6 +16,7 @@ mod notifications;
 mod presence;
 mod process;
 mod publisher;
+mod redis_emitter;
 mod reload;
 mod standalone;
 mod token;

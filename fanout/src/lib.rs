@@ -8,6 +8,7 @@ pub mod metrics;
 mod ownership;
 mod partition;
 pub mod publisher;
+pub mod redis_emitter;
 mod worker;
 
 pub use worker::{Deps, Settings, Worker};

@@ -377,6 +377,7 @@ impl What {
             // Either may be meant: the page takes a socket's id for a room of its own.
             sockets: names.clone(),
             rooms: names,
+            except: None,
         };
         Some((of, what))
     }

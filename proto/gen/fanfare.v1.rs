@@ -1361,7 +1361,7 @@ pub mod command_reply {
         Error(super::PublisherError),
     }
 }
-/// Sockets that match any of these; all of the namespace when there are none.
+/// Sockets that match any of these, all of the namespace when there are none; but for those excepted.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct SocketsOf {
     /// All namespaces when empty; then there are no rooms.
@@ -1373,6 +1373,9 @@ pub struct SocketsOf {
     pub sockets: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     #[prost(string, repeated, tag = "4")]
     pub rooms: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Within a namespace.
+    #[prost(message, optional, tag = "5")]
+    pub except: ::core::option::Option<Except>,
 }
 /// Answered once every later event of the rooms comes to the sockets.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

@@ -307,6 +307,7 @@ impl Operations {
             users,
             sockets,
             rooms,
+            except: None,
         };
         let mut check = Check::default();
         if of.namespace.is_empty() {
@@ -390,6 +391,7 @@ impl Operations {
             users: request.users,
             sockets: Vec::new(),
             rooms: request.rooms,
+            except: None,
         };
         let mut check = Check::default();
         check.namespace("namespace", &of.namespace);
@@ -435,6 +437,7 @@ fn check_rooms(
         users,
         sockets,
         rooms: Vec::new(),
+        except: None,
     };
     let mut check = Check::default();
     check.namespace("namespace", &of.namespace);

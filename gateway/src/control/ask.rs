@@ -1,22 +1,22 @@
 //! Events that servers want answers to. They are not stored: who is away does not get them.
 
 use std::{
-    collections::{HashMap, HashSet, VecDeque},
+    collections::{HashMap, VecDeque},
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use futures_util::{StreamExt, stream::FuturesUnordered};
-use model::{ClientError, ErrorCode, Namespace, RoomName, RoomToken};
+use model::{ClientError, ErrorCode, Namespace};
 use parking_lot::Mutex;
 use prost::Message;
-use proto::v1::{AskCommand, Except, SocketAnswer, SocketAnswers, SocketsOf};
+use proto::v1::{AskCommand, SocketAnswer, SocketAnswers};
 use sio::packet::encode;
 use tokio::time::timeout_at;
 use uuid::Uuid;
 
 use super::Control;
-use crate::session::{Answer, Socket};
+use crate::session::Answer;
 
 /// Sockets that one event may ask at a gateway.
 const MAX_SOCKETS: usize = 10_000;
@@ -33,8 +33,10 @@ impl Control {
         let deadline = tokio::time::Instant::now() + Duration::from_millis(command.timeout_ms.into());
         let of = command.of.unwrap_or_default();
         let mut sockets = self.finder.find(&of);
-        if let Some(except) = &command.except {
-            self.leave_out(&mut sockets, &of, except);
+        if let Some(except) = &command.except
+            && let Ok(namespace) = Namespace::new(&of.namespace)
+        {
+            self.finder.leave_out(&mut sockets, &namespace, except);
         }
         if sockets.len() > MAX_SOCKETS {
             return Err(ClientError::new(
@@ -97,27 +99,6 @@ impl Control {
         let mut missing: Vec<String> = missing.into_keys().collect();
         missing.sort_unstable();
         Ok(self.leftovers.keep(parts(answers, missing)))
-    }
-
-    fn leave_out(&self, sockets: &mut Vec<Arc<Socket>>, of: &SocketsOf, except: &Except) {
-        let Ok(namespace) = Namespace::new(&of.namespace) else {
-            return;
-        };
-        let mut ids: HashSet<Box<str>> = except.sockets.iter().map(|id| id.as_str().into()).collect();
-        for name in &except.rooms {
-            let token = RoomToken::new(&namespace, &RoomName::stored(name));
-            ids.extend(
-                self.core
-                    .rooms
-                    .get(token)
-                    .map(|room| room.socket_ids())
-                    .unwrap_or_default(),
-            );
-        }
-        sockets.retain(|socket| {
-            let user = socket.user().id.as_str();
-            !ids.contains(socket.id()) && !except.users.iter().any(|excepted| excepted == user)
-        });
     }
 }
 

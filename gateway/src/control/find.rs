@@ -1,7 +1,7 @@
 use std::{collections::HashSet, sync::Arc};
 
 use model::{Namespace, RoomName, RoomToken};
-use proto::v1::SocketsOf;
+use proto::v1::{Except, SocketsOf};
 
 use crate::{rooms::Rooms, session::Socket, transport::EngineServer};
 
@@ -29,10 +29,10 @@ impl Finder {
             let room = self.rooms.get(RoomToken::new(&namespace, room));
             room.map(|room| room.sockets()).unwrap_or_default()
         };
-        if of.users.is_empty() && of.sockets.is_empty() && of.rooms.is_empty() {
-            return members(&RoomName::all());
-        }
         let mut found = Vec::new();
+        if of.users.is_empty() && of.sockets.is_empty() && of.rooms.is_empty() {
+            found = members(&RoomName::all());
+        }
         for user in &of.users {
             // A server may have put others into the user's room.
             let sockets = members(&RoomName::of_user(user)).into_iter();
@@ -46,7 +46,23 @@ impl Finder {
         }
         let mut known = HashSet::new();
         found.retain(|socket| known.insert(Arc::as_ptr(socket)));
+        if let Some(except) = &of.except {
+            self.leave_out(&mut found, &namespace, except);
+        }
         found
+    }
+
+    /// Takes those out of sockets of a namespace that are excepted.
+    pub(super) fn leave_out(&self, sockets: &mut Vec<Arc<Socket>>, namespace: &Namespace, except: &Except) {
+        let mut ids: HashSet<Box<str>> = except.sockets.iter().map(|id| id.as_str().into()).collect();
+        for name in &except.rooms {
+            let room = self.rooms.get(RoomToken::new(namespace, &RoomName::stored(name)));
+            ids.extend(room.map(|room| room.socket_ids()).unwrap_or_default());
+        }
+        sockets.retain(|socket| {
+            let user = socket.user().id.as_str();
+            !ids.contains(socket.id()) && !except.users.iter().any(|excepted| excepted == user)
+        });
     }
 
     fn in_all_namespaces(&self, of: &SocketsOf) -> Vec<Arc<Socket>> {

@@ -373,7 +373,13 @@ impl Sessions {
             let (user, id) = (away.user.id.as_str(), &*away.id);
             let in_namespace = of.namespace.is_empty() || of.namespace == away.namespace.as_str();
             let is_in = |name: &String| away.places.iter().any(|place| place.room.name().as_str() == name);
+            let excepted = of.except.as_ref().is_some_and(|except| {
+                except.users.iter().any(|left_out| left_out == user)
+                    || except.sockets.iter().any(|left_out| left_out == id)
+                    || except.rooms.iter().any(&is_in)
+            });
             in_namespace
+                && !excepted
                 && (is_all
                     || of.users.iter().any(|wanted| wanted == user)
                     || of.sockets.iter().any(|wanted| wanted == id)

@@ -67,6 +67,7 @@ pub struct Config {
     pub admin: Admin,
     pub bus: Bus,
     pub redis: Redis,
+    pub redis_emitter: RedisEmitter,
     pub grpc: Grpc,
     pub auth: Auth,
     pub issuers: Vec<Issuer>,
@@ -149,6 +150,8 @@ sections! {
         tls_cert: Option<PathBuf>,
         tls_key: Option<PathBuf>,
     }
+    /// Section `redis_emitter`. Without a URL it is the Redis of section `redis`.
+    RedisEmitter { enabled: bool, key: String, url: Option<Secret>, }
     /// Section `grpc`.
     Grpc {
         tls_ca: Option<PathBuf>,

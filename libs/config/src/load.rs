@@ -14,12 +14,16 @@ use figment::{
 
 pub(crate) use self::reader::Reader;
 use crate::{
-    Admin, AdminUi, Bus, Config, Cors, Fanout, Gateway, Grpc, Namespace, Presence, Redis, RedisTopology,
-    Role, Rooms, Secret, app, check, identity, namespaces, notifications,
+    Admin, AdminUi, Bus, Config, Cors, Fanout, Gateway, Grpc, Namespace, Presence, Redis, RedisEmitter,
+    RedisTopology, Role, Rooms, Secret, app, check, identity, namespaces, notifications,
     settings::{self, SETTINGS},
 };
 
 const PREFIX: &str = "FANFARE_";
+/// Schemes of Redis' addresses.
+const REDIS: [&str; 6] = ["redis", "rediss", "valkey", "valkeys", "redis+unix", "unix"];
+/// Longest `redis_emitter.key`, in characters.
+const MAX_EMITTER_KEY: usize = 128;
 /// Changes the port of `gateway.listen`, whoever set its host.
 const PORT_VARIABLE: &str = "WEBSOCKET_PORT";
 /// The same as a flag.
@@ -307,12 +311,7 @@ impl Reader {
                 tls_key: self.file("bus.tls_key"),
             },
             redis: Redis {
-                url: self.servers(
-                    "redis.url",
-                    &[Role::Fanout, Role::Presence],
-                    &["redis", "rediss", "valkey", "valkeys", "redis+unix", "unix"],
-                    false,
-                ),
+                url: self.servers("redis.url", &[Role::Fanout, Role::Presence], &REDIS, false),
                 topology: self.one_of(
                     "redis.topology",
                     &[
@@ -326,6 +325,7 @@ impl Reader {
                 tls_cert: self.file("redis.tls_cert"),
                 tls_key: self.file("redis.tls_key"),
             },
+            redis_emitter: self.redis_emitter(),
             grpc: Grpc {
                 tls_ca: self.file("grpc.tls_ca"),
                 tls_cert: self.file("grpc.tls_cert"),
@@ -349,6 +349,24 @@ impl Reader {
             log: self.log(),
             trace: self.trace(),
         }
+    }
+
+    fn redis_emitter(&mut self) -> RedisEmitter {
+        let enabled = self.one_of("redis_emitter.enabled", &[("false", false), ("true", true)]);
+        let key = self.not_empty("redis_emitter.key");
+        if key.chars().nth(MAX_EMITTER_KEY).is_some() || key.chars().any(char::is_control) {
+            self.wrong(
+                "redis_emitter.key",
+                format!("must have at most {MAX_EMITTER_KEY} characters, no control characters"),
+            );
+        }
+        // It has no Redis of its own.
+        let needed_by: &[Role] = if enabled { &[Role::Standalone] } else { &[] };
+        let url = self.servers("redis_emitter.url", needed_by, &REDIS, false);
+        if url.as_ref().is_some_and(|url| url.expose().contains(',')) {
+            self.wrong("redis_emitter.url", "must be one server");
+        }
+        RedisEmitter { enabled, key, url }
     }
 
     fn admin_ui(&mut self) -> AdminUi {

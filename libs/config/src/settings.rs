@@ -298,6 +298,24 @@ pub const SETTINGS: &[Setting] = &[
     ),
     setting("redis.tls_key", "", "File (PEM) with the key of redis.tls_cert"),
     setting(
+        "redis_emitter.enabled",
+        "false",
+        "Whether what @socket.io/redis-emitter publishes in Redis comes to clients here (fanout and standalone)",
+    ),
+    setting(
+        "redis_emitter.key",
+        "socket.io",
+        "What its channels begin with: the emitters' option key, 1 to 128 characters",
+    ),
+    Setting {
+        secret: true,
+        ..setting(
+            "redis_emitter.url",
+            "",
+            "The one Redis server that the emitters publish in; that of section redis when empty, required in standalone",
+        )
+    },
+    setting(
         "grpc.tls_ca",
         "",
         "File (PEM) with the authority of the roles' certificates: with it and the next two the roles speak mutual TLS among themselves",

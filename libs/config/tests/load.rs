@@ -288,7 +288,7 @@ fn every_setting_can_be_set_by_its_variable_and_is_shown() {
     {
         let value = match setting.key {
             "bus.url" => "nats://n:4222",
-            "redis.url" => "redis://r:6379",
+            "redis.url" | "redis_emitter.url" => "redis://r:6379",
             "gateway.advertise" => "gateway-0:7001",
             "bus.credentials" | "auth.public_keys" | "auth.jwks_file" => FILE,
             "auth.cookie" | "auth.query" => "token",
@@ -422,6 +422,38 @@ fn a_port_leaves_the_host_alone() {
     );
     let errors = load(Role::Standalone, "", &[("WEBSOCKET_PORT", "http")], &[]).unwrap_err();
     assert_eq!(keys(&errors), ["WEBSOCKET_PORT"]);
+}
+
+#[test]
+fn the_bridge_for_emitters_has_a_redis() {
+    let enabled = ("FANFARE_REDIS_EMITTER__ENABLED", "true");
+    let errors = load(Role::Standalone, "", &[enabled], &[]).unwrap_err();
+    assert_eq!(keys(&errors), ["redis_emitter.url"]);
+    let url = |url| ("FANFARE_REDIS_EMITTER__URL", url);
+    let bridge = |url| {
+        let loaded = load(Role::Standalone, "", &[enabled, url], &[]);
+        loaded.map(|loaded| loaded.config.redis_emitter)
+    };
+    let set = bridge(url("redis://e")).unwrap();
+    assert!(set.enabled && set.key == "socket.io" && set.url.unwrap().expose() == "redis://e");
+    for bad in ["redis://a:hush@e,redis://f", "http://a:hush@e"] {
+        let errors = bridge(url(bad)).unwrap_err();
+        assert_eq!(keys(&errors), ["redis_emitter.url"]);
+        assert!(!errors.to_string().contains("hush"), "{errors}");
+    }
+    for bad in ["", "a\nb", &"k".repeat(129)] {
+        let errors = load(Role::Standalone, "", &[("FANFARE_REDIS_EMITTER__KEY", bad)], &[]);
+        assert_eq!(keys(&errors.unwrap_err()), ["redis_emitter.key"]);
+    }
+    // Workers have that of section redis.
+    let env = [
+        ("NATS_URL", "nats://n"),
+        ("REDIS_URL", "redis://r"),
+        ("FANFARE_AUTH__MODE", "jwt"),
+        enabled,
+    ];
+    let config = load(Role::Fanout, "", &env, &[]).unwrap().config;
+    assert!(config.redis_emitter.enabled && config.redis_emitter.url.is_none());
 }
 
 #[test]

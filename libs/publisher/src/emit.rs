@@ -79,7 +79,8 @@ impl Emit {
         if request.acknowledge_within > 0 {
             check.reject("acknowledge_within", "is of Emit and Batch alone");
         }
-        Self::checked(check, request, max_payload)
+        let args = read_args(&mut check, &request.args);
+        Self::checked(check, request, args, max_payload)
     }
 
     /// The same for one that is sent again until it is acknowledged, see `acknowledge_within`.
@@ -91,10 +92,25 @@ impl Emit {
         max_payload: usize,
         prefix: &str,
     ) -> Result<Self, ClientError> {
-        Self::checked(Check::within(prefix), request, max_payload)
+        let mut check = Check::within(prefix);
+        let args = read_args(&mut check, &request.args);
+        Self::checked(check, request, args, max_payload)
     }
 
-    fn checked(mut check: Check, request: EmitRequest, max_payload: usize) -> Result<Self, ClientError> {
+    /// The same with arguments that have been read already, in place of the request's.
+    ///
+    /// # Errors
+    /// As [`Emit::check`].
+    pub fn with_args(request: EmitRequest, args: Args, max_payload: usize) -> Result<Self, ClientError> {
+        Self::checked(Check::default(), request, Some(args), max_payload)
+    }
+
+    fn checked(
+        mut check: Check,
+        request: EmitRequest,
+        args: Option<Args>,
+        max_payload: usize,
+    ) -> Result<Self, ClientError> {
         let namespace = check.namespace("namespace", &request.namespace);
         let rooms = check.rooms("rooms", &request.rooms);
         let users = check.users("users", &request.users);
@@ -122,7 +138,6 @@ impl Emit {
             let message = format!("must have at most {MAX_KEY} characters, no control characters");
             check.reject("idempotency_key", message);
         }
-        let args = read_args(&mut check, &request.args);
         let emit = check.finish(namespace.zip(args).map(|(namespace, args)| Self {
             namespace,
             rooms,
@@ -275,6 +290,7 @@ mod tests {
             acknowledge_within: 0,
         };
         let expected = [
+            "args.1",
             "namespace",
             "rooms.0",
             "rooms.2",
@@ -283,7 +299,6 @@ mod tests {
             "except.users.0",
             "event",
             "idempotency_key",
-            "args.1",
         ];
         assert_eq!(paths(Emit::check(wrong, 100, "").unwrap_err()), expected);
         assert_eq!(

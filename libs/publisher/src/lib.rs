@@ -1,5 +1,6 @@
 //! Events that servers send to clients (CONTRACT section 6, "Publish"): [`Emit`] says what and to whom, checked;
-//! [`Emitter`] puts it where it reaches them. [`json`] reads the HTTP and NATS forms, `proto::v1` has the gRPC form.
+//! [`Emitter`] puts it where it reaches them. [`json`] reads the HTTP and NATS forms, [`redis_emitter`] that of
+//! `@socket.io/redis-emitter`, `proto::v1` has the gRPC form.
 //! [`Sockets`] does things with the sockets themselves, at whichever gateway they are; [`messages`] reads histories.
 
 mod args;
@@ -10,6 +11,7 @@ pub mod errors;
 mod gateways;
 pub mod json;
 pub mod messages;
+pub mod redis_emitter;
 mod sockets;
 pub mod spans;
 

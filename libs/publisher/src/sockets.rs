@@ -144,6 +144,7 @@ impl Sockets {
             users: emit.users.iter().map(ToString::to_string).collect(),
             sockets: emit.sockets.clone(),
             rooms: emit.rooms.iter().map(ToString::to_string).collect(),
+            except: None,
         };
         let command = AskCommand {
             of: Some(of.clone()),

@@ -3,7 +3,7 @@ use std::{fs, io, path::Path, sync::Arc, time::Duration};
 use redis::{
     AsyncConnectionConfig, Client, ClientTlsConfig, ConnectionAddr, ConnectionInfo, ErrorKind,
     IntoConnectionInfo, RedisError, RedisResult, TlsCertificates, Value,
-    aio::MultiplexedConnection,
+    aio::{MultiplexedConnection, PubSub},
     cluster::{ClusterClient, ClusterClientBuilder},
 };
 use tokio_rustls::rustls;
@@ -30,7 +30,7 @@ enum Kind {
     Single(ConnectionInfo),
     Cluster {
         client: Box<ClusterClient>,
-        nodes: u32,
+        nodes: Vec<ConnectionInfo>,
     },
     Sentinel {
         sentinels: Vec<ConnectionInfo>,
@@ -75,10 +75,12 @@ impl Target {
             (Topology::Single, [address]) => Kind::Single(address.clone()),
             (Topology::Single, _) => return Err(bad("a single server has one address")),
             (Topology::Cluster, _) => {
-                let nodes = u32::try_from(addresses.len()).unwrap_or(u32::MAX);
-                let client = cluster(config, addresses, certificates);
+                let client = cluster(config, addresses.clone(), certificates);
                 let client = Box::new(client.map_err(|error| bad(&describe(&error)))?);
-                Kind::Cluster { client, nodes }
+                Kind::Cluster {
+                    client,
+                    nodes: addresses,
+                }
             }
             (Topology::Sentinel { master }, _) => Kind::Sentinel {
                 sentinels: addresses,
@@ -114,6 +116,7 @@ impl Target {
         match &self.kind {
             Kind::Single(address) => self.node(address).await.map(Connection::Node),
             Kind::Cluster { client, nodes } => {
+                let nodes = u32::try_from(nodes.len()).unwrap_or(u32::MAX);
                 let within = self.connect_timeout.saturating_mul(nodes.saturating_add(1));
                 // Boxed: it is large.
                 let opened = tokio::time::timeout(within, Box::pin(client.get_async_connection())).await;
@@ -122,16 +125,50 @@ impl Target {
                     .map(Connection::Cluster)
             }
             Kind::Sentinel { sentinels, master } => {
-                self.master(sentinels, master).await.map(Connection::Node)
+                let master = self.master(sentinels, master).await;
+                master.map(|(_, connection)| Connection::Node(connection))
             }
         }
-        .map_err(|error| match error.kind() {
+        .map_err(|error| self.failed(&error))
+    }
+
+    /// Two connections to one server: for what others publish, and to publish by. In a cluster every node has all
+    /// messages.
+    pub(super) async fn open_feed(&self) -> Result<(PubSub, MultiplexedConnection), ConnectError> {
+        let opened = match &self.kind {
+            Kind::Single(address) => self.node(address).await.map(|node| (address.clone(), node)),
+            Kind::Cluster { nodes, .. } => self.any_node(nodes).await,
+            Kind::Sentinel { sentinels, master } => self.master(sentinels, master).await,
+        };
+        let (address, connection) = opened.map_err(|error| self.failed(&error))?;
+        let subscriber = async { Client::open(address)?.get_async_pubsub().await };
+        let subscriber = tokio::time::timeout(self.connect_timeout, Box::pin(subscriber)).await;
+        let subscriber = subscriber.unwrap_or_else(|_| Err(timed_out()));
+        Ok((subscriber.map_err(|error| self.failed(&error))?, connection))
+    }
+
+    fn failed(&self, error: &RedisError) -> ConnectError {
+        match error.kind() {
             ErrorKind::InvalidClientConfig => ConnectError::Config(format!("{}: {error}", self.shown)),
             _ => ConnectError::Unreachable {
                 servers: self.shown.to_string(),
-                reason: describe(&error),
+                reason: describe(error),
             },
-        })
+        }
+    }
+
+    async fn any_node(
+        &self,
+        nodes: &[ConnectionInfo],
+    ) -> RedisResult<(ConnectionInfo, MultiplexedConnection)> {
+        let mut last = RedisError::from((ErrorKind::InvalidClientConfig, "there is no address"));
+        for node in nodes {
+            match self.node(node).await {
+                Ok(connection) => return Ok((node.clone(), connection)),
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
     }
 
     async fn node(&self, address: &ConnectionInfo) -> RedisResult<MultiplexedConnection> {
@@ -153,18 +190,26 @@ impl Target {
 
     /// The first server that a sentinel calls the master and that thinks so itself (the protocol of
     /// <https://redis.io/docs/latest/develop/reference/sentinel-clients/>).
-    async fn master(&self, sentinels: &[ConnectionInfo], name: &str) -> RedisResult<MultiplexedConnection> {
+    async fn master(
+        &self,
+        sentinels: &[ConnectionInfo],
+        name: &str,
+    ) -> RedisResult<(ConnectionInfo, MultiplexedConnection)> {
         let mut last = RedisError::from((ErrorKind::EmptySentinelList, "there is no sentinel"));
         for sentinel in sentinels {
             match self.master_by(sentinel, name).await {
-                Ok(connection) => return Ok(connection),
+                Ok(found) => return Ok(found),
                 Err(error) => last = error,
             }
         }
         Err(last)
     }
 
-    async fn master_by(&self, sentinel: &ConnectionInfo, name: &str) -> RedisResult<MultiplexedConnection> {
+    async fn master_by(
+        &self,
+        sentinel: &ConnectionInfo,
+        name: &str,
+    ) -> RedisResult<(ConnectionInfo, MultiplexedConnection)> {
         let login = sentinel.redis_settings().clone().set_db(0);
         let with_login = sentinel.clone().set_redis_settings(login);
         let mut asked = match self.node(&with_login).await {
@@ -196,10 +241,11 @@ impl Target {
             },
             _ => ConnectionAddr::Tcp(host, port),
         };
-        let mut connection = self.node(&sentinel.clone().set_addr(address)).await?;
+        let master = sentinel.clone().set_addr(address);
+        let mut connection = self.node(&master).await?;
         let role: Vec<Value> = redis::cmd("ROLE").query_async(&mut connection).await?;
         match role.first() {
-            Some(Value::BulkString(role)) if role == b"master" => Ok(connection),
+            Some(Value::BulkString(role)) if role == b"master" => Ok((master, connection)),
             _ => Err(RedisError::from((
                 ErrorKind::MasterNameNotFoundBySentinel,
                 "what a sentinel calls the master is none",

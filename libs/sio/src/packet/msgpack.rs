@@ -2,7 +2,10 @@
 //!
 //! They are taken as the text and the attachments that the default parser would have sent, and made from them, so that
 //! there is one set of rules. Where MessagePack can say more than JSON, JSON's `stringify` decides: a date is a string,
-//! and what is no number or undefined is `null`. Both are extensions of type 0 in the stock client's notepack.
+//! and what is no number or undefined is `null`. Both are extensions of type 0 in the stock client's notepack;
+//! MessagePack's own type for points in time is taken as well.
+
+pub mod broadcast;
 
 use bytes::Bytes;
 use bytestring::ByteString;
@@ -14,6 +17,8 @@ use crate::ws::frame;
 
 /// Nested deeper is refused before the stack is.
 const MAX_DEPTH: usize = 128;
+/// Type of the extension for points in time: -1.
+const TIMESTAMP: u8 = 0xff;
 /// The greatest number that is exact in every language.
 const MAX_SAFE: i128 = (1 << 53) - 1;
 
@@ -23,6 +28,15 @@ const MAX_SAFE: i128 = (1 << 53) - 1;
 /// [`DecodeError::InvalidPayload`] for what is no packet, [`DecodeError::TooDeep`], [`DecodeError::TooManyAttachments`],
 /// [`DecodeError::UnknownType`]; whether the text itself holds is for [`Packet::decode`] to say.
 pub fn decode(message: &[u8], limits: &Limits) -> Result<(ByteString, Vec<Bytes>), DecodeError> {
+    decode_as(message, limits, |kind| kind)
+}
+
+/// The same, after `as_sent` has said which type was meant by a packet's.
+fn decode_as(
+    message: &[u8],
+    limits: &Limits,
+    as_sent: impl Fn(i128) -> i128,
+) -> Result<(ByteString, Vec<Bytes>), DecodeError> {
     let mut reader = Reader { rest: message };
     let (mut kind, mut namespace, mut id, mut data) = (None, None, None, None);
     for _ in 0..reader.map()? {
@@ -50,7 +64,7 @@ pub fn decode(message: &[u8], limits: &Limits) -> Result<(ByteString, Vec<Bytes>
         let mut reader = Reader { rest: data };
         reader.put_json(&mut payload, &mut attachments, limits, 0)?;
     }
-    let kind = match (kind, attachments.is_empty()) {
+    let kind = match (kind.map(as_sent), attachments.is_empty()) {
         (Some(kind @ 0..=4), true) => kind,
         (Some(kind @ 2..=3), false) => kind + 3,
         (Some(0..=4), false) => return Err(DecodeError::InvalidPayload),
@@ -311,17 +325,35 @@ impl<'a> Reader<'a> {
         Ok(Item::String(text))
     }
 
-    /// What notepack has of its own: type 0, told apart by its length where that is fixed.
+    /// What the stock client's notepack has of its own: type 0, told apart by its length where that is fixed; and
+    /// MessagePack's own type for points in time, which newer ones use.
     fn extension(&mut self, length: usize, fixed: bool) -> Result<Item<'a>, DecodeError> {
-        if self.take(1)? != [0] {
-            return Err(DecodeError::InvalidPayload);
+        match (self.take(1)?, fixed, length) {
+            ([0], true, 1) => self.take(1).map(|_| Item::Nothing),
+            ([0], true, 8) => Ok(Item::Date(self.number(8)?.cast_signed())),
+            ([0], false, _) => Ok(Item::Binary(self.take(length)?)),
+            ([TIMESTAMP], _, _) => self.timestamp(length),
+            _ => Err(DecodeError::InvalidPayload),
         }
-        match (fixed, length) {
-            (true, 1) => self.take(1).map(|_| Item::Nothing),
-            (true, 8) => Ok(Item::Date(self.number(8)?.cast_signed())),
-            (true, _) => Err(DecodeError::InvalidPayload),
-            (false, _) => Ok(Item::Binary(self.take(length)?)),
-        }
+    }
+
+    /// <https://github.com/msgpack/msgpack/blob/master/spec.md#timestamp-extension-type>
+    fn timestamp(&mut self, length: usize) -> Result<Item<'a>, DecodeError> {
+        let (seconds, nanos) = match length {
+            4 => (self.number(4)?.cast_signed(), 0),
+            8 => {
+                let both = self.number(8)?;
+                ((both & ((1 << 34) - 1)).cast_signed(), both >> 34)
+            }
+            12 => {
+                let nanos = self.number(4)?;
+                (self.number(8)?.cast_signed(), nanos)
+            }
+            _ => return Err(DecodeError::InvalidPayload),
+        };
+        let millis = i64::try_from(nanos / 1_000_000).ok();
+        let millis = millis.and_then(|millis| seconds.checked_mul(1000)?.checked_add(millis));
+        millis.map(Item::Date).ok_or(DecodeError::InvalidPayload)
     }
 
     fn item(&mut self) -> Result<Item<'a>, DecodeError> {
@@ -580,6 +612,23 @@ mod tests {
             r#"51-["d","2024-02-29T06:06:56.789Z",{"_placeholder":true,"num":0}]"#
         );
         assert_eq!(attachments, [Bytes::from_static(b"\x07")]);
+        // As notepack 3 has dates: 32, 64 and 96 bits.
+        for (extension, text) in [
+            (b"\xd6\xff\x65\xe0\x1f\x00".as_slice(), "2024-02-29T06:06:56.000Z"),
+            (
+                b"\xd7\xff\xbc\x1c\xbd\x00\x65\xe0\x1f\x00",
+                "2024-02-29T06:06:56.789Z",
+            ),
+            (
+                b"\xc7\x0c\xff\x3b\x8b\x87\xc0\xff\xff\xff\xff\xff\xff\xff\xff",
+                "1969-12-31T23:59:59.999Z",
+            ),
+        ] {
+            let event = [b"\x83\xa4type\x02\xa4data\x92\xa1d", extension, b"\xa3nsp\xa1/"].concat();
+            assert_eq!(taken(&event).unwrap().0, format!(r#"2["d","{text}"]"#));
+        }
+        let far = b"\x83\xa4type\x02\xa4data\x92\xa1d\xc7\x0c\xff\x00\x00\x00\x00\x7f\xff\xff\xff\xff\xff\xff\xff\xa3nsp\xa1/";
+        assert_eq!(taken(far), Err(DecodeError::InvalidPayload));
         assert_eq!(date(0).as_deref(), Some("1970-01-01T00:00:00.000Z"));
         assert_eq!(date(-1).as_deref(), Some("1969-12-31T23:59:59.999Z"));
         assert_eq!(date(i64::MIN), None);
