@@ -171,7 +171,11 @@ impl Application for Vocabulary {
         let joins = rooms.map(|room| core.rooms.join(socket, room));
         let socket = Arc::clone(socket);
         Box::pin(async move {
-            let mut joins = joins;
+            let [Some(all), Some(user), Some(own)] = joins else {
+                core.take_back(&socket);
+                return Ok(());
+            };
+            let mut joins = [all, user, own];
             let mut begins = [0; 3];
             for (join, begin) in joins.iter_mut().zip(&mut begins) {
                 *begin = join.confirmed().await.map_err(|error| {
@@ -179,17 +183,30 @@ impl Application for Vocabulary {
                     Refusal::Unavailable
                 })?;
             }
+            // Its client has not waited for the answer.
+            if socket.has_left() {
+                core.take_back(&socket);
+                return Ok(());
+            }
             let [_, user, _] = begins;
             // Set once, right here.
             let _ = socket.hears_since.set(user);
             core.presence.connected(&socket);
             core.sessions.here(&socket);
             core.keep(&socket, &mut joins).await?;
+            // A server may put it out in this very moment.
+            if socket.has_left() {
+                core.take_back(&socket);
+                return Ok(());
+            }
             socket.conn().send(&answer);
             for join in joins {
                 join.release(|_| Vec::new());
             }
             core.tell_connected(&socket, false);
+            if socket.has_left() {
+                core.tell_disconnected(&socket, CloseReason::ServerNamespaceDisconnect);
+            }
             core.watch_expiry(&socket);
             Ok(())
         })
@@ -377,6 +394,15 @@ impl Core {
         socket.conn().send(&event);
     }
 
+    /// Of a socket that left before its CONNECT was answered nothing stays that came behind its end.
+    fn take_back(&self, socket: &Arc<Socket>) {
+        self.user_connections.leave(socket);
+        self.presence.disconnected(socket);
+        if let Some(pid) = socket.pid() {
+            self.end(pid);
+        }
+    }
+
     /// A new socket, for the store.
     async fn keep(&self, socket: &Socket, joins: &mut [Joining]) -> Result<(), Refusal> {
         let (Some(store), Some(pid)) = (&self.store, socket.shared_pid()) else {
@@ -502,7 +528,8 @@ impl Call {
         self.socket.pid().map(|pid| tell(store, pid))
     }
 
-    fn join(&self, room: RoomName) -> Joining {
+    /// None when the socket has gone while its event waited: nobody is there any more to be answered.
+    fn join(&self, room: RoomName) -> Option<Joining> {
         self.core.rooms.join(&self.socket, room)
     }
 }

@@ -6,9 +6,10 @@
 //! its store: rooms have been told of that one, so the service heals without a word to anybody.
 
 mod held;
+mod untold;
 
 use std::{
-    collections::{HashMap, HashSet, VecDeque},
+    collections::{HashMap, VecDeque},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -28,7 +29,7 @@ use proto::v1::{
 };
 use tokio::sync::{Notify, oneshot};
 
-use self::held::Held;
+use self::{held::Held, untold::Untold};
 use crate::session::Socket;
 
 /// A presence service gets so long to answer a batch.
@@ -62,12 +63,9 @@ pub(crate) struct PresenceFeed {
 struct Pending {
     deltas: VecDeque<Delta>,
     /// Joins since the last batch that was answered, from the first one on that was not, until the service has
-    /// taken a snapshot: places that nobody may have been told of.
-    untold: Option<HashSet<PlaceKey>>,
+    /// taken a snapshot.
+    untold: Option<Untold>,
 }
-
-/// Id of a socket, name of a room.
-type PlaceKey = (String, String);
 
 struct Delta {
     kind: Kind,
@@ -131,8 +129,8 @@ impl PresenceFeed {
     fn push(&self, kind: Kind, count: Option<oneshot::Sender<u32>>) {
         {
             let mut pending = self.pending.lock();
-            if let (Some(untold), Kind::Joined(joined)) = (&mut pending.untold, &kind) {
-                untold.insert((joined.socket_id.clone(), joined.room.clone()));
+            if let Some(untold) = &mut pending.untold {
+                untold.note(&kind);
             }
             pending.deltas.push_back(Delta { kind, count });
         }
@@ -198,20 +196,18 @@ impl PresenceFeed {
                     }
                 }
             }
-            _ => self.note_untold(batch.deltas),
+            _ => self.note_untold(&batch.deltas),
         }
         reply
     }
 
-    /// These joins may not have been applied.
-    fn note_untold(&self, deltas: Vec<PresenceDelta>) {
-        let joins = deltas.into_iter().filter_map(|delta| match delta.kind {
-            Some(Kind::Joined(joined)) => Some((joined.socket_id, joined.room)),
-            _ => None,
-        });
+    /// Joins among these may not have been applied. What came behind them is noted with the snapshot that follows.
+    fn note_untold(&self, deltas: &[PresenceDelta]) {
         let mut pending = self.pending.lock();
         let untold = pending.untold.get_or_insert_default();
-        untold.extend(joins);
+        for kind in deltas.iter().filter_map(|delta| delta.kind.as_ref()) {
+            untold.note(kind);
+        }
     }
 
     /// A snapshot replaces the deltas: the truth has them already. It is read as it is sent; what happens
@@ -224,10 +220,9 @@ impl PresenceFeed {
             let deltas = std::mem::take(&mut pending.deltas);
             let untold = pending.untold.get_or_insert_default();
             for Delta { kind, count } in deltas {
-                if let Kind::Joined(joined) = kind {
-                    let place = (joined.socket_id, joined.room);
-                    untold.insert(place.clone());
-                    waiting.extend(count.map(|count| (place, count)));
+                untold.note(&kind);
+                if let (Kind::Joined(joined), Some(count)) = (kind, count) {
+                    waiting.insert((joined.socket_id, joined.room), count);
                 }
             }
         }
@@ -237,12 +232,10 @@ impl PresenceFeed {
         let mut part = Part::default();
         for socket in truth() {
             let mut kinds = vec![connected(&socket)];
-            let rooms = socket
-                .rooms
-                .lock()
-                .iter()
-                .map(|(room, _)| room.name().clone())
-                .collect::<Vec<_>>();
+            let rooms: Vec<RoomName> = {
+                let rooms = socket.rooms.lock();
+                rooms.rooms().map(|room| room.name().clone()).collect()
+            };
             for room in rooms.iter().filter(|room| is_told(room)) {
                 let place = (socket.id().to_owned(), room.to_string());
                 if let Some(count) = waiting.remove(&place) {
@@ -253,7 +246,8 @@ impl PresenceFeed {
                 }
                 let pending = self.pending.lock();
                 let untold = pending.untold.as_ref();
-                let told = !life.is_empty() && untold.is_none_or(|untold| !untold.contains(&place));
+                let told = !life.is_empty()
+                    && untold.is_none_or(|untold| !untold.contains(socket.id(), room.as_str()));
                 drop(pending);
                 kinds.push(joined(&socket, room, told));
             }

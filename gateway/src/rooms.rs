@@ -79,14 +79,17 @@ impl Rooms {
     }
 
     /// Adds a socket to a room, held until the join is [released](Joining::release). A socket that is
-    /// in the room already is held again.
-    pub(crate) fn join(self: &Arc<Self>, socket: &Arc<Socket>, name: RoomName) -> Joining {
+    /// in the room already is held again. None when it has left its namespace.
+    pub(crate) fn join(self: &Arc<Self>, socket: &Arc<Socket>, name: RoomName) -> Option<Joining> {
         let token = RoomToken::new(socket.namespace(), &name);
-        self.joining(token).fetch_add(1, Ordering::SeqCst);
         let mut rooms = socket.rooms.lock();
-        if let Some((room, slot)) = rooms.iter().find(|(room, _)| room.token == token) {
+        if rooms.ended {
+            return None;
+        }
+        self.joining(token).fetch_add(1, Ordering::SeqCst);
+        if let Some((room, slot)) = rooms.slots.iter().find(|(room, _)| room.token == token) {
             let hold = room.inner.lock().hold(*slot);
-            return Joining::new(self, room, socket, *slot, false, hold);
+            return Some(Joining::new(self, room, socket, *slot, false, hold));
         }
         loop {
             let room = self.room(token, socket.namespace(), &name);
@@ -100,8 +103,8 @@ impl Rooms {
             let slot = inner.add(socket, None);
             let hold = inner.hold(slot);
             drop(inner);
-            rooms.push((Arc::clone(&room), slot));
-            return Joining::new(self, &room, socket, slot, true, hold);
+            rooms.slots.push((Arc::clone(&room), slot));
+            return Some(Joining::new(self, &room, socket, slot, true, hold));
         }
     }
 
@@ -120,15 +123,15 @@ impl Rooms {
     pub(crate) fn leave(&self, socket: &Socket, token: RoomToken) -> bool {
         let left = {
             let mut rooms = socket.rooms.lock();
-            let index = rooms.iter().position(|(room, _)| room.token == token);
-            index.map(|index| rooms.swap_remove(index))
+            let index = rooms.slots.iter().position(|(room, _)| room.token == token);
+            index.map(|index| rooms.slots.swap_remove(index))
         };
         left.map(|(room, slot)| self.vacate(&room, slot)).is_some()
     }
 
-    /// Takes a socket out of all its rooms.
+    /// Takes a socket out of all its rooms, for good.
     pub(crate) fn leave_all(&self, socket: &Socket) {
-        let rooms = std::mem::take(&mut *socket.rooms.lock());
+        let rooms = socket.rooms.lock().end();
         for (room, slot) in rooms {
             self.vacate(&room, slot);
         }
@@ -138,7 +141,7 @@ impl Rooms {
     /// goes on holding what the rooms get; rooms whose join was not answered are simply left.
     pub(crate) fn go_away(&self, socket: &Socket) -> Vec<Place> {
         let mut lane = self.journal.lane();
-        let rooms = std::mem::take(&mut *socket.rooms.lock());
+        let rooms = socket.rooms.lock().end();
         let mut places = Vec::with_capacity(rooms.len());
         for (room, slot) in rooms {
             let since = {
@@ -172,7 +175,7 @@ impl Rooms {
             let slot = inner.add(socket, Some(since));
             inner.away -= 1;
             drop(inner);
-            rooms.push((room, slot));
+            rooms.slots.push((room, slot));
         }
     }
 
@@ -234,6 +237,13 @@ impl Rooms {
                     self.journal.lane().forget(room.token);
                     self.interest.end(room.partition, room.token);
                 }
+                // The log did not take it.
+                State::Gone if inner.is_empty() => {
+                    drop(inner);
+                    if self.forget(&room) {
+                        self.journal.lane().forget(room.token);
+                    }
+                }
                 State::Asked(_) if inner.is_empty() => {
                     drop(inner);
                     self.empty.lock().push_back((now, Arc::downgrade(&room)));
@@ -251,19 +261,17 @@ impl Rooms {
         self.interest.state(partition, self).await
     }
 
-    /// Those of one partition.
+    /// Those of one partition, but for those that are about to be forgotten.
     pub(crate) fn of_partition(&self, partition: u16) -> Vec<RoomToken> {
-        let mut tokens = Vec::new();
+        let mut rooms = Vec::new();
         for shard in &self.shards {
             let shard = shard.lock();
-            tokens.extend(
-                shard
-                    .values()
-                    .filter(|room| room.partition == partition)
-                    .map(|room| room.token),
-            );
+            rooms.extend(shard.values().filter(|room| room.partition == partition).cloned());
         }
-        tokens
+        let known = rooms
+            .iter()
+            .filter(|room| !matches!(room.inner.lock().interest, State::Gone));
+        known.map(|room| room.token).collect()
     }
 
     /// Rooms known here.
@@ -302,14 +310,16 @@ impl Rooms {
         room
     }
 
-    fn forget(&self, room: &Arc<Room>) {
+    /// `false` when another of the name has taken its place.
+    fn forget(&self, room: &Arc<Room>) -> bool {
         let mut rooms = self.shard(room.token).lock();
-        if rooms
+        let is_known = rooms
             .get(&room.token)
-            .is_some_and(|known| Arc::ptr_eq(known, room))
-        {
+            .is_some_and(|known| Arc::ptr_eq(known, room));
+        if is_known {
             rooms.remove(&room.token);
         }
+        is_known
     }
 
     fn shard(&self, token: RoomToken) -> &Mutex<HashMap<RoomToken, Arc<Room>>> {

@@ -38,7 +38,7 @@ impl Control {
         let conn = socket.conn();
         let mut rooms: Vec<String> = {
             let rooms = socket.rooms.lock();
-            let names = rooms.iter().map(|(room, _)| room.name());
+            let names = rooms.rooms().map(|room| room.name());
             names
                 .filter(|name| !name.as_str().starts_with(char::is_control))
                 .filter(|name| name.user() != Some(user.id.as_str()))

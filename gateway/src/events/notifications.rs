@@ -93,7 +93,9 @@ pub(super) fn subscribe(call: Call, input: Input<'_>) -> Step {
     };
     let user = &call.socket.user().id;
     // It is in its user's room from its first moment; held, it gets nothing live before this is answered.
-    let mut joining = call.join(RoomName::of_user(user.as_str()));
+    let Some(mut joining) = call.join(RoomName::of_user(user.as_str())) else {
+        return Step::Done;
+    };
     Step::Later(Box::pin(async move {
         let answer: Result<(Offset, Inbox), ClientError> = async {
             let seq = joining.confirmed().await.map_err(unavailable)?;

@@ -72,7 +72,7 @@ impl Call {
         let allows = |user: &User, room: &RoomName| rules.grants(user, self.namespace(), room);
         let rooms: Vec<RoomName> = {
             let rooms = self.socket.rooms.lock();
-            let names = rooms.iter().map(|(room, _)| room.name());
+            let names = rooms.rooms().map(|room| room.name());
             names
                 .filter(|room| !room.as_str().starts_with(char::is_control))
                 .filter(|room| allows(before, room) && !allows(user, room))

@@ -75,7 +75,7 @@ impl Core {
         self.presence.connected(socket);
         let rooms: Vec<RoomName> = {
             let rooms = socket.rooms.lock();
-            let names = rooms.iter().map(|(room, _)| room.name());
+            let names = rooms.rooms().map(|room| room.name());
             names.filter(|name| is_told(name)).cloned().collect()
         };
         for room in rooms {
@@ -129,7 +129,8 @@ impl Core {
         } = moved;
         let mut joins: Vec<Joining> = rooms
             .into_iter()
-            .map(|room| self.rooms.join(socket, room))
+            // Its end, should it come, is put off until it is back.
+            .filter_map(|room| self.rooms.join(socket, room))
             .collect();
         let found = self.fetch(socket, source, position.as_ref(), &mut joins).await;
         let Found {

@@ -49,7 +49,9 @@ pub(super) fn join(call: Call, mut input: Input) -> Step {
 }
 
 fn admit(call: Call, name: RoomName, history: u64) -> Step {
-    let mut joining = call.join(name.clone());
+    let Some(mut joining) = call.join(name.clone()) else {
+        return Step::Done;
+    };
     let counted = call.core.presence.joined(&call.socket, &name);
     Step::Later(Box::pin(async move {
         let answer = async {
@@ -210,19 +212,23 @@ fn room_of(participants: &[String]) -> RoomName {
 
 impl Core {
     /// Brings a socket into a room, whatever its user may do. Its place among the room's joins is taken at the call;
-    /// once this is done every later event of the room comes, and the session keeps the room.
+    /// once this is done every later event of the room comes, and the session keeps the room. Tells whether that
+    /// brought it there. A socket that has gone is in no room, which is no error.
     pub(crate) fn put_in(
         &self,
         socket: &Arc<Socket>,
         room: &RoomName,
-    ) -> impl Future<Output = Result<(), ClientError>> + Send {
-        let mut joining = self.rooms.join(socket, room.clone());
-        let is_new = joining.is_new();
+    ) -> impl Future<Output = Result<bool, ClientError>> + Send {
+        let joining = self.rooms.join(socket, room.clone());
+        let is_new = joining.as_ref().is_some_and(Joining::is_new);
         if is_new {
             // Nobody asked how many there are.
             drop(self.presence.joined(socket, room));
         }
         async move {
+            let Some(mut joining) = joining else {
+                return Ok(false);
+            };
             let kept = self.keep_room(socket, room, &mut joining).await;
             match &kept {
                 Ok(()) => {
@@ -238,11 +244,7 @@ impl Core {
                     drop(joining);
                 }
             }
-            // Whoever has gone meanwhile has left all rooms, perhaps before it got into this one.
-            if !socket.conn().sockets.lock().has(socket) {
-                self.take_out(socket, room);
-            }
-            kept
+            kept.map(|()| is_new)
         }
     }
 

@@ -44,10 +44,7 @@ impl Collector for Held {
         for socket in (self.truth)() {
             users.insert(socket.user().id.clone());
             let held = socket.rooms.lock();
-            let told = held
-                .iter()
-                .map(|(room, _)| room)
-                .filter(|room| is_told(room.name()));
+            let told = held.rooms().filter(|room| is_told(room.name()));
             rooms.extend(told.map(|room| (room.namespace().clone(), room.name().clone())));
         }
         let count = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);

@@ -274,7 +274,7 @@ impl Sessions {
         let Some(pid) = socket.shared_pid() else { return };
         let sockets = socket.conn().sockets.lock();
         // Under this lock: whoever takes the socket out tells its end after this.
-        if sockets.find(socket.namespace().as_str()).is_some() {
+        if sockets.has(socket) {
             let here = Session::Here(Arc::downgrade(socket));
             self.by_pid.lock().insert(Arc::clone(pid), here);
         }

@@ -129,6 +129,7 @@ impl SocketServer {
         let metrics = Arc::clone(&self.metrics);
         let conn = Arc::clone(conn);
         Step::Later(Box::pin(async move {
+            let mut entered = None;
             let joined = async {
                 let namespace = Namespace::new(&name).map_err(|_| Refusal::InvalidNamespace)?;
                 let request = Connect {
@@ -152,6 +153,7 @@ impl SocketServer {
                         return Ok(());
                     }
                     metrics.socket_connected(socket.namespace());
+                    entered = Some(Arc::clone(&socket));
                     return application.connected(&socket, reply).await;
                 };
                 let socket = Socket::returned(Arc::clone(&conn), namespace, user, pid, &returns);
@@ -166,17 +168,19 @@ impl SocketServer {
                 Ok(())
             };
             if let Err(refusal) = joined.await {
-                metrics.connect_refused(&refusal);
-                let taken = {
-                    let mut sockets = conn.sockets.lock();
-                    sockets.client.rejected(&name);
-                    sockets.client.left(&name);
-                    sockets.take(&name)
-                };
-                if let Some(socket) = taken {
-                    metrics.socket_disconnected(socket.namespace(), CloseReason::ServerNamespaceDisconnect);
-                    application.disconnected(&socket, CloseReason::ServerNamespaceDisconnect);
+                match entered {
+                    None => conn.sockets.lock().client.rejected(&name),
+                    Some(socket) => {
+                        // It has left, and perhaps entered anew: this is no answer to that.
+                        if !conn.sockets.lock().put_out(&socket) {
+                            return;
+                        }
+                        let reason = CloseReason::ServerNamespaceDisconnect;
+                        metrics.socket_disconnected(socket.namespace(), reason);
+                        application.disconnected(&socket, reason);
+                    }
                 }
+                metrics.connect_refused(&refusal);
                 conn.send(&encode::connect_error(
                     &name,
                     refusal.message(),

@@ -29,6 +29,26 @@ const FREE_ENTRIES: u8 = 16;
 /// A room and the member's slot in it.
 pub(crate) type Slot = (Arc<Room>, u32);
 
+/// The rooms that a socket is in.
+#[derive(Default)]
+pub(crate) struct Memberships {
+    pub(crate) slots: SmallVec<[Slot; 3]>,
+    /// It has left them all for good: what is still under way for it brings it into no other.
+    pub(crate) ended: bool,
+}
+
+impl Memberships {
+    pub(crate) fn rooms(&self) -> impl Iterator<Item = &Arc<Room>> {
+        self.slots.iter().map(|(room, _)| room)
+    }
+
+    /// The slots, which it leaves for good.
+    pub(crate) fn end(&mut self) -> SmallVec<[Slot; 3]> {
+        self.ended = true;
+        std::mem::take(&mut self.slots)
+    }
+}
+
 /// A client in one namespace: what applications call a socket.
 pub struct Socket {
     id: Box<str>,
@@ -48,8 +68,7 @@ pub struct Socket {
     pub(crate) hears_since: OnceLock<u64>,
     /// The trace that its client says its events belong to.
     pub(crate) trace: OnceLock<Box<TraceContext>>,
-    /// Rooms it is in.
-    pub(crate) rooms: Mutex<SmallVec<[Slot; 3]>>,
+    pub(crate) rooms: Mutex<Memberships>,
     returning: Mutex<Returning>,
     asked: Asked,
 }
@@ -231,6 +250,11 @@ impl Socket {
     /// Nobody waits for this acknowledgement any more.
     pub(crate) fn forget(&self, id: u64) {
         self.asked.forget(id);
+    }
+
+    /// Whether it has left its namespace, whoever ended it: it is in no room any more, and comes into none.
+    pub(crate) fn has_left(&self) -> bool {
+        self.rooms.lock().ended
     }
 
     /// It is gone: no acknowledgement comes any more.
