@@ -1,6 +1,6 @@
 //! Servers bring sockets into rooms, and take them out.
 
-use futures_util::future::try_join_all;
+use futures_util::future::join_all;
 use model::{ClientError, RoomName};
 use proto::v1::{JoinCommand, LeaveCommand};
 
@@ -13,10 +13,21 @@ impl Control {
         let sockets = self.finder.find(&command.of.unwrap_or_default());
         let rooms: Vec<RoomName> = command.rooms.iter().map(|room| RoomName::stored(room)).collect();
         // All ask at once, so that one record in the log serves those of one partition.
-        let joins = sockets
+        let places: Vec<_> = sockets
             .iter()
-            .flat_map(|socket| rooms.iter().map(move |room| self.core.put_in(socket, room)));
-        try_join_all(joins).await?;
+            .flat_map(|socket| rooms.iter().map(move |room| (socket, room)))
+            .collect();
+        let joins = places.iter().map(|(socket, room)| self.core.put_in(socket, room));
+        // Each to its end: what was told of a join would stay if it were dropped.
+        let joined = join_all(joins).await;
+        if let Some(Err(error)) = joined.iter().find(|joined| joined.is_err()) {
+            for ((socket, room), joined) in places.iter().zip(&joined) {
+                if *joined == Ok(true) {
+                    self.core.take_out(socket, room);
+                }
+            }
+            return Err(error.clone());
+        }
         Ok(sockets.len() as u64)
     }
 

@@ -98,7 +98,7 @@ pub(crate) struct Sent {
     pub(crate) bytes: usize,
 }
 
-/// Events held for one member may take so many bytes, then it is too slow.
+/// Events held for one member may take so many bytes, then it is too slow and its connection is closed.
 const HELD_LIMIT: usize = 1 << 20;
 
 impl Room {
@@ -299,11 +299,13 @@ impl Inner {
             sent.bytes = packet.len();
             match held {
                 None => socket.conn().send_corked(packet, volatile, cork),
-                Some(held) if held.bytes + packet.len() > HELD_LIMIT => {
-                    socket.conn().close(CloseReason::SlowConsumer);
-                }
                 Some(held) => {
-                    held.bytes += packet.len();
+                    if held.bytes + packet.len() > HELD_LIMIT {
+                        // Until it is closed it goes on being held: it may come back, to all of it in order.
+                        socket.conn().close(CloseReason::SlowConsumer);
+                    } else {
+                        held.bytes += packet.len();
+                    }
                     held.events.push(Waiting {
                         publish: Arc::clone(variants.publish),
                         offset: variants.offset,

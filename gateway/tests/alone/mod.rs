@@ -13,10 +13,12 @@ use config::Config;
 use delivery::local::{LinkLimits, LocalLink, OneLink, pair};
 use gateway::{Deps, Gateway, new_id};
 use lifecycle::Tasks;
+use model::GatewayId;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 pub(crate) struct Alone {
+    pub(crate) id: GatewayId,
     pub(crate) addr: SocketAddr,
     pub(crate) config: Config,
     pub(crate) gateway: Arc<Gateway>,
@@ -29,6 +31,11 @@ pub(crate) struct Alone {
 }
 
 pub(crate) async fn start(config: Config) -> Alone {
+    start_with(config, |_| {}).await
+}
+
+/// On engines that a test may put something before.
+pub(crate) async fn start_with(config: Config, change: impl FnOnce(&mut Deps)) -> Alone {
     let log = MemoryLog::new(MemoryLogConfig {
         partitions: config.bus.partitions,
         ..MemoryLogConfig::default()
@@ -37,7 +44,7 @@ pub(crate) async fn start(config: Config) -> Alone {
     let (link, deliveries) = pair(config.bus.partitions, LinkLimits::default());
     let tasks = Tasks::new();
     let registry = prometheus::Registry::new();
-    let deps = Deps {
+    let mut deps = Deps {
         log: Arc::new(log.clone()),
         signals: Arc::clone(&signals) as _,
         documents: Arc::new(MemoryDocuments::new()),
@@ -48,7 +55,9 @@ pub(crate) async fn start(config: Config) -> Alone {
         registry: registry.clone(),
         tracer: telemetry::trace::Tracer::off(),
     };
-    let gateway = Arc::new(Gateway::build(&config, new_id(), deps).await.unwrap());
+    change(&mut deps);
+    let id = new_id();
+    let gateway = Arc::new(Gateway::build(&config, id.clone(), deps).await.unwrap());
     let listener = TcpListener::bind(config.gateway.listen).await.unwrap();
     let addr = listener.local_addr().unwrap();
     let stop = CancellationToken::new();
@@ -57,6 +66,7 @@ pub(crate) async fn start(config: Config) -> Alone {
         serving.serve(listener, Router::new(), until).await;
     });
     Alone {
+        id,
         addr,
         config,
         gateway,
