@@ -48,6 +48,9 @@ pub(crate) struct Lane {
     /// Number of each room's newest entry that was given up, so that a quiet room's members are not late
     /// because others talk.
     floors: HashMap<RoomToken, u64>,
+    /// Rooms that nobody comes back to, each with the number behind which none of its entries stands, ascending: once
+    /// those up to it are given up, the room has no floor any more.
+    forgotten: VecDeque<(u64, RoomToken)>,
     /// Who has got events that stand in several rooms.
     pub(crate) copies: Copies,
 }
@@ -152,6 +155,7 @@ impl Journal {
                 entries: VecDeque::new(),
                 bytes: 0,
                 floors: HashMap::new(),
+                forgotten: VecDeque::new(),
                 copies: Copies::default(),
             }),
         })
@@ -242,6 +246,15 @@ impl Lane {
             self.bytes -= entry.event.size() + OVERHEAD;
             self.floors.insert(entry.room, entry.event.number);
         }
+        let first = self.entries.front().map(|entry| entry.event.number);
+        while let Some((last, room)) = self.forgotten.front().copied()
+            && first.is_none_or(|first| first > last)
+        {
+            self.forgotten.pop_front();
+            if self.floor(room) <= last {
+                self.floors.remove(&room);
+            }
+        }
     }
 
     /// Events of the room up to this number are no longer known.
@@ -249,9 +262,12 @@ impl Lane {
         self.floors.get(&room).copied().unwrap_or_default()
     }
 
-    /// Nobody comes back to this room.
+    /// Nobody comes back to this room; whoever joins it from now on has no part in what it got.
     pub(crate) fn forget(&mut self, room: RoomToken) {
         self.floors.remove(&room);
+        if !self.entries.is_empty() {
+            self.forgotten.push_back((self.position.number, room));
+        }
     }
 
     /// Number and place in the log of every event that went to the members of a room, in order.
@@ -520,6 +536,24 @@ mod tests {
             "the copy that came while it was away is no second one"
         );
         assert_eq!(journal.lane().given("s", received), ["a"]);
+    }
+
+    #[test]
+    fn of_rooms_that_nobody_comes_back_to_nothing_stays() {
+        let journal = Journal::new(&gateway(), Duration::from_millis(1));
+        send(&journal, 1, "of one that is forgotten", members());
+        send(&journal, 2, "of one that begins anew", members());
+        send(&journal, 3, "of one that stays", members());
+        for room in [1, 2] {
+            journal.lane().forget(token(room));
+        }
+        let new = send(&journal, 2, "anew", members());
+        journal.sweep(Instant::now() + Duration::from_secs(1));
+        let lane = journal.lane();
+        let mut floors: Vec<_> = lane.floors.iter().map(|(room, floor)| (*room, *floor)).collect();
+        floors.sort_unstable();
+        assert_eq!(floors, [(token(2), new), (token(3), 3)]);
+        assert!(lane.forgotten.is_empty());
     }
 
     #[test]
