@@ -190,9 +190,6 @@ impl Gateway {
         let tls = tls
             .map(|(cert, key)| ServerTls::load(cert, key, &[b"http/1.1"]))
             .transpose()?;
-        if let Some(tls) = &tls {
-            tls.identity().keep_renewed(&tasks);
-        }
         // Put to the others only once the gateway is there: until then it may be built again.
         let registry = Registry::new();
         let access = events::Access::new(config)?;
@@ -408,6 +405,9 @@ impl Gateway {
         wishes: Box<dyn Subscription>,
         memory: Arc<Memory>,
     ) {
+        if let Some(tls) = &self.http.tls {
+            tls.identity().keep_renewed(&self.tasks);
+        }
         let tasks = self.tasks.clone();
         self.tasks.background("links", async move {
             while let Some(link) = links.accept().await {

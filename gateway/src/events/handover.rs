@@ -68,8 +68,15 @@ impl Handover {
 
     /// Answers until the subscription ends.
     pub(crate) async fn answer(self: Arc<Self>, mut requests: Box<dyn Subscription>) {
-        while let Some(request) = requests.next().await {
+        loop {
+            // Nobody may ask for long.
+            let request = tokio::time::timeout(CLAIMED, requests.next()).await;
             self.give_up(Instant::now());
+            let request = match request {
+                Ok(Some(request)) => request,
+                Ok(None) => return,
+                Err(_) => continue,
+            };
             let this = Arc::clone(&self);
             self.tasks
                 .spawn("session hand-over", async move { this.take(request).await });
