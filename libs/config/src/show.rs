@@ -245,6 +245,7 @@ impl Config {
             "admin_ui.username" => self.admin_ui.username.clone().into(),
             "admin_ui.password" => secret(self.admin_ui.password.as_ref()),
             "admin_ui.readonly" => self.admin_ui.readonly.into(),
+            "admin_ui.events" => self.admin_ui.events.into(),
             "log.filter" => log.filter.clone().into(),
             "log.directory" => path(log.directory.as_deref()),
             "log.keep_days" => number(log.keep_days),
