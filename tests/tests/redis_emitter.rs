@@ -1,13 +1,9 @@
 //! Emitters that publish in Redis reach clients: the stock `@socket.io/redis-emitter` in front, stock clients behind.
 
-use std::{
-    thread,
-    time::{Duration, Instant},
-};
+use std::{thread, time::Duration};
 
 use anyhow::{Context, Result, ensure};
-use servers::Redis;
-use tests::{Cluster, JWT_SECRET, Size, Standalone, node};
+use tests::{Cluster, JWT_SECRET, Size, Standalone, node, servers::Redis, until};
 
 const ENABLED: (&str, &str) = ("FANFARE_REDIS_EMITTER__ENABLED", "true");
 const BRIDGING: &str = "fanfare_redis_emitter_bridging";
@@ -20,15 +16,6 @@ fn emit(file: &str, urls: &str, redis: &str) -> Result<()> {
         ("JWT_SECRET", JWT_SECRET),
     ];
     node(file, urls, &settings)
-}
-
-fn until(what: &str, mut holds: impl FnMut() -> Result<bool>) -> Result<()> {
-    let begun = Instant::now();
-    while !holds()? {
-        ensure!(begun.elapsed() < PATIENCE, "not within {PATIENCE:?}: {what}");
-        thread::sleep(Duration::from_millis(20));
-    }
-    Ok(())
 }
 
 fn urls(cluster: &Cluster) -> Result<String> {
@@ -46,7 +33,10 @@ fn in_standalone_also_after_redis_was_away() -> Result<()> {
     let url = redis.url();
     let server = Standalone::start(&[ENABLED, ("FANFARE_REDIS_EMITTER__URL", &url)])?;
     let bridging = |is: f64| {
-        until("it bridges or not", || Ok(server.metric(BRIDGING, "")? == is)).with_context(|| server.output())
+        until("it bridges or not", PATIENCE, || {
+            Ok(server.metric(BRIDGING, "")? == is)
+        })
+        .with_context(|| server.output())
     };
     bridging(1.0)?;
     emit("node/redis_emitter.test.mjs", &server.url, &url).with_context(|| server.output())?;
@@ -80,7 +70,9 @@ fn in_a_cluster_each_event_comes_once() -> Result<()> {
     };
     Cluster::run(size, &[ENABLED], |cluster| {
         cluster.until_settled()?;
-        until("one worker bridges", || Ok(cluster.metric(BRIDGING, "")? == 1.0))?;
+        until("one worker bridges", PATIENCE, || {
+            Ok(cluster.metric(BRIDGING, "")? == 1.0)
+        })?;
         emit(
             "node/redis_emitter.test.mjs",
             &urls(cluster)?,
@@ -100,14 +92,16 @@ fn nothing_is_lost_or_doubled_when_the_bridging_worker_goes() -> Result<()> {
     };
     Cluster::run(size, &[ENABLED], |cluster| {
         cluster.until_settled()?;
-        until("one worker bridges", || Ok(cluster.metric(BRIDGING, "")? == 1.0))?;
+        until("one worker bridges", PATIENCE, || {
+            Ok(cluster.metric(BRIDGING, "")? == 1.0)
+        })?;
         let (urls, redis) = (urls(cluster)?, cluster.redis.url());
         thread::scope(|scope| {
             let emitting = scope.spawn(|| emit("node/redis_emitter_hand_over.test.mjs", &urls, &redis));
             // Stopped as an operator would; then killed.
             for kill in [false, true] {
                 let mut one = None;
-                until("a worker bridges", || {
+                until("a worker bridges", PATIENCE, || {
                     for (index, worker) in cluster.workers.iter().enumerate() {
                         let labels = "kind=\"emit\"";
                         let emits = worker.metric("fanfare_redis_emitter_messages_total", labels)?;
