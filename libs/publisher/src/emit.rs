@@ -79,8 +79,7 @@ impl Emit {
         if request.acknowledge_within > 0 {
             check.reject("acknowledge_within", "is of Emit and Batch alone");
         }
-        let args = read_args(&mut check, &request.args);
-        Self::checked(check, request, args, max_payload)
+        Self::checked(check, request, read_args, max_payload)
     }
 
     /// The same for one that is sent again until it is acknowledged, see `acknowledge_within`.
@@ -92,9 +91,7 @@ impl Emit {
         max_payload: usize,
         prefix: &str,
     ) -> Result<Self, ClientError> {
-        let mut check = Check::within(prefix);
-        let args = read_args(&mut check, &request.args);
-        Self::checked(check, request, args, max_payload)
+        Self::checked(Check::within(prefix), request, read_args, max_payload)
     }
 
     /// The same with arguments that have been read already, in place of the request's.
@@ -102,13 +99,13 @@ impl Emit {
     /// # Errors
     /// As [`Emit::check`].
     pub fn with_args(request: EmitRequest, args: Args, max_payload: usize) -> Result<Self, ClientError> {
-        Self::checked(Check::default(), request, Some(args), max_payload)
+        Self::checked(Check::default(), request, |_, _| Some(args), max_payload)
     }
 
     fn checked(
         mut check: Check,
         request: EmitRequest,
-        args: Option<Args>,
+        args: impl FnOnce(&mut Check, &[Argument]) -> Option<Args>,
         max_payload: usize,
     ) -> Result<Self, ClientError> {
         let namespace = check.namespace("namespace", &request.namespace);
@@ -138,6 +135,7 @@ impl Emit {
             let message = format!("must have at most {MAX_KEY} characters, no control characters");
             check.reject("idempotency_key", message);
         }
+        let args = args(&mut check, &request.args);
         let emit = check.finish(namespace.zip(args).map(|(namespace, args)| Self {
             namespace,
             rooms,
@@ -290,7 +288,6 @@ mod tests {
             acknowledge_within: 0,
         };
         let expected = [
-            "args.1",
             "namespace",
             "rooms.0",
             "rooms.2",
@@ -299,6 +296,7 @@ mod tests {
             "except.users.0",
             "event",
             "idempotency_key",
+            "args.1",
         ];
         assert_eq!(paths(Emit::check(wrong, 100, "").unwrap_err()), expected);
         assert_eq!(
