@@ -1,7 +1,7 @@
 // The end of a token and a new one in time, as the stock client sees them.
 import assert from "node:assert/strict";
 import { createHmac } from "node:crypto";
-import { describe, test } from "node:test";
+import { test } from "node:test";
 import { client, connected, heard, heardOne, isError, ok, refused, token, unheard, unique, user } from "./support.mjs";
 
 const now = () => Math.floor(Date.now() / 1000);
@@ -32,35 +32,37 @@ for (const [what, make] of [
   });
 }
 
-describe("time passes", { concurrency: true }, () => {
-  test("at its end a token disconnects the socket, and the client does not come back by itself", async () => {
-    const exp = now() + 8;
-    const socket = await user("/chat", { exp });
-    const error = await heardOne(socket, "error");
-    assert.ok(now() >= exp, "not before");
-    isError(error, "UNAUTHORIZED");
-    assert.equal(error.message, "Token expired");
-    assert.equal((await heard(socket, "(disconnect)"))[0], "io server disconnect");
-    assert.equal(socket.active, false);
-    socket.auth = { token: token({ sub: socket.userId }) };
-    await connected(socket);
-    await ok(socket, "ping");
-  });
+async function ends() {
+  const exp = now() + 8;
+  const socket = await user("/chat", { exp });
+  const error = await heardOne(socket, "error");
+  assert.ok(now() >= exp, "not before");
+  isError(error, "UNAUTHORIZED");
+  assert.equal(error.message, "Token expired");
+  assert.equal((await heard(socket, "(disconnect)"))[0], "io server disconnect");
+  assert.equal(socket.active, false);
+  socket.auth = { token: token({ sub: socket.userId }) };
+  await connected(socket);
+  await ok(socket, "ping");
+}
 
-  test("a new token in time keeps the socket, in place", async () => {
-    const [first, second] = [now() + 8, now() + 600];
-    const socket = await user("/chat", { exp: first });
-    const { id } = socket;
-    const roomId = unique("room");
-    await ok(socket, "join-room", { roomId });
-    const answer = await ok(socket, "refresh-token", { token: token({ sub: socket.userId, exp: second }) });
-    assert.equal(answer.expiresAt, second * 1000);
-    while (now() < first + 3) await new Promise((wake) => setTimeout(wake, 200));
-    await ok(socket, "message", { roomId, content: "still here" });
-    assert.equal((await heardOne(socket, "message")).content, "still here");
-    assert.equal(socket.id, id);
-    assert.deepEqual(unheard(socket, "error"), []);
-  });
+async function staysByANewToken() {
+  const [first, second] = [now() + 8, now() + 600];
+  const socket = await user("/chat", { exp: first });
+  const { id } = socket;
+  const roomId = unique("room");
+  await ok(socket, "join-room", { roomId });
+  const answer = await ok(socket, "refresh-token", { token: token({ sub: socket.userId, exp: second }) });
+  assert.equal(answer.expiresAt, second * 1000);
+  while (now() < first + 3) await new Promise((wake) => setTimeout(wake, 200));
+  await ok(socket, "message", { roomId, content: "still here" });
+  assert.equal((await heardOne(socket, "message")).content, "still here");
+  assert.equal(socket.id, id);
+  assert.deepEqual(unheard(socket, "error"), []);
+}
+
+test("at its end a token disconnects the socket, and the client does not come back by itself; a new one in time keeps it, in place", async () => {
+  await Promise.all([ends(), staysByANewToken()]);
 });
 
 test("a new token must hold and be of the same user", async () => {
