@@ -335,7 +335,9 @@ impl Shared {
                 .strip_prefix(self.namespace)?
                 .strip_prefix(',')
         };
-        if let Some(event) = own("42").and_then(|event| event.strip_prefix("[\"")) {
+        // Behind an id that it might acknowledge.
+        let event = own("42").map(|event| event.trim_start_matches(|digit: char| digit.is_ascii_digit()));
+        if let Some(event) = event.and_then(|event| event.strip_prefix("[\"")) {
             let (name, args) = event.split_once('"').context("an event without name")?;
             let args = args.strip_prefix(',').unwrap_or_default();
             if name == "message" {
