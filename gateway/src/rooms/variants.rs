@@ -30,6 +30,7 @@ impl<'a> Variants<'a> {
         }
     }
 
+    #[inline]
     pub(super) fn of(&self, socket: &Socket) -> &Encoded {
         let recovers = socket.pid().is_some();
         self.translated
@@ -49,6 +50,7 @@ impl<'a> Variants<'a> {
         joined.translated.of(standard, socket.conn(), recovers)
     }
 
+    #[inline]
     fn standard(&self, recovers: bool) -> &Encoded {
         if recovers {
             self.with_position
@@ -86,12 +88,19 @@ struct Translated(OnceCell<Box<[Forms; 2]>>);
 type Forms = [OnceCell<Option<Encoded>>; Wire::COUNT];
 
 impl Translated {
+    /// Nearly always it is the standard one.
+    #[inline]
     fn of<'e>(&'e self, standard: &'e Encoded, conn: &Conn, recovers: bool) -> &'e Encoded {
-        let wire = conn.wire();
-        if wire == Wire::default() {
-            return standard;
+        if conn.is_standard() {
+            standard
+        } else {
+            self.in_form(standard, conn, recovers)
         }
-        let form = &self.0.get_or_init(Box::default)[usize::from(recovers)][wire.index()];
+    }
+
+    #[cold]
+    fn in_form<'e>(&'e self, standard: &'e Encoded, conn: &Conn, recovers: bool) -> &'e Encoded {
+        let form = &self.0.get_or_init(Box::default)[usize::from(recovers)][conn.wire().index()];
         form.get_or_init(|| conn.translate(standard))
             .as_ref()
             .unwrap_or(standard)

@@ -206,6 +206,12 @@ impl Conn {
         }
     }
 
+    /// Whether the client wants its packets as most do.
+    #[inline]
+    pub(crate) fn is_standard(&self) -> bool {
+        self.flags.load(Ordering::Relaxed) & (V3 | MSGPACK | DEFLATES) == 0
+    }
+
     /// Whether it is on long-polling now.
     pub(crate) fn is_polling(&self) -> bool {
         self.out.lock().mode() == Mode::Polling
