@@ -7,6 +7,7 @@ use std::{
     convert::Infallible,
     future::poll_fn,
     io::{self, Read as _},
+    net::Shutdown,
     pin::{Pin, pin},
     sync::Arc,
     task::{Context, Poll, Waker},
@@ -89,6 +90,8 @@ pub trait EngineHandler: Send + Sync + 'static {
 const MAX_IN_FLIGHT: usize = 64;
 /// A closed connection gets so long to take what is queued.
 const LAST_FLUSH: Duration = Duration::from_secs(1);
+/// A client gets so long to end a connection too that this side has ended.
+const LAST_READ: Duration = Duration::from_secs(1);
 /// A polling client gets so long to fetch what was said before a close.
 const LAST_POLL: Duration = Duration::from_secs(5);
 /// What a client said before it left is worked through for so long.
@@ -483,8 +486,11 @@ impl Driver {
                 // Who does not take the last words in time does without them.
                 let _ = tokio::time::timeout(LAST_FLUSH, flush).await;
             }
+            if !matches!(reason, CloseReason::TransportClose | CloseReason::SlowConsumer) {
+                let _ = tokio::time::timeout(LAST_READ, linger(stream)).await;
+            }
             // Ends the TCP connection although rooms may still hold the session for a moment.
-            let _ = SockRef::from(stream).shutdown(std::net::Shutdown::Both);
+            let _ = SockRef::from(stream).shutdown(Shutdown::Both);
         } else {
             conn.out.lock().close();
             conn.poll_wake.notify_waiters();
@@ -513,6 +519,22 @@ impl Driver {
     }
 }
 
+/// Says that nothing more comes, and drops what the client still sends until it ends too: a connection closed with bytes
+/// unread is reset, and a client that is writing then loses the last words (RFC 9293 section 3.6.1).
+async fn linger(stream: &tokio::net::TcpStream) {
+    if SockRef::from(stream).shutdown(Shutdown::Write).is_err() {
+        return;
+    }
+    while stream.readable().await.is_ok() {
+        match READ_BUFFER.with_borrow_mut(|buffer| stream.try_read(buffer)) {
+            Ok(0) => return,
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(_) => return,
+        }
+    }
+}
+
 /// Whether what is queued for a polling client when the session ends for `reason` must still be fetched:
 /// only words of ours, after which the client must not come back, are worth it.
 pub(super) fn has_last_words(reason: CloseReason) -> bool {
@@ -532,7 +554,7 @@ impl Drop for Driver {
                 .handler()
                 .closed(&self.conn, CloseReason::ForcedServerClose);
             if let Some(stream) = self.conn.stream.get() {
-                let _ = SockRef::from(stream).shutdown(std::net::Shutdown::Both);
+                let _ = SockRef::from(stream).shutdown(Shutdown::Both);
             }
             self.conn.out.lock().close();
             self.conn.poll_wake.notify_waiters();

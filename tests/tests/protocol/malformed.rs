@@ -158,6 +158,23 @@ fn table_of_malformed_frames() -> Result<()> {
     })
 }
 
+/// A connection closed with bytes unread would be reset (RFC 9293 section 3.6.1), and the close frame lost with it.
+#[test]
+fn who_is_still_sending_hears_why_it_is_ended() -> Result<()> {
+    calm(|server| {
+        for _ in 0..8 {
+            let mut socket = WebSocket::session(server, ENGINE)?.0;
+            socket.write(&parts(TEXT, 0xff, &(4_u64 << 20).to_be_bytes(), b"4"))?;
+            for _ in 0..64 {
+                socket.write(&[b'x'; 64 << 10])?;
+            }
+            let seen = socket.closed()?;
+            ensure!(seen == Some(1009), "{seen:?}");
+        }
+        server.is_healthy()
+    })
+}
+
 /// Connections that end in the middle of something.
 #[test]
 fn table_of_frames_cut_short() -> Result<()> {
