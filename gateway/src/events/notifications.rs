@@ -13,6 +13,7 @@ use super::{
     caller::{Ask, Caller},
 };
 use crate::{
+    publish::log_error,
     session::{Success, unavailable},
     transport::Step,
 };
@@ -98,8 +99,16 @@ pub(super) fn subscribe(call: Call, input: Input<'_>) -> Step {
     };
     Step::Later(Box::pin(async move {
         let answer: Result<(Offset, Inbox), ClientError> = async {
-            let seq = joining.confirmed().await.map_err(unavailable)?;
             let partition = joining.room().partition();
+            let mut seq = joining.confirmed().await.map_err(unavailable)?;
+            if let Some(since) = ask.since.filter(|since| *since > seq) {
+                // It has heard more elsewhere than this gateway. No client makes it believe in what is not there.
+                let newest = call.core.publisher.log().last_seq(partition).await;
+                seq = since.min(newest.map_err(log_error)?);
+                let join = std::slice::from_mut(&mut joining);
+                let caught_up = call.core.catch_up(join, &[seq]).await;
+                caught_up.map_err(|_| unavailable("this gateway cannot catch up with its client"))?;
+            }
             let inbox = call.core.notifications.inbox(&call.socket.user().id).await?;
             Ok((Offset { partition, seq }, inbox))
         }

@@ -146,7 +146,7 @@ impl Core {
                 return Err(because);
             }
         };
-        self.catch_up(&mut joins, reached).await?;
+        self.catch_up(&mut joins, &reached).await?;
         let kept = self.kept_session(socket, &mut joins).await;
         let mut kept = kept.map_err(|_| Because::Unavailable)?;
         {
@@ -192,9 +192,9 @@ impl Core {
     }
 
     /// The client may be ahead of this gateway. What it has must not come again, so this gateway gets as far first.
-    async fn catch_up(&self, joins: &mut [Joining], reached: Vec<u64>) -> Result<(), Because> {
+    pub(super) async fn catch_up(&self, joins: &mut [Joining], reached: &[u64]) -> Result<(), Because> {
         let mut places = Vec::with_capacity(joins.len());
-        for (join, reached) in joins.iter_mut().zip(reached) {
+        for (join, &reached) in joins.iter_mut().zip(reached) {
             if reached > join.confirmed().await.map_err(|_| Because::Unavailable)? {
                 join.has(reached);
                 places.push(Offset {
