@@ -16,7 +16,7 @@ use axum::{
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header, request::Parts};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
-use model::{ClientError, Detail, ErrorCode, Namespace, User};
+use model::{ClientError, Detail, ErrorCode, Namespace, TraceContext, User};
 use serde::Serialize;
 
 pub(crate) use self::problem::not_found;
@@ -236,7 +236,7 @@ impl Api {
             &self.core.tracer,
             parts
                 .headers
-                .get("traceparent")
+                .get(TraceContext::HEADER)
                 .and_then(|value| value.to_str().ok()),
             operation.event,
             &visitor.namespace,

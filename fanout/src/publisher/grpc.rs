@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use lifecycle::Tasks;
-use model::{ClientError, ErrorCode};
+use model::{ClientError, ErrorCode, TraceContext};
 use proto::v1::{
     BatchRequest, BatchResponse, DisconnectRequest, EmitRequest, EmitResponse, EmitWithAckRequest,
     EmitWithAckResponse, FetchSocketsRequest, FetchSocketsResponse, HistoryRequest, HistoryResponse,
@@ -27,8 +27,6 @@ use super::{
 const MAX_ANSWER: usize = 256 << 20;
 /// In the metadata of an error: the error object of the HTTP form.
 const ERROR: &str = "fanfare-error-bin";
-/// Where the caller's trace stands (W3C Trace Context).
-const TRACEPARENT: &str = "traceparent";
 
 /// The services, to be served over HTTP/2. At `stop` health says `NOT_SERVING`.
 pub(super) fn routes(
@@ -62,7 +60,7 @@ impl Service {
     async fn call(&self, metadata: &MetadataMap, request: Request) -> Result<Response, Status> {
         let text = |name| metadata.get(name).and_then(|value| value.to_str().ok());
         let caller = self.0.identify(text("authorization")).map_err(status)?;
-        let parent = || text(TRACEPARENT)?.parse().ok();
+        let parent = || text(TraceContext::HEADER)?.parse().ok();
         let answered = self.0.call("grpc", &caller, parent, request).await;
         answered.map_err(status)
     }

@@ -13,7 +13,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{get, post},
 };
-use model::{ClientError, ErrorCode};
+use model::{ClientError, ErrorCode, TraceContext};
 use publisher::json::Fields;
 use tokio::time::timeout;
 
@@ -28,8 +28,6 @@ pub(super) const OPENAPI: &str = include_str!("openapi.json");
 /// A body must have come within this time.
 const BODY: Duration = Duration::from_secs(30);
 const IDEMPOTENCY_KEY: &str = "idempotency-key";
-/// Where the caller's trace stands (W3C Trace Context).
-const TRACEPARENT: &str = "traceparent";
 
 #[derive(Clone)]
 struct Http {
@@ -82,7 +80,7 @@ impl Http {
         if let Some(key) = header(IDEMPOTENCY_KEY) {
             set_key(&mut request, key);
         }
-        let parent = || header(TRACEPARENT)?.parse().ok();
+        let parent = || header(TraceContext::HEADER)?.parse().ok();
         Ok(answer(&self.front.call("http", &caller, parent, request).await?))
     }
 

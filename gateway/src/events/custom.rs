@@ -162,15 +162,6 @@ fn message(call: &Call, event: &str, args: String) -> Option<Bytes> {
     Some(message.encode())
 }
 
-/// The beginning of a trace that is not recorded here (W3C Trace Context).
-pub(super) fn traceparent() -> String {
-    format!(
-        "00-{:032x}-{:016x}-00",
-        rand::random::<u128>(),
-        rand::random::<u64>()
-    )
-}
-
 /// An event on its way to the application.
 struct Custom {
     call: Call,

@@ -7,8 +7,8 @@ use model::RoomName;
 use parking_lot::Mutex;
 use sio::engine::CloseReason;
 
-use super::{Core, custom::traceparent};
-use crate::{presence_feed::is_told, session::Socket};
+use super::Core;
+use crate::{presence_feed::is_told, session::Socket, spans::unrecorded};
 
 /// What the application is told, and of whom.
 pub(super) struct Lifecycle {
@@ -26,7 +26,7 @@ impl Lifecycle {
     }
 
     fn tell(&self, socket: &Socket, news: News<'_>) {
-        let (user, traceparent) = (socket.rights(), traceparent());
+        let (user, traceparent) = (socket.rights(), unrecorded());
         let whom = Whom {
             namespace: socket.namespace().as_str(),
             user: (&*user).into(),

@@ -11,7 +11,10 @@ use std::{
     time::Duration,
 };
 
-use async_nats::{Client, ConnectErrorKind, ConnectOptions, ServerAddr, connection::State, rustls};
+use async_nats::{
+    Client, ConnectErrorKind, ConnectOptions, HeaderMap, ServerAddr, connection::State, rustls,
+};
+use model::TraceContext;
 use rand::Rng;
 use tokio::time::Instant;
 
@@ -39,8 +42,12 @@ const WAITING_COMMANDS: usize = 65_536;
 /// Longest subject, bytes: with the rest of its line it stays below what a server takes (`max_control_line`, 4096),
 /// which otherwise closes the connection of the whole role.
 pub(crate) const MAX_SUBJECT: usize = 3584;
-/// Header with the context of a trace (W3C Trace Context).
-pub(crate) const TRACEPARENT: &str = "traceparent";
+
+/// The context of the trace that a message belongs to. What is no context is none: anybody may write headers.
+pub(crate) fn trace_of(headers: &HeaderMap) -> Option<Box<TraceContext>> {
+    let context = headers.get(TraceContext::HEADER)?.as_str().parse().ok()?;
+    Some(Box::new(context))
+}
 
 /// Where NATS is and who we are there.
 #[derive(Clone, Default, PartialEq, Eq)]

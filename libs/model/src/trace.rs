@@ -14,6 +14,9 @@ pub struct TraceContext {
 pub struct TraceContextError;
 
 impl TraceContext {
+    /// The header that carries it, of HTTP, gRPC and NATS alike.
+    pub const HEADER: &str = "traceparent";
+
     /// `None` when an id is all zeros, which names nothing.
     #[must_use]
     pub fn new(trace_id: [u8; 16], span_id: [u8; 8], sampled: bool) -> Option<Self> {

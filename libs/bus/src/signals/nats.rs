@@ -23,7 +23,7 @@ use tokio::{
 };
 
 use super::{Signal, Signals, SignalsError, Subscription};
-use crate::nats::{MAX_SUBJECT, TRACEPARENT, lost};
+use crate::nats::{MAX_SUBJECT, lost, trace_of};
 
 /// Bytes of payloads that may wait to be sent.
 const OUTGOING_BYTES: usize = 64 << 20;
@@ -154,7 +154,7 @@ impl Signals for NatsSignals {
             None => coop::unconstrained(self.client.publish(subject, payload)).now_or_never(),
             Some(trace) => {
                 let mut headers = HeaderMap::new();
-                headers.insert(TRACEPARENT, trace.to_string());
+                headers.insert(TraceContext::HEADER, trace.to_string());
                 let publish = self.client.publish_with_headers(subject, headers, payload);
                 coop::unconstrained(publish).now_or_never()
             }
@@ -280,12 +280,6 @@ impl Drop for NatsSubscription {
     }
 }
 
-/// What is no context is none: anybody may write headers.
-fn trace(headers: &HeaderMap) -> Option<Box<TraceContext>> {
-    let context = headers.get(TRACEPARENT)?.as_str().parse().ok()?;
-    Some(Box::new(context))
-}
-
 struct Pump {
     subject: String,
     sender: mpsc::Sender<Signal>,
@@ -309,7 +303,7 @@ impl Pump {
             subject: message.subject.into_string(),
             payload: message.payload,
             reply: message.reply.map(Subject::into_string),
-            trace: message.headers.as_ref().and_then(trace),
+            trace: message.headers.as_ref().and_then(trace_of),
         };
         if room && self.sender.try_send(signal).is_ok() {
             return;

@@ -31,7 +31,7 @@ use tokio::{
 };
 
 use super::{connects, failed};
-use crate::{Append, Appended, LogError, NewEntry, nats::TRACEPARENT};
+use crate::{Append, Appended, LogError, NewEntry};
 
 /// Appends that may wait to be sent.
 const WAITING: usize = 16_384;
@@ -404,7 +404,7 @@ async fn publish(client: &Client, inbox: &str, round: u64, open: &mut Open) -> b
     let mut headers = HeaderMap::new();
     headers.insert(MESSAGE_ID, open.id.as_str());
     if let Some(trace) = &open.job.trace {
-        headers.insert(TRACEPARENT, trace.to_string());
+        headers.insert(TraceContext::HEADER, trace.to_string());
     }
     let sent = client.publish_with_reply_and_headers(
         open.job.subject.clone(),

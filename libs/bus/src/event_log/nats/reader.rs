@@ -12,7 +12,7 @@ use futures_util::{FutureExt, StreamExt};
 use model::TraceContext;
 
 use super::{Shared, unavailable};
-use crate::{Entry, LogError, nats::TRACEPARENT, subjects};
+use crate::{Entry, LogError, nats::trace_of, subjects};
 
 /// Messages asked for at a time.
 const BATCH: usize = 500;
@@ -131,12 +131,11 @@ pub(super) fn entry(message: &Message) -> Option<Entry> {
     })
 }
 
-/// The context of an entry whose trace is recorded. What is no context is none: anybody may write headers.
+/// The context of an entry whose trace is recorded.
 pub(super) fn trace(headers: Option<&HeaderMap>) -> Option<Box<TraceContext>> {
     // Nearly all entries have their id alone, so that nothing is looked up.
     let headers = headers.filter(|headers| headers.len() > 1)?;
-    let context: TraceContext = headers.get(TRACEPARENT)?.as_str().parse().ok()?;
-    context.sampled().then(|| Box::new(context))
+    trace_of(headers).filter(|context| context.sampled())
 }
 
 /// Unix milliseconds; 0 for what lies before.
