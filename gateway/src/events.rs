@@ -22,7 +22,7 @@ use std::{future::ready, net::IpAddr, sync::Arc};
 use ::notifications::Notifications;
 use ::publisher::spans::PUBLISH;
 use bus::{Documents, Signals};
-use futures_util::future::BoxFuture;
+use futures_util::{FutureExt, future::BoxFuture};
 use http::HeaderMap;
 use lifecycle::Tasks;
 use model::{ClientError, ErrorCode, Namespace, RoomName, RoomToken, User};
@@ -230,15 +230,11 @@ impl Application for Vocabulary {
     fn returned(&self, socket: &Arc<Socket>, returns: Returns, answer: Encoded) -> BoxFuture<'static, ()> {
         self.core.user_connections.come_back(socket);
         let (core, socket) = (Arc::clone(&self.core), Arc::clone(socket));
-        let (done, ended) = oneshot::channel::<()>();
         // Goes on when the connection ends: what was taken from elsewhere must arrive.
-        self.core.tasks.spawn("recovery", async move {
+        let back = self.core.tasks.apart("recovery", async move {
             core.returned(&socket, returns, answer).await;
-            drop(done);
         });
-        Box::pin(async move {
-            let _ = ended.await;
-        })
+        Box::pin(back.map(drop))
     }
 
     fn away_again(&self, pid: Option<&str>, returns: Returns) {

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use app::{Authorizer, Question, Wish};
+use futures_util::FutureExt;
 use model::{ClientError, ErrorCode, Namespace, RoomName, User};
-use tokio::sync::oneshot;
 use tracing::Instrument;
 
 use super::{Call, Caller, Core, shown};
@@ -112,18 +112,16 @@ impl Call {
             return self.after(verdict.allow, event, then);
         }
         let event = event.to_owned();
-        let (done, judged) = oneshot::channel();
         // Goes on when the connection ends: an event that nobody waits for would be lost.
         let judge = async move {
             let question = about(&event, &namespace, &user);
-            let step = match core.backend.authorizer.ask(&question).await {
+            match core.backend.authorizer.ask(&question).await {
                 Ok(verdict) => self.after(verdict.allow, &event, then),
                 Err(error) => self.fail(error),
-            };
-            let _ = done.send(step);
+            }
         };
-        tasks.spawn("authorize event", judge.in_current_span());
-        Step::Wait(Box::pin(async move { judged.await.unwrap_or(Step::Done) }))
+        let judged = tasks.apart("authorize event", judge.in_current_span());
+        Step::Wait(Box::pin(judged.map(|step| step.unwrap_or(Step::Done))))
     }
 
     fn after(self, allow: bool, event: &str, then: impl FnOnce(Self, &str) -> Step) -> Step {

@@ -15,7 +15,6 @@ use model::{ClientError, ErrorCode, RoomName};
 use publisher::{Args, Emit, Emitter};
 use serde_json::value::RawValue;
 use sio::packet::encode;
-use tokio::sync::oneshot;
 use tracing::Instrument;
 use uuid::Uuid;
 
@@ -195,16 +194,9 @@ impl Custom {
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        let (done, ended) = oneshot::channel::<()>();
         let tasks = self.call.core.tasks.clone();
-        let work = work(self).in_current_span();
-        tasks.spawn("custom event", async move {
-            work.await;
-            drop(done);
-        });
-        Box::pin(async move {
-            let _ = ended.await;
-        })
+        let done = tasks.apart("custom event", work(self).in_current_span());
+        Box::pin(done.map(drop))
     }
 
     /// A client waits for the answer.

@@ -4,6 +4,7 @@ use std::{panic::AssertUnwindSafe, time::Duration};
 
 use futures_util::FutureExt;
 use names::Names;
+use tokio::sync::oneshot;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 /// Named, tracked tasks: the one place where tasks are spawned. Cheap to clone; clones share the
@@ -43,6 +44,30 @@ impl Tasks {
                 }
                 drop(running);
             }));
+    }
+
+    /// Runs `future` until it ends, even if the caller stops waiting for its result; `None` when it has panicked.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub fn apart<T, F>(
+        &self,
+        name: &'static str,
+        future: F,
+    ) -> impl Future<Output = Option<T>> + Send + use<T, F>
+    where
+        T: Send + 'static,
+        F: Future<Output = T> + Send + 'static,
+    {
+        let (done, result) = oneshot::channel();
+        self.spawn(
+            name,
+            future.map(|value| {
+                // Nobody may wait any more.
+                let _ = done.send(value);
+            }),
+        );
+        result.map(Result::ok)
     }
 
     /// Runs `future`, which needs no ending of its own, until [`Tasks::shutdown`].
