@@ -12,7 +12,7 @@ use bus::{
 };
 use config::Config;
 use delivery::local::{LinkLimits, LocalLinks, OneLink, pair};
-use fanout::publisher::Notifier;
+use fanout::{Sockets, publisher::Notifier};
 use gateway::Gateway;
 use lifecycle::{Tasks, phase};
 use prometheus::Registry;
@@ -110,9 +110,12 @@ impl Assembly {
             tasks,
             registry,
         )?;
+        let (sockets, following) = Sockets::following(signals.clone()).await?;
+        tasks.background("gateways that take commands", following);
         let deps = fanout::publisher::Deps {
             log: log.clone(),
             signals: signals.clone(),
+            sockets: sockets.clone(),
             documents: documents.clone(),
             notifier: Arc::clone(&notifier),
             tasks: tasks.clone(),
@@ -124,6 +127,7 @@ impl Assembly {
             worker: WORKER.to_owned(),
             log: log.clone(),
             signals: signals.clone(),
+            sockets,
             documents: documents.clone(),
             leases: Arc::new(MemoryLeases::new()),
         };

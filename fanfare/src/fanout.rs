@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use delivery::{LinkLimits, grpc::GrpcConnector};
-use fanout::{Worker, metrics::Metrics};
+use fanout::{Sockets, Worker, metrics::Metrics};
 use lifecycle::phase;
 use registry::{
     checkpoints::redis::RedisCheckpoints, leases::redis::RedisLeases, snapshots::redis::RedisSnapshots,
@@ -64,9 +64,12 @@ async fn start(process: &Process) -> anyhow::Result<Worker> {
         &process.tasks,
         &process.registry,
     )?;
+    let (sockets, following) = Sockets::following(bus.signals.clone()).await?;
+    process.tasks.background("gateways that take commands", following);
     let deps = fanout::publisher::Deps {
         log: bus.log.clone(),
         signals: bus.signals.clone(),
+        sockets: sockets.clone(),
         documents: bus.documents.clone(),
         notifier,
         tasks: process.tasks.clone(),
@@ -84,6 +87,7 @@ async fn start(process: &Process) -> anyhow::Result<Worker> {
         worker: id.clone(),
         log: bus.log.clone(),
         signals: bus.signals.clone(),
+        sockets,
         documents: bus.documents.clone(),
         leases: leases.clone(),
     };

@@ -1,6 +1,5 @@
 //! The publisher API as configured, in a worker and in standalone.
 
-use anyhow::Context;
 use apikeys::Keys;
 use config::Config;
 use fanout::publisher::{Api, Deps, Settings};
@@ -11,7 +10,7 @@ use crate::process::{bind, listener_tls};
 /// Serves gRPC and HTTP until `stop`; without a key on loopback only (CONTRACT section 3).
 ///
 /// # Errors
-/// When an address cannot be used or the bus does not answer.
+/// When an address or a certificate cannot be used.
 pub(crate) async fn serve(config: &Config, deps: Deps, stop: CancellationToken) -> anyhow::Result<Api> {
     let keys = Keys::new(config.api.key.as_ref(), &config.api.keys);
     let grpc = keys.listen_on(config.fanout.grpc_listen);
@@ -23,9 +22,7 @@ pub(crate) async fn serve(config: &Config, deps: Deps, stop: CancellationToken) 
         max_payload: config.gateway.max_payload,
     };
     let tls = listener_tls(&config.api.tls_cert, &config.api.tls_key, &deps.tasks)?;
-    let api = Api::start(deps, settings)
-        .await
-        .context("the publisher API cannot start")?;
+    let api = Api::start(deps, settings);
     tracing::info!(grpc = %grpc.local_addr()?, http = %http.local_addr()?, "publisher API");
     api.serve_grpc(grpc, tls.clone(), stop.clone());
     api.serve_http(http, tls, stop);

@@ -5,7 +5,10 @@ use std::sync::Arc;
 use anyhow::Context;
 use bus::{Documents, DocumentsError, EventLog, Signals};
 use config::Config;
-use fanout::redis_emitter::{Bridge, Deps, Metrics, Settings, wanted};
+use fanout::{
+    Sockets,
+    redis_emitter::{Bridge, Deps, Metrics, Settings, wanted},
+};
 use lifecycle::Tasks;
 use prometheus::Registry;
 use registry::{
@@ -25,6 +28,7 @@ pub(crate) struct Shared {
     pub(crate) worker: String,
     pub(crate) log: Arc<dyn EventLog>,
     pub(crate) signals: Arc<dyn Signals>,
+    pub(crate) sockets: Sockets,
     pub(crate) documents: Arc<dyn Documents>,
     pub(crate) leases: Arc<dyn LeaseStore>,
 }
@@ -32,7 +36,7 @@ pub(crate) struct Shared {
 /// Bridges until `stop`, if that is asked for; its metrics are there in any case.
 ///
 /// # Errors
-/// When the Redis cannot be used as configured, or the bus does not answer.
+/// When the Redis cannot be used as configured, or the cluster has no name yet and the bus does not answer.
 pub(crate) async fn start(
     config: &Config,
     shared: Shared,
@@ -64,11 +68,11 @@ pub(crate) async fn start(
         feed,
         log: shared.log,
         signals: shared.signals,
+        sockets: shared.sockets,
         leases: shared.leases,
-        tasks: tasks.clone(),
         metrics,
     };
-    let bridge = Bridge::build(settings, deps).await?;
+    let bridge = Bridge::new(settings, deps);
     tasks.spawn("redis emitters", async move { bridge.run(stop).await });
     Ok(())
 }

@@ -11,4 +11,5 @@ pub mod publisher;
 pub mod redis_emitter;
 mod worker;
 
+pub use ::publisher::Sockets;
 pub use worker::{Deps, Settings, Worker};

@@ -19,7 +19,7 @@ use bus::{Documents, EventLog, Signals, SignalsError};
 use lifecycle::{Tasks, tls::ServerTls};
 use model::ClientError;
 use proto::v1::NotifyUserRequest;
-use publisher::{Emitter, Gateways, Sockets};
+use publisher::{Emitter, Sockets};
 use telemetry::trace::{Receiving, Tracer};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -39,8 +39,10 @@ const MAX_BATCH: usize = 16 << 20;
 pub struct Deps {
     /// The partition logs.
     pub log: Arc<dyn EventLog>,
-    /// Volatile events, and commands to gateways.
+    /// Volatile events.
     pub signals: Arc<dyn Signals>,
+    /// Commands to gateways.
+    pub sockets: Sockets,
     /// Events that wait for acknowledgements.
     pub documents: Arc<dyn Documents>,
     /// Notifies users.
@@ -85,27 +87,19 @@ pub struct Api {
 }
 
 impl Api {
-    /// Learns which gateways there are.
-    ///
-    /// # Errors
-    /// When the bus does not answer.
-    pub async fn start(deps: Deps, settings: Settings) -> Result<Self, SignalsError> {
+    /// Looks after important events from now on.
+    #[must_use]
+    pub fn start(deps: Deps, settings: Settings) -> Self {
         let Deps {
             log,
             signals,
+            sockets,
             documents,
             notifier,
             tasks,
             metrics,
             tracer,
         } = deps;
-        let heartbeats = Gateways::subscribe(&*signals).await?;
-        let gateways = Gateways::new();
-        let following = Arc::clone(&gateways);
-        tasks.background("gateways of the publisher", async move {
-            following.follow(heartbeats).await;
-        });
-        let sockets = Sockets::new(Arc::clone(&signals), gateways);
         let important = Important::new(documents, sockets.clone(), tasks.clone(), settings.max_payload);
         tasks.background("important events", important.clone().look_after());
         let operations = Operations::new(
@@ -116,12 +110,12 @@ impl Api {
             important,
             settings.max_payload,
         );
-        Ok(Self {
+        Self {
             front: Arc::new(Front::new(operations, settings.keys, metrics, tracer)),
             signals,
             tasks,
             max_body: MAX_BATCH.max(settings.max_payload / 3 * 4 + OVERHEAD),
-        })
+        }
     }
 
     /// Serves gRPC until `stop`, with the standard health and reflection services.

@@ -9,12 +9,11 @@ mod metrics;
 
 use std::{sync::Arc, time::Duration};
 
-use bus::{EventLog, Signals, SignalsError};
+use bus::{EventLog, Signals};
 use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesOrdered};
-use lifecycle::Tasks;
 use model::{ClientError, ErrorCode};
 use publisher::{
-    Emitter, Gateways, Sockets,
+    Emitter, Sockets,
     redis_emitter::{Command, Order, read},
 };
 use registry::{
@@ -61,12 +60,12 @@ pub struct Deps {
     pub feed: Feed,
     /// The partition logs.
     pub log: Arc<dyn EventLog>,
-    /// Volatile events, and commands to gateways.
+    /// Volatile events.
     pub signals: Arc<dyn Signals>,
+    /// Commands to gateways.
+    pub sockets: Sockets,
     /// Which worker is the one.
     pub leases: Arc<dyn LeaseStore>,
-    /// Where its tasks run.
-    pub tasks: Tasks,
     /// What it counts.
     pub metrics: Metrics,
 }
@@ -98,11 +97,9 @@ pub struct Bridge {
 }
 
 impl Bridge {
-    /// Learns which gateways there are.
-    ///
-    /// # Errors
-    /// When the bus does not answer.
-    pub async fn build(settings: Settings, deps: Deps) -> Result<Self, SignalsError> {
+    /// The bridge as it is before it has heard anything.
+    #[must_use]
+    pub fn new(settings: Settings, deps: Deps) -> Self {
         let Settings {
             worker,
             cluster,
@@ -113,21 +110,15 @@ impl Bridge {
             feed,
             log,
             signals,
+            sockets,
             leases,
-            tasks,
             metrics,
         } = deps;
-        let heartbeats = Gateways::subscribe(&*signals).await?;
-        let gateways = Gateways::new();
-        let following = Arc::clone(&gateways);
-        tasks.background("gateways of the redis emitters", async move {
-            following.follow(heartbeats).await;
-        });
         let mut ticks = interval(MARKS);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (subscribed, is_subscribed) = watch::channel(false);
         let (holds, held) = watch::channel(None);
-        Ok(Self {
+        Self {
             holding: Holding {
                 worker,
                 leases,
@@ -140,8 +131,8 @@ impl Bridge {
                 key,
                 max_payload,
                 feed,
-                emitter: Emitter::new(log, Arc::clone(&signals)),
-                sockets: Sockets::new(signals, gateways),
+                emitter: Emitter::new(log, signals),
+                sockets,
                 metrics,
                 ticks,
                 subscribed,
@@ -153,7 +144,7 @@ impl Bridge {
                 commanding: false,
                 progress: Progress::default(),
             },
-        })
+        }
     }
 
     /// Takes its turns until `stop`; then what is under way is finished, within 2 s, and the lease given back.

@@ -20,7 +20,7 @@ use lifecycle::Tasks;
 use model::{Namespace, Role, RoomName, User, UserId};
 use parking_lot::Mutex;
 use proto::v1::{SocketsOf, disconnect_request::Mode};
-use publisher::{Args, Emit, Emitter, Gateways, Sockets};
+use publisher::{Args, Emit, Emitter, Sockets};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use sio::{
@@ -92,15 +92,11 @@ pub(crate) async fn before(
         return Ok(inner);
     };
     let Core { signals, tasks, .. } = core;
-    let gateways = Gateways::new();
-    let heartbeats = Gateways::subscribe(&**signals).await?;
-    let following = Arc::clone(&gateways);
-    tasks.background("gateways of admin pages", async move {
-        following.follow(heartbeats).await;
-    });
+    let (sockets, following) = Sockets::following(Arc::clone(signals)).await?;
+    tasks.background("gateways of admin pages", following);
     let desk = Desk {
         signals: Arc::clone(signals),
-        sockets: Sockets::new(Arc::clone(signals), gateways),
+        sockets,
         emitter: Emitter::new(Arc::clone(core.publisher.log()), Arc::clone(signals)),
         readonly: settings.readonly,
     };

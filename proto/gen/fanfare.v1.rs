@@ -1422,8 +1422,6 @@ pub struct SocketList {
 pub struct AskCommand {
     #[prost(message, optional, tag = "1")]
     pub of: ::core::option::Option<SocketsOf>,
-    #[prost(message, optional, tag = "2")]
-    pub except: ::core::option::Option<Except>,
     #[prost(string, tag = "3")]
     pub event: ::prost::alloc::string::String,
     /// As in Publish.

@@ -316,7 +316,6 @@ mod tests {
     use bus::{Document, documents::memory::MemoryDocuments, signals::memory::MemorySignals};
     use bytes::Bytes;
     use futures_util::future::join_all;
-    use publisher::Gateways;
 
     use super::*;
 
@@ -348,7 +347,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_whole_batch_is_listed_at_once() {
-        let sockets = Sockets::new(Arc::new(MemorySignals::default()), Gateways::new());
+        let (sockets, _) = Sockets::following(Arc::new(MemorySignals::default()))
+            .await
+            .unwrap();
         let documents = Arc::new(Far(MemoryDocuments::new()));
         let important = Important::new(documents, sockets, Tasks::new(), 1000);
         let ids: Vec<String> = (0..200).map(|number| format!("event-{number}")).collect();

@@ -7,7 +7,7 @@ use std::{
 };
 
 use futures_util::{StreamExt, stream::FuturesUnordered};
-use model::{ClientError, ErrorCode, Namespace};
+use model::{ClientError, ErrorCode};
 use parking_lot::Mutex;
 use prost::Message;
 use proto::v1::{AskCommand, SocketAnswer, SocketAnswers};
@@ -31,13 +31,7 @@ impl Control {
     /// Asks sockets and gathers their answers until the time is over or all have come.
     pub(super) async fn ask(&self, command: AskCommand) -> Result<SocketAnswers, ClientError> {
         let deadline = tokio::time::Instant::now() + Duration::from_millis(command.timeout_ms.into());
-        let of = command.of.unwrap_or_default();
-        let mut sockets = self.finder.find(&of);
-        if let Some(except) = &command.except
-            && let Ok(namespace) = Namespace::new(&of.namespace)
-        {
-            self.finder.leave_out(&mut sockets, &namespace, except);
-        }
+        let sockets = self.finder.find(&command.of.unwrap_or_default());
         if sockets.len() > MAX_SOCKETS {
             return Err(ClientError::new(
                 ErrorCode::PayloadTooLarge,

@@ -53,7 +53,7 @@ impl Finder {
     }
 
     /// Takes those out of sockets of a namespace that are excepted.
-    pub(super) fn leave_out(&self, sockets: &mut Vec<Arc<Socket>>, namespace: &Namespace, except: &Except) {
+    fn leave_out(&self, sockets: &mut Vec<Arc<Socket>>, namespace: &Namespace, except: &Except) {
         let mut ids: HashSet<Box<str>> = except.sockets.iter().map(|id| id.as_str().into()).collect();
         for name in &except.rooms {
             let room = self.rooms.get(RoomToken::new(namespace, &RoomName::stored(name)));

@@ -19,7 +19,7 @@ const SILENT: Duration = Duration::from_secs(10);
 const FORGOTTEN: Duration = Duration::from_secs(120);
 
 /// The gateways of the cluster.
-pub struct Gateways {
+pub(crate) struct Gateways {
     begun: Instant,
     known: Mutex<BTreeMap<String, Gateway>>,
 }
@@ -31,8 +31,7 @@ struct Gateway {
 
 impl Gateways {
     /// Knows nobody yet.
-    #[must_use]
-    pub fn new() -> Arc<Self> {
+    pub(crate) fn new() -> Arc<Self> {
         Arc::new(Self {
             begun: Instant::now(),
             known: Mutex::default(),
@@ -43,12 +42,12 @@ impl Gateways {
     ///
     /// # Errors
     /// When the bus does not answer.
-    pub async fn subscribe(signals: &dyn Signals) -> Result<Box<dyn Subscription>, SignalsError> {
+    pub(crate) async fn subscribe(signals: &dyn Signals) -> Result<Box<dyn Subscription>, SignalsError> {
         signals.subscribe(subjects::GATEWAY_HEARTBEAT, None).await
     }
 
     /// Follows the heartbeats until the subscription ends. Cancelling it stops the table where it is.
-    pub async fn follow(&self, mut heartbeats: Box<dyn Subscription>) {
+    pub(crate) async fn follow(&self, mut heartbeats: Box<dyn Subscription>) {
         while let Some(signal) = heartbeats.next().await {
             match GatewayHeartbeat::decode(signal.payload) {
                 Ok(heartbeat) => self.heard(heartbeat),
@@ -63,7 +62,7 @@ impl Gateways {
     /// # Errors
     /// `UNAVAILABLE` when none is heard although one must be there that never said it leaves, or may be there as it
     /// is not long since the start: the bus may be away.
-    pub async fn live(&self) -> Result<Vec<String>, ClientError> {
+    pub(crate) async fn live(&self) -> Result<Vec<String>, ClientError> {
         sleep_until(self.begun + ALL_HEARD).await;
         let now = Instant::now();
         let known = self.known.lock();

@@ -19,5 +19,4 @@ pub use args::{Args, ArgsError, Value};
 pub use check::{Check, MAX_TARGETS};
 pub use emit::{Emit, Excluded, MAX_EVENT};
 pub use emitter::{Emitted, Emitter, log_error};
-pub use gateways::Gateways;
 pub use sockets::{Answers, Place, Sockets};

@@ -13,7 +13,7 @@ use proto::v1::{
 };
 
 use crate::{
-    emit::{Emit, Excluded},
+    emit::Emit,
     emitter::except,
     errors::{from_message, unavailable},
     gateways::Gateways,
@@ -54,10 +54,18 @@ pub struct Answers {
 }
 
 impl Sockets {
-    /// Commands go through `signals` to those that `gateways` knows.
-    #[must_use]
-    pub fn new(signals: Arc<dyn Signals>, gateways: Arc<Gateways>) -> Self {
-        Self { signals, gateways }
+    /// Commands go through `signals` to the gateways that are heard there, as long as the future is polled.
+    ///
+    /// # Errors
+    /// When the bus does not answer.
+    pub async fn following(
+        signals: Arc<dyn Signals>,
+    ) -> Result<(Self, impl Future<Output = ()> + Send + 'static), SignalsError> {
+        let heartbeats = Gateways::subscribe(&*signals).await?;
+        let gateways = Gateways::new();
+        let known = Arc::clone(&gateways);
+        let following = async move { known.follow(heartbeats).await };
+        Ok((Self { signals, gateways }, following))
     }
 
     /// Brings sockets into rooms: how many. Once this returns they get every later event.
@@ -144,11 +152,10 @@ impl Sockets {
             users: emit.users.iter().map(ToString::to_string).collect(),
             sockets: emit.sockets.clone(),
             rooms: emit.rooms.iter().map(ToString::to_string).collect(),
-            except: None,
+            except: except(&emit.except),
         };
         let command = AskCommand {
             of: Some(of.clone()),
-            except: except(&emit.except),
             event: emit.event.clone(),
             args: emit.args.json().as_byte_string().clone().into_bytes(),
             attachments: emit.args.attachments().to_vec(),
@@ -178,8 +185,7 @@ impl Sockets {
         match listed {
             Ok(sockets) => {
                 all.unheard = None;
-                let sockets = sockets.into_iter().flatten();
-                all.miss(sockets.filter(|socket| !is_excepted(socket, &emit.except)));
+                all.miss(sockets.into_iter().flatten());
             }
             Err(error) => all.unheard = Some(error),
         }
@@ -305,15 +311,6 @@ impl Answers {
     }
 }
 
-fn is_excepted(socket: &ConnectedSocket, except: &Excluded) -> bool {
-    except.sockets.contains(&socket.id)
-        || except.users.iter().any(|user| user.as_str() == socket.user_id)
-        || except
-            .rooms
-            .iter()
-            .any(|room| socket.rooms.iter().any(|name| name == room.as_str()))
-}
-
 #[cfg(test)]
 mod tests {
     use bus::signals::memory::MemorySignals;
@@ -334,11 +331,9 @@ mod tests {
 
     async fn stage(says: &[(&str, Says)]) -> Stage {
         let signals = Arc::new(MemorySignals::default());
-        let known = Gateways::new();
-        let heartbeats = Gateways::subscribe(&*signals).await.unwrap();
+        let (sockets, following) = Sockets::following(signals.clone()).await.unwrap();
         let mut gateways = JoinSet::new();
-        let follows = Arc::clone(&known);
-        gateways.spawn(async move { follows.follow(heartbeats).await });
+        gateways.spawn(following);
         for (gateway, says) in says {
             let heartbeat = GatewayHeartbeat {
                 gateway: (*gateway).to_owned(),
@@ -364,10 +359,7 @@ mod tests {
                 }
             });
         }
-        Stage {
-            sockets: Sockets::new(signals, known),
-            gateways,
-        }
+        Stage { sockets, gateways }
     }
 
     fn socket(id: &str, user: &str) -> ConnectedSocket {
@@ -401,11 +393,13 @@ mod tests {
         let command::Command::List(list) = command else {
             return None;
         };
-        let (sockets, more) = match &*list.after {
+        let (mut sockets, more) = match &*list.after {
             "" => (vec![socket("b-1", "bob"), socket("b-2", "eve")], true),
             "b-2" => (vec![socket("b-3", "cyd")], false),
             other => panic!("{other}"),
         };
+        let except = list.of.and_then(|of| of.except).unwrap_or_default();
+        sockets.retain(|socket| !except.users.contains(&socket.user_id));
         Some(Outcome::List(SocketList { sockets, more }))
     }
 
