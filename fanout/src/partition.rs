@@ -16,7 +16,7 @@ use futures_util::{
 use model::{RoomToken, TraceContext};
 use prost::Message;
 use registry::{RegistryError, checkpoints::Checkpoints, leases::Lease, snapshots::InterestSnapshots};
-use telemetry::trace::{Kind, Span, Tracer};
+use telemetry::trace::{Kind, Span, Tracer, number};
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
@@ -296,7 +296,7 @@ impl Partition {
     fn trace(&mut self, parent: &TraceContext, room: RoomToken, seq: u64) -> Option<Span> {
         let subject = subjects::log_subject(self.number, LogSubject::Room(room));
         let span = self.processing(parent, room, subject)?;
-        let span = span.with("fanfare.sequence", i64::try_from(seq).unwrap_or(i64::MAX));
+        let span = span.with("fanfare.sequence", number(seq));
         let (receivers, tracer) = (self.interest.of(room), &self.context.tracer);
         self.dispatch.trace(receivers, seq, tracer, &span);
         Some(span)
@@ -314,10 +314,7 @@ impl Partition {
                 .with("messaging.operation.type", "process")
                 .with("messaging.destination.name", subject)
                 .with("messaging.destination.partition.id", self.label.clone())
-                .with(
-                    "fanfare.gateways",
-                    i64::try_from(receivers.len()).unwrap_or(i64::MAX),
-                ),
+                .with("fanfare.gateways", number(receivers.len())),
         )
     }
 

@@ -518,12 +518,6 @@ impl Call {
         context.map_or_else(unrecorded, |context| context.to_string())
     }
 
-    /// Tells the store, if it keeps the socket's session.
-    fn kept<T>(&self, tell: impl FnOnce(&Arc<SessionStore>, &str) -> T) -> Option<T> {
-        let store = self.core.store.as_ref()?;
-        self.socket.pid().map(|pid| tell(store, pid))
-    }
-
     /// None when the socket has gone while its event waited: nobody is there any more to be answered.
     fn join(&self, room: RoomName) -> Option<Joining> {
         self.core.rooms.join(&self.socket, room)

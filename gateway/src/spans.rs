@@ -8,7 +8,7 @@ use std::sync::Arc;
 use futures_util::FutureExt;
 use model::{Namespace, TraceContext};
 use serde::Deserialize;
-use telemetry::trace::{Kind, Receiving, Span, Tracer};
+use telemetry::trace::{Kind, Receiving, Span, Tracer, number};
 use tracing::Instrument;
 
 use crate::{
@@ -97,7 +97,7 @@ fn begin(
             .with("messaging.operation.name", "receive")
             .with("messaging.operation.type", "receive")
             .with("messaging.destination.name", namespace.to_string())
-            .with("messaging.message.body.size", count(size)),
+            .with("messaging.message.body.size", number(size)),
     )
 }
 
@@ -134,7 +134,7 @@ pub(crate) fn deliver(tracer: &Tracer, parent: &TraceContext, room: &str, receiv
             .with("messaging.operation.name", "deliver")
             .with("messaging.operation.type", "process")
             .with("messaging.destination.name", room.to_owned())
-            .with("fanfare.receivers", count(receivers)),
+            .with("fanfare.receivers", number(receivers)),
     )
 }
 
@@ -145,11 +145,6 @@ pub(crate) fn unrecorded() -> String {
         rand::random::<u128>(),
         rand::random::<u64>()
     )
-}
-
-/// Counts are far below 2^63.
-pub(crate) fn count(value: usize) -> i64 {
-    i64::try_from(value).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]

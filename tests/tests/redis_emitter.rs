@@ -61,6 +61,13 @@ fn in_standalone_also_after_redis_was_away() -> Result<()> {
     server.stop()
 }
 
+fn until_one_bridges(cluster: &Cluster) -> Result<()> {
+    cluster.until_settled()?;
+    until("one worker bridges", PATIENCE, || {
+        Ok(cluster.metric(BRIDGING, "")? == 1.0)
+    })
+}
+
 #[test]
 fn in_a_cluster_each_event_comes_once() -> Result<()> {
     let size = Size {
@@ -69,10 +76,7 @@ fn in_a_cluster_each_event_comes_once() -> Result<()> {
         ..Size::default()
     };
     Cluster::run(size, &[ENABLED], |cluster| {
-        cluster.until_settled()?;
-        until("one worker bridges", PATIENCE, || {
-            Ok(cluster.metric(BRIDGING, "")? == 1.0)
-        })?;
+        until_one_bridges(cluster)?;
         emit(
             "node/redis_emitter.test.mjs",
             &urls(cluster)?,
@@ -91,10 +95,7 @@ fn nothing_is_lost_or_doubled_when_the_bridging_worker_goes() -> Result<()> {
         ..Size::default()
     };
     Cluster::run(size, &[ENABLED], |cluster| {
-        cluster.until_settled()?;
-        until("one worker bridges", PATIENCE, || {
-            Ok(cluster.metric(BRIDGING, "")? == 1.0)
-        })?;
+        until_one_bridges(cluster)?;
         let (urls, redis) = (urls(cluster)?, cluster.redis.url());
         thread::scope(|scope| {
             let emitting = scope.spawn(|| emit("node/redis_emitter_hand_over.test.mjs", &urls, &redis));

@@ -7,9 +7,10 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+use auth::Shown;
 use axum::{
     Json, Router,
-    http::{HeaderMap, StatusCode, header},
+    http::{HeaderMap, StatusCode},
     response::IntoResponse,
     routing::post,
 };
@@ -127,11 +128,11 @@ impl Tokens {
 
     /// Who shows one of these tokens.
     fn check(&self, headers: &HeaderMap) -> Option<Host> {
-        let shown = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
+        let shown = Shown::bearer(headers);
         let key = DecodingKey::from_secret(self.secret.as_bytes());
         let mut validation = Validation::new(Algorithm::HS256);
         validation.validate_aud = false;
-        let token = decode::<Host>(shown.strip_prefix("Bearer ")?, &key, &validation);
+        let token = decode::<Host>(shown.token()?, &key, &validation);
         token.ok().map(|token| token.claims)
     }
 

@@ -3,7 +3,7 @@
 use apikeys::{Caller, Denied, Keys};
 use config::Scope;
 use model::{ClientError, ErrorCode, TraceContext};
-use telemetry::trace::{Receiving, Tracer};
+use telemetry::trace::{Receiving, Tracer, number};
 use tokio::time::Instant;
 use tracing::Instrument;
 
@@ -76,7 +76,7 @@ impl Front {
         }
         let name = || format!("publisher receive {}", request.operation());
         let trace = self.tracer.receive_from_server(parent, name)?;
-        let targets = i64::try_from(request.targets()).unwrap_or(i64::MAX);
+        let targets = number(request.targets());
         Some(
             trace
                 .with("messaging.system", "fanfare")

@@ -2,6 +2,7 @@
 //! "Recovery").
 
 use std::{
+    collections::HashSet,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -286,14 +287,17 @@ impl Core {
             let moved_to = match answer {
                 Ok(answer) => match ClaimReply::decode(answer).map_err(|_| Because::Unknown)?.outcome {
                     Some(Outcome::Claimed(claimed)) => {
+                        let granted: HashSet<String> = claimed.granted.into_iter().collect();
+                        let rooms = claimed.rooms.iter();
                         let session = Session {
                             socket_id: claimed.socket_id,
                             user_id: claimed.user_id,
                             username: claimed.username,
                             connected_at_ms: claimed.connected_at_ms,
                             hears_since: claimed.hears_since,
-                            rooms: claimed.rooms.iter().map(|room| RoomName::stored(room)).collect(),
-                            granted: claimed.granted,
+                            rooms: rooms
+                                .map(|room| (RoomName::stored(room), granted.contains(room)))
+                                .collect(),
                         };
                         let source = Source::Gateway(owner);
                         return self
@@ -312,11 +316,11 @@ impl Core {
                     .await?
                 {
                     Ok(left) => {
-                        let rooms = &left.session.rooms;
-                        let granted = rooms.iter().filter(|room| room.granted);
+                        let rooms = left.session.rooms.iter();
                         let session = Session {
-                            granted: granted.map(|room| room.name.clone()).collect(),
-                            rooms: rooms.iter().map(|room| RoomName::stored(&room.name)).collect(),
+                            rooms: rooms
+                                .map(|room| (RoomName::stored(&room.name), room.granted))
+                                .collect(),
                             socket_id: left.session.socket_id.clone(),
                             user_id: left.session.user_id.clone(),
                             username: left.session.username.clone(),
@@ -385,19 +389,13 @@ impl Core {
             let id = UserId::new(&session.user_id).map_err(|_| Because::Unknown)?;
             Arc::new(named_guest(id, &session.username))
         };
-        let granted = |room: &RoomName| session.granted.iter().any(|name| name == room.as_str());
-        let rooms: Vec<_> = session
-            .rooms
-            .iter()
-            .map(|room| (room.clone(), granted(room)))
-            .collect();
-        let stays = self.may_stay(&was, namespace, &rooms).await;
+        let stays = self.may_stay(&was, namespace, &session.rooms).await;
         let moved = Moved {
             source,
             id: session.socket_id.into(),
             connected_at_ms: session.connected_at_ms,
             hears_since: session.hears_since,
-            rooms: session.rooms,
+            rooms: session.rooms.into_iter().map(|(room, _)| room).collect(),
             position,
         };
         match stays {
@@ -467,7 +465,6 @@ struct Session {
     username: String,
     connected_at_ms: u64,
     hears_since: Option<u64>,
-    rooms: Vec<RoomName>,
-    /// Those of them that the user's rights had let it into.
-    granted: Vec<String>,
+    /// Each with whether the user's rights had let it in.
+    rooms: Vec<(RoomName, bool)>,
 }

@@ -60,8 +60,7 @@ fn admit(call: Call, name: RoomName, history: u64) -> Step {
                 partition: joining.room().partition(),
                 seq: position,
             };
-            let granted = call.core.grants(&call.socket, &name);
-            let kept = call.kept(|store, pid| store.joined(pid, &name, position, granted));
+            let kept = call.core.keep_room(&call.socket, &name, position);
             let users_count = match tokio::time::timeout(COUNT_TIMEOUT, counted).await {
                 Ok(Ok(count)) => count as usize,
                 Ok(Err(_)) | Err(_) => joining.room().local_users(),
@@ -75,10 +74,7 @@ fn admit(call: Call, name: RoomName, history: u64) -> Step {
                     Some(last.await?.json())
                 }
             };
-            if let Some(kept) = kept.flatten() {
-                kept.await
-                    .map_err(|_| unavailable("the store does not take the session"))?;
-            }
+            kept.await?;
             Ok(Joined {
                 room_id: &name,
                 users_count,
@@ -229,7 +225,11 @@ impl Core {
             let Some(mut joining) = joining else {
                 return Ok(false);
             };
-            let kept = self.keep_room(socket, room, &mut joining).await;
+            let kept = async {
+                let position = joining.confirmed().await.map_err(unavailable)?;
+                self.keep_room(socket, room, position).await
+            }
+            .await;
             match &kept {
                 Ok(()) => {
                     joining.release(|_| Vec::new());
@@ -248,20 +248,24 @@ impl Core {
         }
     }
 
-    async fn keep_room(
+    /// Has the socket's session keep the room, from behind `position` on; done once the store has it.
+    fn keep_room(
         &self,
         socket: &Socket,
         room: &RoomName,
-        joining: &mut Joining,
-    ) -> Result<(), ClientError> {
-        let position = joining.confirmed().await.map_err(unavailable)?;
+        position: u64,
+    ) -> impl Future<Output = Result<(), ClientError>> + Send + use<> {
         let store = self.store.as_ref().zip(socket.pid());
         let granted = self.grants(socket, room);
-        if let Some(kept) = store.and_then(|(store, pid)| store.joined(pid, room, position, granted)) {
-            kept.await
-                .map_err(|_| unavailable("the store does not take the session"))?;
+        let kept = store.and_then(|(store, pid)| store.joined(pid, room, position, granted));
+        async move {
+            match kept {
+                Some(kept) => kept
+                    .await
+                    .map_err(|_| unavailable("the store does not take the session")),
+                None => Ok(()),
+            }
         }
-        Ok(())
     }
 
     /// Takes a socket out of a room, if it is in it.

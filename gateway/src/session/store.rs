@@ -126,8 +126,8 @@ impl SessionStore {
             .push_back((Instant::now() + YOUNG, Arc::clone(pid)));
     }
 
-    /// Its socket is in a room, for what stands behind `seq`; `granted`: its user's rights let it in. The receiver is told once the store has it, and
-    /// fails when the store does not take it.
+    /// Its socket is in a room, for what stands behind `seq`; `granted`: its user's rights let it in. The receiver is
+    /// told once the store has it, and fails when the store does not take it.
     pub(crate) fn joined(
         self: &Arc<Self>,
         pid: &str,

@@ -2,7 +2,7 @@
 
 use bus::{Appended, LogError};
 use model::{Namespace, RoomName};
-use telemetry::trace::Span;
+use telemetry::trace::{Span, number};
 
 /// What its span is called.
 pub const PUBLISH: &str = "publish";
@@ -30,20 +30,14 @@ pub fn describe(span: &mut Span, event: &Published<'_>) {
     span.set("messaging.destination.name", event.room.to_string());
     span.set("messaging.destination.partition.id", event.partition.to_string());
     span.set("messaging.message.id", event.id.to_owned());
-    span.set(
-        "messaging.message.body.size",
-        i64::try_from(event.size).unwrap_or(i64::MAX),
-    );
+    span.set("messaging.message.body.size", number(event.size));
     span.set("fanfare.namespace", event.namespace.to_string());
 }
 
 /// Says in `span` what the log answered.
 pub fn appended(span: &mut Span, appended: &Result<Appended, LogError>) {
     match appended {
-        Ok(appended) => span.set(
-            "fanfare.sequence",
-            i64::try_from(appended.seq).unwrap_or(i64::MAX),
-        ),
+        Ok(appended) => span.set("fanfare.sequence", number(appended.seq)),
         Err(error) => span.fail(error.to_string()),
     }
 }

@@ -211,6 +211,11 @@ pub struct Receiving {
     span: OnceLock<Option<Span>>,
 }
 
+/// A number as an attribute has it; 2^63 - 1 for larger ones.
+pub fn number(value: impl TryInto<i64>) -> i64 {
+    value.try_into().unwrap_or(i64::MAX)
+}
+
 impl Receiving {
     /// Adds an attribute; before the span has children.
     #[must_use]
