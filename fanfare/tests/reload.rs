@@ -96,6 +96,15 @@ async fn sighup_takes_new_keys_and_policies_and_drops_nobody() {
     // What does not hold changes nothing; the next one that does, does.
     server.hang_up("[auth]\njwt_secret = \"third\"\ncolour = 1\n");
     server.hang_up("no TOML");
+    let bad_schema =
+        "[[namespaces]]\npattern = \"/chat\"\n[namespaces.custom_events.note.schema]\ntype = 7\n";
+    server.hang_up(&format!("{}{bad_schema}", settings("third", "lobby")));
+    let told = |line: &str| {
+        line.contains("SIGHUP: the configuration before goes on")
+            .then_some(())
+    };
+    server.process.line("it says so", PATIENCE, told).unwrap();
+    assert!(connect(&server, "third").await.0.contains("Invalid token"));
     server.hang_up(&settings("fourth", ""));
     until_holds(&server, "fourth").await;
     assert!(connect(&server, "third").await.0.contains("Invalid token"));

@@ -362,7 +362,7 @@ impl What {
             _ => return None,
         };
         let filter = values.get(filter).cloned().unwrap_or_default();
-        let names = match serde_json::from_value(filter).unwrap_or(Filter::Everybody) {
+        let names = match serde_json::from_value(filter).ok()? {
             Filter::One(name) => vec![name],
             Filter::Many(names) => names,
             Filter::Everybody => Vec::new(),

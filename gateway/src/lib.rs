@@ -487,10 +487,11 @@ impl Gateway {
     /// limits but that of memory. Nobody who is in is put out. Other settings are not looked at.
     ///
     /// # Errors
-    /// When keys of tokens or a schema cannot be used; everything that comes behind it is then as before.
+    /// When keys of tokens or a schema cannot be used; then everything is as before.
     pub fn reload(&self, config: &Config) -> Result<(), calls::SetupError> {
+        let access = events::Access::new(config)?;
         self.core.authenticator.reload(config)?;
-        self.core.access.reload(config)?;
+        self.core.access.replace(access);
         self.core.limits.reload(config);
         self.core.addresses.reload(&config.limits);
         self.core.user_connections.reload(&config.limits);

@@ -77,11 +77,9 @@ impl Access {
         Ok(Self(RwLock::new(Arc::new(Rules::new(config)?))))
     }
 
-    /// From now on these rules hold. Whoever is in already stays.
-    pub(crate) fn reload(&self, config: &config::Config) -> Result<(), SetupError> {
-        let rules = Arc::new(Rules::new(config)?);
-        *self.0.write() = rules;
-        Ok(())
+    /// From now on the other's rules hold. Whoever is in already stays.
+    pub(crate) fn replace(&self, other: Self) {
+        *self.0.write() = other.0.into_inner();
     }
 
     pub(super) fn rules(&self) -> Arc<Rules> {

@@ -395,7 +395,7 @@ mod tests {
         };
         let (mut sockets, more) = match &*list.after {
             "" => (vec![socket("b-1", "bob"), socket("b-2", "eve")], true),
-            "b-2" => (vec![socket("b-3", "cyd")], false),
+            "b-1" => (vec![socket("b-3", "cyd")], false),
             other => panic!("{other}"),
         };
         let except = list.of.and_then(|of| of.except).unwrap_or_default();

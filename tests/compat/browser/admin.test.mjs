@@ -131,6 +131,8 @@ test("its socket emits to one, to a room and to a namespace, and acts on all of 
   desk.emit("emit", "/chat", fay.id, "for-one", ...args);
   assert.deepEqual((await heard(fay, "for-one")).slice(0, 3), args);
   for (const socket of [eve, fay]) await ok(socket, "join-room", { roomId: room });
+  // Whom that means nobody knows, so it means nobody.
+  desk.emit("_disconnect", "/chat", false, { id: eve.id });
   desk.emit("emit", "/chat", room, "for-room", ...args);
   for (const socket of [eve, fay]) assert.deepEqual((await heard(socket, "for-room")).slice(0, 3), args);
   desk.emit("emit", "/chat", null, "for-all", ...args);
