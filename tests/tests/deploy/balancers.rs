@@ -3,7 +3,8 @@
 use std::{
     collections::{HashMap, HashSet},
     fs,
-    net::{Ipv4Addr, SocketAddr},
+    io::{self, Write as _},
+    net::{Ipv4Addr, SocketAddr, TcpStream},
     process::Command,
     time::Duration,
 };
@@ -73,7 +74,7 @@ impl Balancer {
             .arg(directory.path())
             .args(["-e", "stderr", "-c", "nginx.conf", "-g"])
             .arg(format!("daemon off; pid {place}/pid;"));
-        Self::start("nginx", command, port, directory, gateways.len())
+        Self::start("nginx", command, port, directory, gateways.len(), || true)
     }
 
     fn envoy(file: &str, gateways: &[Instance]) -> Result<Self> {
@@ -95,6 +96,10 @@ impl Balancer {
             })
             .collect::<Result<Vec<_>>>()?;
         resources["clusters"][0]["load_assignment"]["endpoints"][0]["lb_endpoints"] = endpoints.into();
+        let admin = free_port()?;
+        configuration["admin"] = json!({
+            "address": {"socket_address": {"address": "127.0.0.1", "port_value": admin}}
+        });
         let path = directory.path().join("envoy.json");
         fs::write(&path, configuration.to_string())?;
         let mut command = Command::new(program("envoy")?);
@@ -105,7 +110,10 @@ impl Balancer {
             "--log-level",
             "warning",
         ]);
-        Self::start("envoy", command, port, directory, gateways.len())
+        let admin = SocketAddr::from(([127, 0, 0, 1], admin));
+        Self::start("envoy", command, port, directory, gateways.len(), || {
+            all_are_healthy(admin, gateways.len())
+        })
     }
 
     /// Starts it and waits until it has found the gateways.
@@ -115,6 +123,7 @@ impl Balancer {
         port: u16,
         directory: TempDir,
         gateways: usize,
+        is_ready: impl Fn() -> bool,
     ) -> Result<Self> {
         let mut balancer = Self {
             process: Process::start(name, &mut command)?,
@@ -128,6 +137,9 @@ impl Balancer {
                 "{name} has ended:\n{}",
                 balancer.process.output()
             );
+            if !is_ready() {
+                return Ok(false);
+            }
             let found = runtime.block_on(async {
                 let mut found = HashSet::new();
                 for last in 1..=ADDRESSES {
@@ -152,6 +164,16 @@ impl Drop for Balancer {
             let _ = self.process.wait(Duration::from_secs(10));
         }
     }
+}
+
+/// Whether Envoy has checked all of so many gateways. Before, it sends clients to all of them, to two, and to all again.
+fn all_are_healthy(admin: SocketAddr, gateways: usize) -> bool {
+    let ask = || {
+        let mut stream = TcpStream::connect(admin)?;
+        stream.write_all(b"GET /clusters HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n")?;
+        io::read_to_string(stream)
+    };
+    ask().is_ok_and(|clusters| clusters.matches("::health_flags::healthy").count() == gateways)
 }
 
 /// The gateway that a handshake from an address of the loopback comes to, as session ids name it.
