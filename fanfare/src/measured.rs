@@ -93,9 +93,9 @@ fn log_fault(error: &LogError) -> bool {
     matches!(error, LogError::Unavailable(_))
 }
 
-/// That nobody listens is an answer.
+/// That nobody listens is an answer, and what is too large is the sender's fault.
 fn signals_fault(error: &SignalsError) -> bool {
-    !matches!(error, SignalsError::NoResponders(_))
+    !matches!(error, SignalsError::NoResponders(_) | SignalsError::TooLarge(_))
 }
 
 fn documents_fault(error: &DocumentsError) -> bool {

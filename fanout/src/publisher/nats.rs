@@ -132,7 +132,7 @@ mod tests {
             _: Option<&TraceContext>,
         ) -> Result<(), SignalsError> {
             if payload.len() > self.takes {
-                return Err(SignalsError::Unavailable("too large".to_owned()));
+                return Err(SignalsError::TooLarge("the payload"));
             }
             self.sent.lock().push(payload);
             Ok(())

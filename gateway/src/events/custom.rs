@@ -11,8 +11,8 @@ use bytes::Bytes;
 use config::{AppAction, Config};
 use futures_util::{FutureExt, future::BoxFuture};
 use lifecycle::Tasks;
-use model::{ClientError, ErrorCode, RoomName};
-use publisher::{Args, Emit, Emitter};
+use model::{ClientError, Detail, ErrorCode, RoomName};
+use publisher::{Args, Emit, Emitter, MAX_EVENT};
 use serde_json::value::RawValue;
 use sio::packet::encode;
 use tracing::Instrument;
@@ -93,6 +93,13 @@ fn wish(action: AppAction) -> Wish {
 
 /// One that the namespace's policy allows.
 pub(super) fn custom(call: Call, event: &EventPacket) -> Step {
+    if event.name.as_str().chars().nth(MAX_EVENT).is_some() {
+        let message = format!("must have at most {MAX_EVENT} characters");
+        return call.fail(ClientError::invalid(vec![Detail {
+            path: "event".to_owned(),
+            message,
+        }]));
+    }
     let args = Args::new(event.args.clone(), event.attachments.clone());
     call.with_word(event.name.as_str(), move |call, name| {
         hand_over(call, name, &args)
@@ -222,13 +229,13 @@ impl Custom {
     }
 
     /// Nobody waits: it is tried for a while; for a short one where the socket's later events wait. What was never
-    /// done is kept; what nobody handles is not.
+    /// done is kept; what nobody handles, or can be told of, is not.
     async fn unasked(self, is_ordered: bool) {
         let backend = &self.call.core.backend;
         let Err(given_up) = self.try_unasked(&backend.client, is_ordered).await else {
             return;
         };
-        if given_up.error != AppError::NoHandler {
+        if !matches!(given_up.error, AppError::NoHandler | AppError::TooLarge) {
             let letters = &backend.dead_letters;
             letters.bury(&self.name, self.message.clone(), &given_up).await;
         }

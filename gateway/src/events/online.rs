@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use bus::{SignalsError, subjects};
+use bus::subjects;
 use model::{ClientError, ErrorCode, RoomName};
 use prost::Message;
 use proto::v1::{OnlineUsersQuery, OnlineUsersReply};
@@ -43,11 +43,7 @@ fn ask(call: Call, room: Option<RoomName>) -> Step {
             .await;
         let reply = match answer {
             Ok(bytes) => OnlineUsersReply::decode(bytes).map_err(unavailable)?,
-            Err(
-                error @ (SignalsError::NoResponders(_)
-                | SignalsError::Timeout(_)
-                | SignalsError::Unavailable(_)),
-            ) => return Err(unavailable(error)),
+            Err(error) => return Err(unavailable(error)),
         };
         let users = reply.users.into_iter().map(|user| {
             json!({ "userId": user.user_id, "username": user.username, "connectedAt": user.connected_at_ms })

@@ -450,7 +450,7 @@ impl Core {
                 tracing::warn!(%error, gateway, "a session cannot be taken over");
                 Because::Unknown
             }
-            SignalsError::Unavailable(_) => {
+            SignalsError::TooLarge(_) | SignalsError::Unavailable(_) => {
                 tracing::debug!(%error, gateway, "a session cannot be taken over yet");
                 Because::Unavailable
             }

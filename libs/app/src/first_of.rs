@@ -5,7 +5,7 @@ use bytes::Bytes;
 
 use crate::{App, AppError, Topic};
 
-/// Asks one place after the other until one handles it.
+/// Asks one place after the other until one can be told of it and handles it.
 pub struct FirstOf(Vec<Arc<dyn App>>);
 
 impl FirstOf {
@@ -19,12 +19,14 @@ impl FirstOf {
 #[async_trait]
 impl App for FirstOf {
     async fn ask(&self, topic: Topic<'_>, json: Bytes) -> Result<Bytes, AppError> {
+        let mut nobody = AppError::NoHandler;
         for app in &self.0 {
             match app.ask(topic, json.clone()).await {
                 Err(AppError::NoHandler) => {}
+                Err(AppError::TooLarge) => nobody = AppError::TooLarge,
                 outcome => return outcome,
             }
         }
-        Err(AppError::NoHandler)
+        Err(nobody)
     }
 }

@@ -79,6 +79,9 @@ pub enum AppError {
     /// It cannot be reached, or says that it cannot do it now.
     #[error("{0}")]
     Unavailable(String),
+    /// It can be told so much in no way.
+    #[error("too large to be handed over")]
+    TooLarge,
     /// It refuses this very question.
     #[error("{0}")]
     Refused(String),
@@ -106,6 +109,10 @@ impl AppError {
                     format!("Nobody handles {:?}", &event[..end]),
                 )
             }
+            Self::TooLarge => ClientError::new(
+                ErrorCode::PayloadTooLarge,
+                "This is too large for the application",
+            ),
             Self::Late | Self::Unavailable(_) | Self::Refused(_) | Self::Rubbish(_) => ClientError::new(
                 ErrorCode::Unavailable,
                 "The application does not answer as it should",

@@ -34,6 +34,7 @@ impl App for SignalsApp {
         answer.map_err(|error| match error {
             SignalsError::NoResponders(_) => AppError::NoHandler,
             SignalsError::Timeout(_) => AppError::Late,
+            SignalsError::TooLarge(_) => AppError::TooLarge,
             SignalsError::Unavailable(_) => AppError::Unavailable(error.to_string()),
         })
     }

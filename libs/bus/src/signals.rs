@@ -49,7 +49,7 @@ pub trait Signals: Send + Sync + 'static {
     ///
     /// # Errors
     /// [`SignalsError::NoResponders`] at once when nobody listens, [`SignalsError::Timeout`],
-    /// [`SignalsError::Unavailable`].
+    /// [`SignalsError::TooLarge`], [`SignalsError::Unavailable`].
     async fn request(&self, subject: &str, payload: Bytes, timeout: Duration) -> Result<Bytes, SignalsError>;
 }
 
@@ -84,6 +84,9 @@ pub enum SignalsError {
     /// No answer in time.
     #[error("no answer on {0} in time")]
     Timeout(String),
+    /// The bus takes no such message, now or later.
+    #[error("{0} is too large for the bus")]
+    TooLarge(&'static str),
     /// The bus cannot be reached.
     #[error("the bus is unavailable: {0}")]
     Unavailable(String),

@@ -40,6 +40,10 @@ fn is_unavailable<T>(result: &Result<T, SignalsError>) -> bool {
     matches!(result, Err(SignalsError::Unavailable(_)))
 }
 
+fn is_too_large<T>(result: &Result<T, SignalsError>) -> bool {
+    matches!(result, Err(SignalsError::TooLarge(_)))
+}
+
 /// Publishes until the subscriber has heard it.
 async fn heard(bus: &NatsSignals, subject: &str, ear: &mut dyn Subscription, what: &'static str) {
     let publish = async {
@@ -239,7 +243,12 @@ async fn what_the_server_would_not_take_is_refused_here() {
         let (bus, health) = on(nats.port()).await;
         let long = "x".repeat(4096);
         let minute = Duration::from_secs(60);
-        for bad in [&*long, "", "a b", "a\r\nPING", "a\tb"] {
+        assert!(is_too_large(&bus.publish(&long, Bytes::new())));
+        assert!(is_too_large(
+            &soon(bus.request(&long, Bytes::new(), minute)).await
+        ));
+        assert!(is_too_large(&soon(bus.subscribe(&long, None)).await));
+        for bad in ["", "a b", "a\r\nPING", "a\tb"] {
             assert!(is_unavailable(&bus.publish(bad, Bytes::new())), "{bad}");
             assert!(
                 is_unavailable(&soon(bus.request(bad, Bytes::new(), minute)).await),
@@ -249,8 +258,8 @@ async fn what_the_server_would_not_take_is_refused_here() {
         }
         assert!(is_unavailable(&soon(bus.subscribe("s", Some("a b"))).await));
         let large = Bytes::from(vec![0; 17 * MIB]);
-        assert!(is_unavailable(&bus.publish("s", large.clone())));
-        assert!(is_unavailable(&soon(bus.request("s", large, minute)).await));
+        assert!(is_too_large(&bus.publish("s", large.clone())));
+        assert!(is_too_large(&soon(bus.request("s", large, minute)).await));
         let longest = "x".repeat(3584);
         let mut ear = soon(bus.subscribe(&longest, None)).await.unwrap();
         let ask = bus.request(&longest, Bytes::from("?"), minute);

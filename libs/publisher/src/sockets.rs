@@ -287,7 +287,7 @@ impl Sockets {
         let reply = match self.signals.request(&subject, payload, patience).await {
             Ok(reply) => reply,
             Err(SignalsError::NoResponders(_)) => return Ok(None),
-            Err(error @ (SignalsError::Timeout(_) | SignalsError::Unavailable(_))) => {
+            Err(error) => {
                 return Err(unavailable(error));
             }
         };

@@ -9,7 +9,8 @@ use std::{
 };
 
 use async_nats::{
-    Client, HeaderMap, Message, Request, RequestErrorKind, Subject, Subscriber, client::RequestError,
+    Client, HeaderMap, Message, Request, RequestErrorKind, Subject, Subscriber,
+    client::{PublishErrorKind, RequestError},
     connection::State,
 };
 use async_trait::async_trait;
@@ -77,7 +78,7 @@ impl NatsSignals {
 
     fn subject(subject: &str) -> Result<Subject, SignalsError> {
         if subject.len() > MAX_SUBJECT {
-            return Err(unavailable("the subject is too long"));
+            return Err(SignalsError::TooLarge("the subject"));
         }
         Ok(Subject::from(subject))
     }
@@ -160,7 +161,10 @@ impl Signals for NatsSignals {
             }
         };
         match sent {
-            Some(sent) => sent.map_err(unavailable),
+            Some(sent) => sent.map_err(|error| match error.kind() {
+                PublishErrorKind::MaxPayloadExceeded => SignalsError::TooLarge("the payload"),
+                _ => unavailable(error),
+            }),
             None => Err(unavailable("too much waits to be sent")),
         }
     }
@@ -213,6 +217,7 @@ fn refused(subject: &str, error: &RequestError) -> SignalsError {
     match error.kind() {
         RequestErrorKind::NoResponders => SignalsError::NoResponders(subject.to_owned()),
         RequestErrorKind::TimedOut => SignalsError::Timeout(subject.to_owned()),
+        RequestErrorKind::MaxPayloadExceeded => SignalsError::TooLarge("the payload"),
         _ => unavailable(error),
     }
 }
