@@ -5,7 +5,7 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
-    time::Duration,
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use bytes::Bytes;
@@ -85,6 +85,8 @@ pub struct Whom<'a> {
 struct Message<'a> {
     #[serde(flatten)]
     news: News<'a>,
+    /// When it happened, Unix milliseconds: what happened at another gateway since may be told earlier.
+    time: u64,
     #[serde(flatten)]
     whom: Whom<'a>,
 }
@@ -132,11 +134,13 @@ impl Feed {
         if !self.wanted.contains(&kind) {
             return;
         }
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let time = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
         let told = Told {
             kind: kind.as_str(),
             namespace: whom.namespace.into(),
             // Texts are always JSON.
-            json: serde_json::to_vec(&Message { news, whom })
+            json: serde_json::to_vec(&Message { news, time, whom })
                 .unwrap_or_default()
                 .into(),
         };

@@ -68,6 +68,9 @@ fn every_news_in_order_and_again_until_it_is_heard() -> Result<()> {
             ensure!(
                 first["namespace"] == "/chat"
                     && first["recovered"] == false
+                    && first["time"]
+                        .as_u64()
+                        .is_some_and(|time| time > 1_700_000_000_000)
                     && first["socket"]["id"].is_string(),
                 "{first}"
             );
