@@ -102,20 +102,19 @@ fn serves(
     let http = Http::new(trust, channel.timeout)?;
     let secret = channel.secret.as_ref().map(config::Secret::expose);
     let limit = Limit::new(channel.max_per_second, SECOND);
-    let limiter = limit.map(|limit| -> Arc<dyn RateLimiter> {
-        match limiters {
-            Some(limiters) => limiters.limiter(&format!("notify:{}", channel.name), limit),
-            None => Arc::new(MemoryLimiter::new(
-                limit,
-                std::num::NonZeroUsize::MIN,
-                system_clock(),
-            )),
-        }
+    let limiters = limit.map(|limit| {
+        let together = limiters.map(|limiters| limiters.limiter(&format!("notify:{}", channel.name), limit));
+        // Each process for itself, while the others cannot be heard of.
+        let alone = MemoryLimiter::new(limit, std::num::NonZeroUsize::MIN, system_clock());
+        together
+            .into_iter()
+            .chain([Arc::new(alone) as Arc<dyn RateLimiter>])
+            .collect()
     });
     Ok(Channel {
         name: channel.name.clone(),
         webhook: Webhook::new(http, uri("url", url)?, secret),
-        limiter,
+        limiters: limiters.unwrap_or_default(),
         max_attempts: channel.max_attempts,
         pause: channel.retry_after,
     })

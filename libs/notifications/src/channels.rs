@@ -39,8 +39,8 @@ pub struct Channel {
     pub name: String,
     /// Who sends what it is told.
     pub webhook: Webhook,
-    /// How often it may be called, all processes together; as often as may be without.
-    pub limiter: Option<Arc<dyn RateLimiter>>,
+    /// How often it may be called: the first of these that can be asked says so; as often as may be without.
+    pub limiters: Vec<Arc<dyn RateLimiter>>,
     /// It is called so often for one notification before that is given up.
     pub max_attempts: u32,
     /// Pause before the second attempt; doubled for each further one, up to ten minutes.
@@ -177,19 +177,19 @@ impl Channel {
 
     /// Waits until the channel may be called once more.
     async fn turn(&self, job: &dyn Job) -> Result<(), WorkError> {
-        let Some(limiter) = &self.limiter else {
-            return Ok(());
-        };
-        loop {
-            // Who cannot be asked does not stop notifications.
-            let Ok(decision) = limiter.check(&self.name, 1).await else {
-                return Ok(());
-            };
-            if decision.allowed {
-                return Ok(());
+        'waiting: loop {
+            for limiter in &self.limiters {
+                let Ok(decision) = limiter.check(&self.name, 1).await else {
+                    continue;
+                };
+                if decision.allowed {
+                    return Ok(());
+                }
+                tokio::time::sleep(decision.retry_after.min(SIGN)).await;
+                job.working().await?;
+                continue 'waiting;
             }
-            tokio::time::sleep(decision.retry_after.min(SIGN)).await;
-            job.working().await?;
+            return Ok(());
         }
     }
 

@@ -1,6 +1,6 @@
 //! Channels beside the browser, and rules.
 
-use std::time::Duration;
+use std::{net::SocketAddr, time::Duration};
 
 use anyhow::{Result, ensure};
 use serde_json::json;
@@ -89,7 +89,31 @@ fn a_channel_is_called_so_often_and_no_more() -> Result<()> {
     let provider = Provider::start(|number| if number == 0 { 400 } else { 200 })?;
     let file = file(&provider, "max_per_second = 5");
     let server = Standalone::start_with(Some(&file), &[("FANFARE_API__KEY", KEY)])?;
-    let publisher = publisher(&server.output())?;
+    is_told_in_turn(publisher(&server.output())?, &provider)?;
+    server.stop()
+}
+
+#[test]
+fn nor_while_the_workers_do_not_hear_of_one_another() -> Result<()> {
+    let provider = Provider::start(|_| 200)?;
+    let directory = tempfile::tempdir()?;
+    let path = directory.path().join("fanfare.toml");
+    std::fs::write(&path, file(&provider, "max_per_second = 5"))?;
+    let size = Size {
+        gateways: 1,
+        workers: 1,
+        ..Size::default()
+    };
+    let settings = [("FANFARE_API__KEY", KEY), ("--config", path.to_str().unwrap())];
+    Cluster::run(size, &settings, |cluster| {
+        cluster.until_settled()?;
+        cluster.redis.kill();
+        is_told_in_turn(publisher(&cluster.workers[0].output())?, &provider)
+    })
+}
+
+/// Sixteen notifications, of which a provider takes five a second.
+fn is_told_in_turn(publisher: SocketAddr, provider: &Provider) -> Result<()> {
     for number in 0..16 {
         let request =
             json!({ "user_id": "ada", "type": "x", "title": number.to_string(), "channels": ["email"] });
@@ -102,7 +126,7 @@ fn a_channel_is_called_so_often_and_no_more() -> Result<()> {
     ensure!(took >= Duration::from_millis(1900), "{took:?}");
     // What was refused for good did not come again.
     ensure!(calls.len() == 16, "{calls:?}");
-    server.stop()
+    Ok(())
 }
 
 /// A worker is killed while the provider thinks and while somebody has yet to acknowledge an event; another one calls
