@@ -43,7 +43,7 @@ pub struct Deps {
     pub signals: Arc<dyn Signals>,
     /// Commands to gateways.
     pub sockets: Sockets,
-    /// Events that wait for acknowledgements.
+    /// Events that wait for acknowledgements, and who is a member of which room.
     pub documents: Arc<dyn Documents>,
     /// Notifies users.
     pub notifier: Arc<dyn Notifier>,
@@ -100,7 +100,12 @@ impl Api {
             metrics,
             tracer,
         } = deps;
-        let important = Important::new(documents, sockets.clone(), tasks.clone(), settings.max_payload);
+        let important = Important::new(
+            Arc::clone(&documents),
+            sockets.clone(),
+            tasks.clone(),
+            settings.max_payload,
+        );
         tasks.background("important events", important.clone().look_after());
         let operations = Operations::new(
             Emitter::new(Arc::clone(&log), Arc::clone(&signals)),
@@ -108,6 +113,7 @@ impl Api {
             log,
             notifier,
             important,
+            documents,
             settings.max_payload,
         );
         Self {

@@ -20,7 +20,7 @@ mod typing;
 use std::{future::ready, net::IpAddr, sync::Arc};
 
 use ::notifications::Notifications;
-use ::publisher::spans::PUBLISH;
+use ::publisher::{membership, spans::PUBLISH};
 use bus::{Documents, Signals};
 use futures_util::{FutureExt, future::BoxFuture};
 use http::HeaderMap;
@@ -443,6 +443,16 @@ impl Core {
     fn grants(&self, socket: &Socket, room: &RoomName) -> bool {
         let rules = self.access.rules();
         rules.grants(&socket.rights(), socket.namespace(), room)
+    }
+
+    /// Whether the user is a member of a room that nothing else opens to it.
+    async fn is_member(
+        &self,
+        user: &User,
+        namespace: &Namespace,
+        room: &RoomName,
+    ) -> Result<bool, ClientError> {
+        membership::is_member(&*self.documents, user.id.as_str(), namespace, room).await
     }
 }
 

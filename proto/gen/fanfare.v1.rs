@@ -139,7 +139,8 @@ pub struct SocketAck {
     #[prost(message, repeated, tag = "3")]
     pub args: ::prost::alloc::vec::Vec<Argument>,
 }
-/// Sockets of these users and of these ids; at least one.
+/// Sockets of these users and of these ids; at least one. The users become members of the rooms: whatever else is closed
+/// to them, they may join, read and send there, until LeaveRooms takes them out. Users times rooms: at most 10,000.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct JoinRoomsRequest {
     #[prost(string, tag = "1")]
@@ -151,7 +152,7 @@ pub struct JoinRoomsRequest {
     #[prost(string, repeated, tag = "4")]
     pub rooms: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
-/// As in JoinRoomsRequest.
+/// As in JoinRoomsRequest. The users are members no longer; participants of a conversation stay what they are.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct LeaveRoomsRequest {
     #[prost(string, tag = "1")]

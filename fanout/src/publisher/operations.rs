@@ -3,10 +3,10 @@
 use std::{sync::Arc, time::Duration};
 
 use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
-use bus::{EventLog, PageQuery};
+use bus::{Documents, EventLog, PageQuery};
 use config::Scope;
 use futures_util::future::{BoxFuture, join_all};
-use model::{ClientError, Offset, RoomToken, partition_of};
+use model::{ClientError, Namespace, Offset, RoomToken, partition_of};
 use proto::v1::{
     BatchRequest, BatchResponse, BatchResult, DisconnectRequest, EmitRequest, EmitResponse,
     EmitWithAckRequest, EmitWithAckResponse, FetchSocketsRequest, FetchSocketsResponse, HistoryRequest,
@@ -14,7 +14,8 @@ use proto::v1::{
     SocketAnswer, SocketsOf, SocketsResponse, batch_result::Outcome,
 };
 use publisher::{
-    Args, Check, Emit, Emitter, MAX_TARGETS, Place, Sockets, errors::to_message, log_error, messages,
+    Args, Check, Emit, Emitter, MAX_TARGETS, Place, Sockets, errors::to_message, log_error, membership,
+    messages,
 };
 use telemetry::trace::Receiving;
 
@@ -22,6 +23,8 @@ use super::{Notifier, important::Important};
 
 /// Events of a batch.
 const MAX_BATCH: usize = 100;
+/// Members that one request makes, or ends.
+const MAX_MEMBERS: usize = 10_000;
 const DEFAULT_TIMEOUT_MS: u32 = 5000;
 const MAX_TIMEOUT_MS: u32 = 60_000;
 const DEFAULT_HISTORY: u32 = 50;
@@ -133,6 +136,7 @@ pub(super) struct Operations {
     log: Arc<dyn EventLog>,
     notifier: Arc<dyn Notifier>,
     important: Important,
+    documents: Arc<dyn Documents>,
     max_payload: usize,
 }
 
@@ -143,6 +147,7 @@ impl Operations {
         log: Arc<dyn EventLog>,
         notifier: Arc<dyn Notifier>,
         important: Important,
+        documents: Arc<dyn Documents>,
         max_payload: usize,
     ) -> Self {
         Self {
@@ -151,6 +156,7 @@ impl Operations {
             log,
             notifier,
             important,
+            documents,
             max_payload,
         }
     }
@@ -276,7 +282,8 @@ impl Operations {
             sockets,
             rooms,
         } = request;
-        let (of, rooms) = check_rooms(namespace, users, sockets, rooms)?;
+        let (namespace, of, rooms) = check_rooms(namespace, users, sockets, rooms)?;
+        membership::admit(&*self.documents, &namespace, &of.users, &rooms).await?;
         let sockets = self.sockets.join(of, rooms).await?;
         Ok(SocketsResponse { sockets })
     }
@@ -288,7 +295,9 @@ impl Operations {
             sockets,
             rooms,
         } = request;
-        let (of, rooms) = check_rooms(namespace, users, sockets, rooms)?;
+        let (namespace, of, rooms) = check_rooms(namespace, users, sockets, rooms)?;
+        // First, so that nobody who is taken out comes in again.
+        membership::dismiss(&*self.documents, &namespace, &of.users, &rooms).await?;
         let sockets = self.sockets.leave(of, rooms).await?;
         Ok(SocketsResponse { sockets })
     }
@@ -431,7 +440,7 @@ fn check_rooms(
     users: Vec<String>,
     sockets: Vec<String>,
     rooms: Vec<String>,
-) -> Result<(SocketsOf, Vec<String>), ClientError> {
+) -> Result<(Namespace, SocketsOf, Vec<String>), ClientError> {
     let of = SocketsOf {
         namespace,
         users,
@@ -440,7 +449,7 @@ fn check_rooms(
         except: None,
     };
     let mut check = Check::default();
-    check.namespace("namespace", &of.namespace);
+    let namespace = check.namespace("namespace", &of.namespace);
     check_selection(&mut check, &of);
     if of.users.is_empty() && of.sockets.is_empty() {
         check.reject("users", "users or sockets are required");
@@ -450,7 +459,13 @@ fn check_rooms(
     }
     check.rooms("rooms", &rooms);
     check.at_most("rooms", &[rooms.len()], MAX_TARGETS, "rooms");
-    check.finish(Some((of, rooms)))
+    check.at_most(
+        "users",
+        &[of.users.len() * rooms.len()],
+        MAX_MEMBERS,
+        "users times rooms",
+    );
+    check.finish(namespace.map(|namespace| (namespace, of, rooms)))
 }
 
 /// Opaque for callers.

@@ -3,17 +3,13 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use app::schema::Schema;
-use bus::Documents;
 use calls::SetupError;
 use config::{CLAIM, PERMISSION};
-use model::{ClientError, ErrorCode, Namespace, Role, RoomName, RoomToken, User};
+use model::{ClientError, ErrorCode, Namespace, Role, RoomName, User};
 use parking_lot::RwLock;
-use serde::{Deserialize, Serialize};
 
-use crate::session::{is_anonymous, unavailable};
+use crate::session::is_anonymous;
 
-/// Bucket of [`Membership`] documents, by room token.
-pub(super) const MEMBERSHIP: &str = "rooms";
 /// A user's claims fill a pattern in so many ways at most.
 const MAX_FILLED: usize = 100;
 
@@ -61,14 +57,6 @@ pub(crate) enum Quick {
     Denied,
     /// The user may be a member of it, or the application may allow it.
     Ask,
-}
-
-/// Who may join a room although it is not public.
-#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Membership {
-    pub(super) participants: Vec<String>,
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub(super) name: Option<String>,
 }
 
 impl Access {
@@ -262,28 +250,6 @@ fn roles(names: &[String]) -> Vec<Role> {
         .into_iter()
         .filter(|role| names.iter().any(|name| name == role.as_str()))
         .collect()
-}
-
-/// Whether the user is among the room's participants.
-pub(super) async fn is_member(
-    documents: &dyn Documents,
-    user: &User,
-    namespace: &Namespace,
-    room: &RoomName,
-) -> Result<bool, ClientError> {
-    let token = RoomToken::new(namespace, room);
-    let Some(document) = documents
-        .get(MEMBERSHIP, &token.to_string())
-        .await
-        .map_err(unavailable)?
-    else {
-        return Ok(false);
-    };
-    let membership: Membership = serde_json::from_slice(&document.value).map_err(|error| {
-        tracing::error!(%error, "a membership document cannot be read");
-        ClientError::new(ErrorCode::Internal, "Internal error")
-    })?;
-    Ok(membership.participants.iter().any(|id| id == user.id.as_str()))
 }
 
 pub(super) fn denied(room: &RoomName) -> ClientError {

@@ -88,7 +88,7 @@ pub(crate) trait Caller: Send + Sync + 'static {
                     let user = self.rights();
                     if let Some(authorizer) = purpose.is_decided_by(core) {
                         ask(authorizer, &user).await?
-                    } else if access::is_member(&*core.documents, &user, namespace, room).await? {
+                    } else if core.is_member(&user, namespace, room).await? {
                         true
                     } else if let Some(authorizer) = purpose.may_be_allowed_by(core) {
                         ask(authorizer, &user).await?

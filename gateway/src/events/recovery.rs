@@ -13,10 +13,7 @@ use prost::Message;
 use proto::v1::{ClaimReply, ClaimSession, SessionRequest, claim_reply::Outcome, session_request::Step};
 use sio::engine::CloseReason;
 
-use super::{
-    Core,
-    access::{self, Quick},
-};
+use super::{Core, access::Quick};
 use crate::{
     journal::{Journaled, Position, Returning},
     session::{
@@ -420,7 +417,8 @@ impl Core {
             let stays = match rules.may_stay(user, namespace, room, *granted) {
                 Quick::Allowed => true,
                 Quick::Denied => false,
-                Quick::Ask => access::is_member(&*self.documents, user, namespace, room)
+                Quick::Ask => self
+                    .is_member(user, namespace, room)
                     .await
                     .map_err(|_| Because::Unavailable)?,
             };

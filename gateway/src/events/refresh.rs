@@ -6,7 +6,7 @@ use model::{ClientError, ErrorCode, RoomName, User};
 use serde_json::json;
 use sio::{engine::CloseReason, packet::encode};
 
-use super::{Call, Core, Input, access};
+use super::{Call, Core, Input};
 use crate::{
     session::{Refusal, Socket},
     transport::Step,
@@ -81,7 +81,7 @@ impl Call {
         };
         let mut forbidden = Vec::new();
         for room in rooms {
-            if !access::is_member(&*self.core.documents, user, self.namespace(), &room).await? {
+            if !self.core.is_member(user, self.namespace(), &room).await? {
                 forbidden.push(room);
             }
         }

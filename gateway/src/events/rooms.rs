@@ -2,14 +2,14 @@
 
 use std::{sync::Arc, time::Duration};
 
+use ::publisher::membership::{self, Conversation};
 use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
-use bus::DocumentsError;
 use model::{ClientError, RoomName, RoomToken};
 use serde::Serialize;
 use serde_json::{json, value::RawValue};
 
 use super::{
-    Call, Core, Input, Use, access,
+    Call, Core, Input, Use,
     caller::{Ask, Caller},
     messages,
 };
@@ -130,7 +130,7 @@ pub(super) fn leave(call: Call, mut input: Input) -> Step {
 }
 
 /// `getOrCreateRoom`.
-pub(crate) struct GetOrCreate(access::Membership);
+pub(crate) struct GetOrCreate(Conversation);
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -150,7 +150,7 @@ impl Ask for GetOrCreate {
         participants.push(caller.user().id.to_string());
         participants.sort_unstable();
         participants.dedup();
-        Ok(Self(access::Membership { participants, name }))
+        Ok(Self(Conversation { participants, name }))
     }
 
     fn room(&self) -> Option<&RoomName> {
@@ -161,20 +161,15 @@ impl Ask for GetOrCreate {
         self,
         caller: &C,
     ) -> impl Future<Output = Result<RoomOf, ClientError>> + Send + 'static {
-        let Self(membership) = self;
-        let room = room_of(&membership.participants);
-        let key = RoomToken::new(caller.namespace(), &room).to_string();
+        let Self(conversation) = self;
+        let room = room_of(&conversation.participants);
+        let token = RoomToken::new(caller.namespace(), &room);
         let documents = Arc::clone(&caller.core().documents);
         async move {
-            let value = crate::session::json(&membership).into();
-            let created = match documents.put(access::MEMBERSHIP, &key, value, None).await {
-                Ok(_) => true,
-                Err(DocumentsError::Conflict(_)) => false,
-                Err(error) => return Err(unavailable(error)),
-            };
+            let created = membership::open(&*documents, token, &conversation).await?;
             Ok(RoomOf {
                 room_id: room,
-                participants: membership.participants,
+                participants: conversation.participants,
                 created,
             })
         }

@@ -10,6 +10,7 @@ mod emitter;
 pub mod errors;
 mod gateways;
 pub mod json;
+pub mod membership;
 pub mod messages;
 pub mod redis_emitter;
 mod sockets;

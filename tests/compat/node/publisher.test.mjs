@@ -1,46 +1,8 @@
-// Servers reach clients over HTTP: every operation, with clients at every gateway. The rest of the settings are those of
-// support.mjs; besides:
-// FANFARE_URLS        where clients connect, comma-separated, in turn
-// FANFARE_PUBLISHERS  `http://HOST:PORT` of the publisher API, comma-separated, in turn
+// Servers reach clients over HTTP: every operation, with clients at every gateway. Settings: see publisher.mjs.
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { io } from "socket.io-client";
+import { ask, call, key, publishers, user, users } from "./publisher.mjs";
 import { connected, heard, heardOne, keep, ok, token, unheard, unique, wait } from "./support.mjs";
-
-const urls = process.env.FANFARE_URLS.split(",");
-const publishers = process.env.FANFARE_PUBLISHERS.split(",");
-const key = process.env.FANFARE_API__KEY;
-let turn = 0;
-
-/** A connected user of that name, at the next gateway. */
-async function user(sub = unique("user"), namespace = "/chat", options = {}) {
-  const auth = { token: token({ sub, username: `name of ${sub}` }) };
-  const socket = keep(
-    io(urls[turn++ % urls.length] + namespace, { forceNew: true, autoConnect: false, reconnectionDelay: 50, auth, ...options }),
-  );
-  socket.userId = sub;
-  return connected(socket);
-}
-
-/** Several of them. */
-const users = (count) => Promise.all(Array.from({ length: count }, () => user()));
-
-/** The answer of the API: `{status, body}`. */
-async function ask(operation, body, headers = {}) {
-  const response = await fetch(`${publishers[turn++ % publishers.length]}/v1/${operation}`, {
-    method: "POST",
-    headers: { "content-type": "application/json", ...(key && { authorization: `Bearer ${key}` }), ...headers },
-    body: typeof body === "string" ? body : JSON.stringify(body),
-  });
-  return { status: response.status, body: await response.json() };
-}
-
-/** The same, of one that must succeed. */
-async function call(operation, body, headers) {
-  const answer = await ask(operation, body, headers);
-  assert.equal(answer.status, 200, JSON.stringify(answer.body));
-  return answer.body;
-}
 
 /** Everything sent to a socket until now has come: a last event has, which each gets once. */
 async function settle(sockets) {

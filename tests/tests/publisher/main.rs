@@ -25,6 +25,10 @@ fn served(output: &str) -> Result<(String, String)> {
 }
 
 fn operations(urls: &[String], publishers: &[String], key: Option<&str>) -> Result<()> {
+    script("node/publisher.test.mjs", urls, publishers, key)
+}
+
+fn script(file: &str, urls: &[String], publishers: &[String], key: Option<&str>) -> Result<()> {
     let (urls, publishers) = (urls.join(","), publishers.join(","));
     let mut settings = vec![
         ("FANFARE_URLS", urls.as_str()),
@@ -32,7 +36,19 @@ fn operations(urls: &[String], publishers: &[String], key: Option<&str>) -> Resu
         ("JWT_SECRET", JWT_SECRET),
     ];
     settings.extend(key.map(|key| ("FANFARE_API__KEY", key)));
-    node("node/publisher.test.mjs", &urls, &settings)
+    node(file, &urls, &settings)
+}
+
+/// Where clients connect, and where the API is.
+fn places(cluster: &Cluster) -> Result<(Vec<String>, Vec<String>)> {
+    let addresses = cluster.addresses()?.into_iter();
+    let publishers: Result<Vec<String>> = cluster
+        .workers
+        .iter()
+        .map(|worker| Ok(format!("http://{}", served(&worker.output())?.1)))
+        .collect();
+    let urls = addresses.map(|address| format!("http://{address}")).collect();
+    Ok((urls, publishers?))
 }
 
 #[test]
@@ -56,14 +72,28 @@ fn every_operation_in_a_cluster() -> Result<()> {
     };
     Cluster::run(size, &[("FANFARE_API__KEY", KEY)], |cluster| {
         cluster.until_settled()?;
-        let addresses = cluster.addresses()?.into_iter();
-        let urls: Vec<String> = addresses.map(|address| format!("http://{address}")).collect();
-        let publishers: Result<Vec<String>> = cluster
-            .workers
-            .iter()
-            .map(|worker| Ok(format!("http://{}", served(&worker.output())?.1)))
-            .collect();
-        operations(&urls, &publishers?, Some(KEY))
+        let (urls, publishers) = places(cluster)?;
+        operations(&urls, &publishers, Some(KEY))
+    })
+}
+
+#[test]
+fn servers_say_who_is_a_member() -> Result<()> {
+    const CLOSED: (&str, &str) = ("FANFARE_ROOMS__PUBLIC", "");
+    let file = "node/members.test.mjs";
+    let server = Standalone::start(&[CLOSED])?;
+    let (_, http) = served(&server.output())?;
+    let urls = std::slice::from_ref(&server.url);
+    script(file, urls, &[format!("http://{http}")], None)?;
+    server.stop()?;
+    let size = Size {
+        gateways: 2,
+        ..Size::default()
+    };
+    Cluster::run(size, &[CLOSED], |cluster| {
+        cluster.until_settled()?;
+        let (urls, publishers) = places(cluster)?;
+        script(file, &urls, &publishers, None)
     })
 }
 
