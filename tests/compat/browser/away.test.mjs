@@ -1,7 +1,7 @@
 // The page where the network is not as it should be.
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { delivered, inside, messages, say, shot, shows, tab, texts, unique } from "./page.mjs";
+import { delivered, emitted, inside, messages, say, shot, shows, tab, texts, unique } from "./page.mjs";
 
 const SOCKETS = /\/socket\.io\//;
 
@@ -67,6 +67,34 @@ test("a message written offline outlives the page", async () => {
   await shows(again, "a last word");
   assert.deepEqual(await texts(ada), ["a last word"]);
   assert.deepEqual(await texts(again), ["a last word"]);
+});
+
+test("a message whose acknowledgement was lost with its page is not sent again when the server has forgotten it", async () => {
+  const room = unique("room");
+  const name = unique("Bob");
+  const ada = await tab("Ada", room);
+  let deaf = false;
+  const bob = await tab(name, room, {
+    before: (opened) => opened.routeWebSocket(SOCKETS, (socket) => {
+      const server = socket.connectToServer();
+      server.onMessage((packet) => deaf || socket.send(packet));
+    }),
+  });
+  await bob.locator("#link-detail", { hasText: "websocket" }).waitFor();
+  deaf = true;
+  await say(bob, "said once");
+  await shows(ada, "said once");
+  assert.equal(await bob.locator("#log .sending").count(), 1);
+  await bob.close({ runBeforeUnload: false });
+  const again = await bob.context().newPage();
+  await again.clock.setFixedTime(Date.now() + 180_000);
+  const sent = emitted(again);
+  await again.goto(`${bob.url().split("#")[0]}#${new URLSearchParams({ room, name })}`);
+  await delivered(again, "said once");
+  await say(again, "and another");
+  await delivered(again, "and another");
+  assert.deepEqual(sent().filter(([event]) => event === "message").map(([, { content }]) => content), ["and another"]);
+  assert.deepEqual(await texts(ada), ["said once", "and another"]);
 });
 
 test("where WebSocket is blocked, long-polling goes on", async () => {

@@ -56,6 +56,14 @@ export async function inside(opened, state = "connected") {
   if (state === "connected") await opened.locator("#room-count", { hasText: /\d/ }).waitFor();
 }
 
+/** What a page emits in /chat from now on, over either transport: answers `[event, payload]` of each so far. */
+export function emitted(opened) {
+  const packets = [];
+  opened.on("websocket", (socket) => socket.on("framesent", ({ payload }) => packets.push(String(payload))));
+  opened.on("request", (request) => request.url().includes("/socket.io/") && packets.push(...(request.postData() ?? "").split("\x1e")));
+  return () => packets.map((packet) => /^42\/chat,\d*(\[.*)$/s.exec(packet)).filter(Boolean).map(([, json]) => JSON.parse(json));
+}
+
 export async function say(opened, text) {
   await opened.getByLabel("Message", { exact: true }).fill(text);
   await opened.keyboard.press("Enter");

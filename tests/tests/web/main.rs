@@ -30,6 +30,12 @@ fn networks_that_are_not_as_they_should_be() -> Result<()> {
 }
 
 #[test]
+fn the_client_module_where_a_server_errs() -> Result<()> {
+    build_page(tempfile::tempdir()?.path())?; // has the packages that it is built with
+    against_one_server("client", &[])
+}
+
+#[test]
 fn limits_are_counted_down() -> Result<()> {
     let few = [
         ("FANFARE_LIMITS__EVENTS", "12"),

@@ -52,6 +52,12 @@ const LONGEST_PAGE = 200;
 /** The server ends "typing" after 5 s. */
 const TYPING_EVERY_MS = 2_500;
 const RETRY_MS = 2_000;
+/** The server knows a `clientId` for 120 s after it has stored the message; the rest is for a last try on its way. */
+const KNOWN_MS = 100_000;
+/** So many pages of a room are looked through for a message: at least what a room keeps by default. */
+const MOST_PAGES = 5;
+/** A user's clock may be ahead of the server's. */
+const CLOCKS_MS = 3_600_000;
 const POLL_MS = 3_000;
 /** Polls a notification's poll: they may come later than messages. */
 const NOTIFICATIONS_EVERY = 5;
@@ -62,6 +68,7 @@ export class Fanfare extends Emitter<FanfareEvents> {
   status: Status = { state: "connecting" };
   private readonly connection: Connection;
   private readonly http: HttpApi;
+  private readonly token: () => Promise<string>;
   private readonly rooms = new Map<string, Room>();
   private readonly notified = new Set<string>();
   private typingTold = new Map<string, number>();
@@ -76,7 +83,8 @@ export class Fanfare extends Emitter<FanfareEvents> {
   constructor(options: FanfareOptions) {
     super();
     this.outbox = new Outbox(options.database ?? "fanfare", options.owner);
-    this.http = new HttpApi(options.url ?? location.origin, async () => (await options.token?.()) ?? "");
+    this.token = async () => (await options.token?.()) ?? "";
+    this.http = new HttpApi(options.url ?? location.origin, this.token);
     this.connection = new Connection(options, {
       status: (status) => this.is(status),
       up: (recovered) => this.up(recovered),
@@ -86,7 +94,7 @@ export class Fanfare extends Emitter<FanfareEvents> {
     chat.on("message", (message) => {
       const room = this.rooms.get(message.roomId);
       if (room) room.take(message);
-      else this.tell("message", message);
+      else this.told(message);
     });
     chat.on("user-typing", (typing) => this.tell("typing", typing));
     chat.on("room-presence", (presence) => this.tell("presence", presence));
@@ -124,7 +132,7 @@ export class Fanfare extends Emitter<FanfareEvents> {
   /** Goes into a room, and again after every lost session, until `leave`. Answered by `joined` or `refused`. */
   join(roomId: string, history = HISTORY): void {
     if (this.rooms.has(roomId)) return;
-    const room = new Room(roomId, history, (message) => this.tell("message", message));
+    const room = new Room(roomId, history, (message) => this.told(message));
     this.rooms.set(roomId, room);
     if (this.status.state === "connected") void this.enter(room);
     else if (this.status.state === "fallback") void this.fetchRoom(room);
@@ -241,6 +249,12 @@ export class Fanfare extends Emitter<FanfareEvents> {
     const messages = page.filter((message) => !last || !message.offset || sequence(message.offset) > sequence(last));
     room.last = messages.at(-1)?.offset ?? last;
     this.tell("joined", { roomId: room.id, usersCount, messages });
+    for (const message of messages) this.settle(message);
+  }
+
+  private told(message: Message): void {
+    this.tell("message", message);
+    this.settle(message);
   }
 
   private notEntered(room: Room, error: FanfareError): void {
@@ -287,19 +301,55 @@ export class Fanfare extends Emitter<FanfareEvents> {
   /** Whether the next one may follow. */
   private async transmit(item: Outgoing): Promise<boolean> {
     this.becomes(item, "sending");
-    const { roomId, content, type, clientId } = item;
-    const message = { roomId, content, type, clientId };
     try {
-      const sent = this.status.state === "fallback" ? await this.http.send(message) : await this.connection.ask("message", message);
-      await this.outbox.remove(item);
-      this.tell("outgoing", item, { id: sent.id, offset: sent.offset, timestamp: sent.timestamp });
+      await this.delivered(item, (await this.stored(item)) ?? (await this.put(item)));
       return true;
     } catch (error) {
       const failure = error as FanfareError;
+      if (!this.outbox.items.includes(item)) return true; // the room has told it meanwhile
       if (failure.passes) this.later(item, failure);
       else this.becomes(item, "failed", failure);
       return !failure.passes;
     }
+  }
+
+  /** The message in its room, if it was tried so long ago that the server would not know that it has it. */
+  private async stored({ roomId, clientId, createdAt, triedAt }: Outgoing): Promise<Message | undefined> {
+    if (!triedAt) return undefined;
+    // A guest without a token is somebody else on every connection, and a `clientId` is known for one user.
+    const isGuest = !(await this.token().catch(() => ""));
+    if (!isGuest && Date.now() - triedAt < KNOWN_MS) return undefined;
+    let before: string | undefined;
+    for (let pages = 0; pages < MOST_PAGES; pages += 1) {
+      const { messages, hasMore } = await this.messages({ roomId, before, limit: LONGEST_PAGE });
+      const found = messages.find((message) => message.clientId === clientId);
+      const oldest = messages[0];
+      if (found || !oldest || !hasMore || oldest.timestamp < createdAt - CLOCKS_MS) return found;
+      before = oldest.offset;
+    }
+    return undefined;
+  }
+
+  private async put(item: Outgoing): Promise<Pick<Message, "id" | "offset" | "timestamp">> {
+    if (!item.triedAt) {
+      item.triedAt = Date.now();
+      await this.outbox.save(item); // before it is sent: the page may end any moment
+    }
+    const { roomId, content, type, clientId } = item;
+    const message = { roomId, content, type, clientId };
+    return this.status.state === "fallback" ? this.http.send(message) : this.connection.ask("message", message);
+  }
+
+  private async delivered(item: Outgoing, { id, offset, timestamp }: Pick<Message, "id" | "offset" | "timestamp">): Promise<void> {
+    if (!this.outbox.items.includes(item)) return;
+    await this.outbox.remove(item);
+    this.tell("outgoing", item, { id, offset, timestamp });
+  }
+
+  /** A message that the room tells needs no acknowledgement. Nobody else knows our `clientId` before. */
+  private settle(message: Message): void {
+    const item = this.outbox.items.find(({ clientId }) => clientId === message.clientId);
+    if (item) void this.delivered(item, message);
   }
 
   private later(item: Outgoing, failure: FanfareError): void {

@@ -2,13 +2,15 @@ import type { Failure, MessageType } from "./types.js";
 
 /** A message on its way out. Gone from the outbox once the server has it. */
 export interface Outgoing {
-  /** The server stores a message once for each of these, however often it is sent. */
+  /** By which a message is known again: for two minutes by the server, later by us in the room's history. */
   clientId: string;
   owner: string;
   roomId: string;
   content: string;
   type: MessageType;
   createdAt: number;
+  /** When it was first on its way, in milliseconds since 1970: from then on the server may have it. */
+  triedAt?: number;
   state: "sending" | "waiting" | "failed";
   error?: Failure;
 }
@@ -16,7 +18,7 @@ export interface Outgoing {
 const STORE = "outgoing";
 
 /**
- * Messages that the server has not acknowledged, in the order they were written, in IndexedDB, so that they outlive
+ * Messages that the server has neither acknowledged nor told, in the order they were written, in IndexedDB, so that they outlive
  * the page. Where a browser has none to give (private windows), they live as long as the page.
  */
 export class Outbox {

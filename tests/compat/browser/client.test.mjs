@@ -1,0 +1,115 @@
+// The client module in Node, against a server that errs on demand. The packages of `web` are installed.
+import assert from "node:assert/strict";
+import { mkdtempSync, rmSync } from "node:fs";
+import { createRequire } from "node:module";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterEach, mock, test } from "node:test";
+import { setTimeout as wait } from "node:timers/promises";
+import { fileURLToPath } from "node:url";
+import { edge } from "./edge.mjs";
+
+const require = createRequire(import.meta.url);
+const web = new URL("../../../web/", import.meta.url);
+const WITHIN_MS = 30_000;
+
+const { Fanfare } = load();
+
+function load() {
+  const { buildSync } = require(fileURLToPath(new URL("node_modules/esbuild", web)));
+  const directory = mkdtempSync(join(tmpdir(), "fanfare-client-"));
+  try {
+    const outfile = join(directory, "client.cjs");
+    buildSync({ entryPoints: [fileURLToPath(new URL("client/src/index.ts", web))], bundle: true, platform: "node", format: "cjs", outfile });
+    return require(outfile);
+  } finally {
+    rmSync(directory, { recursive: true });
+  }
+}
+
+const unique = (prefix) => `${prefix}-${Math.random().toString(36).slice(2, 10)}`;
+
+const clients = [];
+afterEach(async () => {
+  mock.restoreAll();
+  await Promise.all(clients.splice(0).map((client) => client.close()));
+});
+
+/** A client, and what it has told: `[event, first argument, second]`. */
+async function client(options) {
+  const manager = { transports: ["websocket"], reconnectionDelay: 50, reconnectionDelayMax: 100, ...options.manager };
+  const fanfare = new Fanfare({ owner: "ada", token: () => "ada's", ...options, manager });
+  clients.push(fanfare);
+  const told = [];
+  for (const event of ["status", "joined", "refused", "message", "outgoing", "unread", "error"]) {
+    fanfare.on(event, (...what) => told.push([event, ...structuredClone(what)]));
+  }
+  const until = async (what, holds) => {
+    for (const end = performance.now() + WITHIN_MS; !holds(); await wait(10)) {
+      assert.ok(performance.now() < end, `never ${what}; told:\n${told.map((one) => JSON.stringify(one)).join("\n")}`);
+    }
+  };
+  await fanfare.connect();
+  return {
+    fanfare,
+    told,
+    until,
+    is: (state) => until(state, () => fanfare.status.state === state),
+    isIn: (roomId) => until(`in ${roomId}`, () => told.some(([event, joined]) => event === "joined" && joined.roomId === roomId)),
+    allDelivered: () => until("delivered", () => fanfare.outbox.items.length === 0),
+    /** The messages that are gone, as the server has them. */
+    gone: () => told.filter(([event, , gone]) => event === "outgoing" && gone).map(([, item, gone]) => ({ ...item, ...gone })),
+    /** A room's messages, in the order they were told. */
+    contents: (roomId) => told
+      .flatMap(([event, what]) => (event === "joined" ? what.messages : event === "message" ? [what] : []))
+      .filter((message) => message.roomId === roomId)
+      .map(({ content }) => content),
+  };
+}
+
+test("a message whose acknowledgement was lost is looked for once the server has forgotten it", async () => {
+  const server = await edge();
+  const ada = await client({ url: server.url });
+  await ada.is("connected");
+  server.open = false;
+  server.once("message", { cut: true });
+  ada.fanfare.send("lobby", "only once");
+  await ada.is("waiting");
+  for (let n = 0; n < 250; n += 1) server.publish("lobby", `other ${n}`);
+  const later = Date.now() + 180_000;
+  mock.method(Date, "now", () => later);
+  server.open = true;
+  await ada.allDelivered();
+  assert.equal(server.count("message"), 1);
+  assert.deepEqual(ada.gone().map(({ content, offset }) => [content, offset]), [["only once", "3-1"]]);
+  ada.fanfare.send("lobby", "the next");
+  await ada.allDelivered();
+  assert.equal(server.contents("lobby").at(-1), "the next");
+});
+
+test("what was tried long ago and never came is sent", async () => {
+  const server = await edge();
+  const ada = await client({ url: server.url });
+  await ada.is("connected");
+  server.once("message", { error: { code: "UNAVAILABLE", retryAfter: 0.1 } });
+  ada.fanfare.send("lobby", "at last");
+  await ada.until("tried", () => server.count("message") === 1);
+  const later = Date.now() + 180_000;
+  mock.method(Date, "now", () => later);
+  await ada.allDelivered();
+  assert.equal(server.count("getMessages"), 1);
+  assert.deepEqual(server.contents("lobby"), ["at last"]);
+});
+
+test("a message that its room tells is delivered without an acknowledgement", async () => {
+  const server = await edge();
+  const ada = await client({ url: server.url });
+  ada.fanfare.join("lobby");
+  await ada.isIn("lobby");
+  server.once("message", { unanswered: true });
+  ada.fanfare.send("lobby", "heard");
+  ada.fanfare.send("lobby", "next");
+  await ada.allDelivered();
+  assert.deepEqual(server.contents("lobby"), ["heard", "next"]);
+  assert.deepEqual(ada.gone().map(({ content }) => content), ["heard", "next"]);
+});
