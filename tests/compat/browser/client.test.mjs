@@ -113,3 +113,29 @@ test("a message that its room tells is delivered without an acknowledgement", as
   assert.deepEqual(server.contents("lobby"), ["heard", "next"]);
   assert.deepEqual(ada.gone().map(({ content }) => content), ["heard", "next"]);
 });
+
+test("rooms joined and left without a connection are so after a recovered session", async () => {
+  const server = await edge();
+  const ada = await client({ url: server.url });
+  for (const room of ["kept", "left", "again"]) {
+    ada.fanfare.join(room);
+    await ada.isIn(room);
+  }
+  server.publish("kept", "a position to recover from");
+  await ada.until("told", () => ada.contents("kept").length === 1);
+  server.open = false;
+  server.cut();
+  await ada.is("waiting");
+  ada.fanfare.join("new");
+  await ada.fanfare.leave("left");
+  await ada.fanfare.leave("again");
+  ada.fanfare.join("again");
+  for (const room of ["kept", "left", "new"]) server.publish(room, `to ${room}`);
+  server.open = true;
+  await ada.isIn("new");
+  assert.equal(ada.fanfare.status.recovered, true);
+  await ada.until("out of the room that was left", () => server.members("left") === 0);
+  assert.deepEqual(["kept", "new", "again"].map(server.members), [1, 1, 1]);
+  await ada.until("told what was missed", () => ada.contents("kept").length === 2 && ada.contents("new").length === 1);
+  assert.deepEqual(server.asked.filter(({ payload }) => payload.roomId === "kept").map(({ event }) => event), ["join-room"]);
+});

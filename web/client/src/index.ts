@@ -70,6 +70,8 @@ export class Fanfare extends Emitter<FanfareEvents> {
   private readonly http: HttpApi;
   private readonly token: () => Promise<string>;
   private readonly rooms = new Map<string, Room>();
+  /** Rooms that were left, of which the server may not know yet. */
+  private readonly left = new Set<string>();
   private readonly notified = new Set<string>();
   private typingTold = new Map<string, number>();
   private sending = false;
@@ -134,13 +136,15 @@ export class Fanfare extends Emitter<FanfareEvents> {
     if (this.rooms.has(roomId)) return;
     const room = new Room(roomId, history, (message) => this.told(message));
     this.rooms.set(roomId, room);
+    this.left.delete(roomId);
     if (this.status.state === "connected") void this.enter(room);
     else if (this.status.state === "fallback") void this.fetchRoom(room);
   }
 
   async leave(roomId: string): Promise<void> {
     this.rooms.delete(roomId);
-    if (this.status.state === "connected") await this.connection.ask("leave-room", { roomId });
+    this.left.add(roomId);
+    if (this.status.state === "connected") await this.exit(roomId);
   }
 
   /** The room of exactly these users and ourselves. */
@@ -218,7 +222,12 @@ export class Fanfare extends Emitter<FanfareEvents> {
   }
 
   private up(recovered: boolean): void {
-    if (!recovered) for (const room of this.rooms.values()) void this.enter(room);
+    if (!recovered) {
+      this.left.clear();
+      for (const room of this.rooms.values()) room.entered = false;
+    }
+    for (const roomId of this.left) void this.exit(roomId).catch((error) => this.tell("error", error));
+    for (const room of this.rooms.values()) if (!room.entered) void this.enter(room);
     this.typingTold.clear();
     void this.flush();
   }
@@ -237,11 +246,22 @@ export class Fanfare extends Emitter<FanfareEvents> {
       // After an absence longer than a page, the rest is read from where we were.
       const gap = room.last && first && page.length >= history && sequence(first) > sequence(room.last);
       const before = gap ? await this.between(roomId, room.last!, first!) : [];
+      if (!this.isIn(room)) return;
+      room.entered = true;
       this.entered(room, [...before, ...page], answer.usersCount);
     } catch (error) {
       this.notEntered(room, error as FanfareError);
     }
     room.release();
+  }
+
+  private async exit(roomId: string): Promise<void> {
+    try {
+      await this.connection.ask("leave-room", { roomId });
+      this.left.delete(roomId);
+    } catch (error) {
+      if ((error as FanfareError).code !== "OFFLINE") throw error; // it is left when the connection is back
+    }
   }
 
   private entered(room: Room, page: Message[], usersCount?: number): void {
@@ -258,9 +278,10 @@ export class Fanfare extends Emitter<FanfareEvents> {
   }
 
   private notEntered(room: Room, error: FanfareError): void {
-    if (error.code === "OFFLINE") return; // it is entered when the connection is back
+    if (error.code === "OFFLINE" || !this.isIn(room)) return; // it is entered when the connection is back
     if (error.passes) {
-      setTimeout(() => this.isIn(room) && this.status.state === "connected" && void this.enter(room), (error.retryAfter ?? 0) * 1000 || RETRY_MS);
+      const again = () => this.isIn(room) && !room.entered && this.status.state === "connected" && void this.enter(room);
+      setTimeout(again, (error.retryAfter ?? 0) * 1000 || RETRY_MS);
       return;
     }
     this.rooms.delete(room.id);

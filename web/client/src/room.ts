@@ -4,6 +4,8 @@ import type { Message } from "./types.js";
 export class Room {
   readonly id: string;
   readonly history: number;
+  /** The server's session has us in it. */
+  entered = false;
   /** The last place in the log that was told. */
   last?: string;
   /** Messages that came while older ones are being fetched. */
