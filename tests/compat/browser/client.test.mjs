@@ -42,7 +42,7 @@ async function client(options) {
   clients.push(fanfare);
   const told = [];
   for (const event of ["status", "joined", "refused", "message", "outgoing", "unread", "error"]) {
-    fanfare.on(event, (...what) => told.push([event, ...structuredClone(what)]));
+    fanfare.on(event, (...what) => told.push([event, ...what.map((one) => (typeof one === "object" ? { ...one } : one))]));
   }
   const until = async (what, holds) => {
     for (const end = performance.now() + WITHIN_MS; !holds(); await wait(10)) {
@@ -138,4 +138,59 @@ test("rooms joined and left without a connection are so after a recovered sessio
   assert.deepEqual(["kept", "new", "again"].map(server.members), [1, 1, 1]);
   await ada.until("told what was missed", () => ada.contents("kept").length === 2 && ada.contents("new").length === 1);
   assert.deepEqual(server.asked.filter(({ payload }) => payload.roomId === "kept").map(({ event }) => event), ["join-room"]);
+});
+
+/** A client in the room, which then misses more than the history it asks for, and what is to be told in all. */
+async function away(server) {
+  const ada = await client({ url: server.url });
+  ada.fanfare.join("lobby", 2);
+  await ada.isIn("lobby");
+  server.publish("lobby", "before");
+  await ada.until("told", () => ada.contents("lobby").length === 1);
+  server.open = false;
+  server.cut();
+  await ada.is("waiting");
+  server.forget();
+  for (let n = 0; n < 5; n += 1) server.publish("lobby", `missed ${n}`);
+  return ada;
+}
+
+/** Everything was told, once and in order, also what comes now. */
+async function knowsAll(ada, server) {
+  server.publish("lobby", "after");
+  await ada.until("told everything", () => ada.contents("lobby").includes("after"));
+  assert.deepEqual(ada.contents("lobby"), server.contents("lobby"));
+}
+
+test("what was missed is read again after a failure, and what comes meanwhile stands behind it", async () => {
+  const server = await edge();
+  const ada = await away(server);
+  server.once("getMessages", { error: { code: "UNAVAILABLE", retryAfter: 0.2 } });
+  server.open = true;
+  await ada.until("a failure", () => server.count("getMessages") === 1);
+  server.publish("lobby", "meanwhile");
+  await knowsAll(ada, server);
+  assert.equal(server.count("getMessages"), 2);
+});
+
+test("what was missed is read after another loss of the connection, which is recovered", async () => {
+  const server = await edge();
+  const ada = await away(server);
+  server.once("getMessages", { cut: true });
+  server.once("join-room", { then: () => server.publish("lobby", "meanwhile") });
+  server.open = true;
+  await ada.until("a second attempt", () => server.count("getMessages") === 2);
+  await knowsAll(ada, server);
+  assert.equal(ada.fanfare.status.recovered, true);
+});
+
+test("what may not be read does not keep out what comes", async () => {
+  const server = await edge();
+  const ada = await away(server);
+  server.once("getMessages", { error: { code: "FORBIDDEN" } });
+  server.open = true;
+  await ada.until("told why", () => ada.told.some(([event, error]) => event === "error" && error.code === "FORBIDDEN"));
+  server.publish("lobby", "after");
+  await ada.until("told what comes", () => ada.contents("lobby").includes("after"));
+  assert.deepEqual(ada.contents("lobby"), ["before", "missed 3", "missed 4", "after"]);
 });

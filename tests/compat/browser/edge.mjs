@@ -24,7 +24,7 @@ export async function edge() {
     open: true,
     /** What was asked, in order: `{namespace, event, payload}`. */
     asked: [],
-    /** The next time this is asked, it is answered by this error, or, with `unanswered` and `cut`, done but not answered. */
+    /** The next time this is asked: answers an error, or does it, `unanswered` or with a `cut` instead; what is done `then`. */
     once: (name, how) => tricks.push({ name, ...how }),
     /** A message of somebody else. */
     publish(roomId, content, clientId) {
@@ -71,11 +71,12 @@ export async function edge() {
       for (const [event, answer] of Object.entries(requests)) {
         socket.on(event, (payload, ack) => {
           it.asked.push({ namespace, event, payload });
-          const { error, unanswered, cut } = trick(event);
+          const { error, unanswered, cut, then } = trick(event);
           if (error) return ack({ status: "error", message: error.code, ...error });
           const answered = answer(socket, payload);
           if (cut) it.cut();
           if (!unanswered && !cut) ack({ status: "ok", ...answered });
+          then?.();
         });
       }
     });

@@ -245,12 +245,14 @@ export class Fanfare extends Emitter<FanfareEvents> {
       const first = page[0]?.offset;
       // After an absence longer than a page, the rest is read from where we were.
       const gap = room.last && first && page.length >= history && sequence(first) > sequence(room.last);
-      const before = gap ? await this.between(roomId, room.last!, first!) : [];
+      const before = gap ? await this.between(roomId, room.last!, first!).catch((error) => this.nothing(error)) : [];
       if (!this.isIn(room)) return;
       room.entered = true;
       this.entered(room, [...before, ...page], answer.usersCount);
     } catch (error) {
+      // What comes is held on, behind what is still to be read.
       this.notEntered(room, error as FanfareError);
+      return;
     }
     room.release();
   }
@@ -295,12 +297,19 @@ export class Fanfare extends Emitter<FanfareEvents> {
   private async between(roomId: string, after: string, until: string): Promise<Message[]> {
     const found: Message[] = [];
     for (let more = true; more;) {
-      const page = await this.messages({ roomId, after, limit: LONGEST_PAGE });
+      const page = await this.connection.ask("getMessages", { roomId, after, limit: LONGEST_PAGE });
       found.push(...page.messages.filter((message) => sequence(message.offset!) < sequence(until)));
       after = page.messages.at(-1)?.offset ?? until;
       more = page.hasMore && sequence(after) < sequence(until);
     }
     return found;
+  }
+
+  /** Who may be in a room and not read its history has what comes. */
+  private nothing(error: FanfareError): Message[] {
+    if (error.passes) throw error;
+    this.tell("error", error);
+    return [];
   }
 
   // ---- the outbox: one after the other, so that the order is that of writing ----
