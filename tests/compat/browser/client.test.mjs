@@ -194,3 +194,22 @@ test("what may not be read does not keep out what comes", async () => {
   await ada.until("told what comes", () => ada.contents("lobby").includes("after"));
   assert.deepEqual(ada.contents("lobby"), ["before", "missed 3", "missed 4", "after"]);
 });
+
+test("notifications come back after refusals that pass", async () => {
+  const server = await edge();
+  server.once("/notifications connect", { error: { code: "UNAVAILABLE", retryAfter: 0.1 } });
+  server.once("subscribe", { error: { code: "RATE_LIMITED", retryAfter: 0.1 } });
+  const ada = await client({ url: server.url });
+  await ada.until("subscribed", () => ada.told.some(([event, unread]) => event === "unread" && unread === 7));
+  assert.equal(server.count("subscribe", "/notifications"), 2);
+  assert.deepEqual(ada.told.filter(([event]) => event === "error"), []);
+});
+
+test("a new token is shown wherever we are connected", async () => {
+  const server = await edge();
+  const ada = await client({ url: server.url });
+  await ada.is("connected");
+  await ada.until("subscribed", () => ada.told.some(([event]) => event === "unread"));
+  await ada.fanfare.refresh("a new one");
+  for (const namespace of ["/chat", "/notifications"]) assert.equal(server.count("refresh-token", namespace), 1, namespace);
+});

@@ -30,6 +30,9 @@ export interface Options {
 type ChatSocket = Socket<ChatEvents, ChatRequests>;
 type NotificationSocket = Socket<NotificationEvents, NotificationRequests>;
 
+/** Of a namespace, in `connect_error`. */
+type Refusal = Error & { data?: Failure };
+
 /** What the connection tells whoever holds it. */
 export interface Listener {
   status(status: Status): void;
@@ -52,7 +55,7 @@ export class Connection {
   private readonly fallbackAfter: number;
   private failures = 0;
   private wanted = false;
-  private refused?: ReturnType<typeof setTimeout>;
+  private readonly refused = new Map<ChatSocket | NotificationSocket, ReturnType<typeof setTimeout>>();
 
   constructor(options: Options, listener: Listener) {
     this.listener = listener;
@@ -67,6 +70,7 @@ export class Connection {
     this.chat.on("connect", () => this.connected());
     this.chat.on("disconnect", (reason) => this.lost(reason));
     this.chat.on("connect_error", (error) => this.failed(error));
+    this.notifications.on("connect_error", (error) => this.notifications.active || this.comeBack(this.notifications, refusal(error)));
   }
 
   connect(): void {
@@ -79,7 +83,7 @@ export class Connection {
 
   close(): void {
     this.wanted = false;
-    clearTimeout(this.refused);
+    for (const timer of this.refused.values()) clearTimeout(timer);
     this.chat.disconnect();
     this.notifications.disconnect();
   }
@@ -96,6 +100,13 @@ export class Connection {
     return emit(this.notifications as unknown as Socket, event, payload);
   }
 
+  /** Shows a new token wherever we are connected; what connects later asks for one. */
+  async refresh(token: string): Promise<void> {
+    const shown: Promise<unknown>[] = [this.ask("refresh-token", { token })];
+    if (this.notifications.connected) shown.push(this.askNotifications("refresh-token", { token }));
+    await Promise.all(shown);
+  }
+
   private connected(): void {
     this.failures = 0;
     const { engine } = this.manager;
@@ -110,18 +121,27 @@ export class Connection {
     else if (this.wanted) this.listener.status({ state: "down", error: new FanfareError({ code: "OFFLINE", message: reason }) });
   }
 
-  private failed(cause: Error & { data?: Failure }): void {
+  private failed(cause: Refusal): void {
     if (this.chat.active) {
       this.failures += 1;
       this.listener.status({ state: "waiting", error: new FanfareError({ code: "OFFLINE", message: cause.message }) });
       if (this.failures >= this.fallbackAfter) this.listener.blocked();
       return;
     }
-    const error = new FanfareError({ ...cause.data, code: cause.data?.code ?? "FORBIDDEN", message: cause.message });
+    const error = refusal(cause);
     this.listener.status({ state: error.passes ? "waiting" : "down", error });
-    if (!error.passes) return;
-    this.refused = setTimeout(() => this.chat.connect(), (error.retryAfter ?? 0) * 1000 || REFUSED_MS);
+    this.comeBack(this.chat, error);
   }
+
+  private comeBack(socket: ChatSocket | NotificationSocket, error: FanfareError): void {
+    if (!error.passes || !this.wanted) return;
+    clearTimeout(this.refused.get(socket));
+    this.refused.set(socket, setTimeout(() => socket.connect(), (error.retryAfter ?? 0) * 1000 || REFUSED_MS));
+  }
+}
+
+function refusal({ data, message }: Refusal): FanfareError {
+  return new FanfareError({ ...data, code: data?.code ?? "FORBIDDEN", message });
 }
 
 function emit<T>(socket: Socket, event: string, payload: unknown): Promise<T> {

@@ -78,6 +78,7 @@ export class Fanfare extends Emitter<FanfareEvents> {
   /** The server said that nothing more may be sent until then. */
   private pausedUntil = 0;
   private resume?: ReturnType<typeof setTimeout>;
+  private subscribing?: ReturnType<typeof setTimeout>;
   private poll?: ReturnType<typeof setTimeout>;
   private polls = 0;
   private closed = false;
@@ -106,6 +107,7 @@ export class Fanfare extends Emitter<FanfareEvents> {
     chat.on("error", (failure) => this.tell("error", new FanfareError(failure)));
     notifications.on("connect", () => void this.subscribe());
     notifications.on("newNotification", (notification) => this.notify(notification));
+    notifications.on("error", (failure) => this.tell("error", new FanfareError(failure)));
   }
 
   /** Connects, and sends what an earlier page has left. */
@@ -119,6 +121,7 @@ export class Fanfare extends Emitter<FanfareEvents> {
   async close(): Promise<void> {
     this.closed = true;
     clearTimeout(this.resume);
+    clearTimeout(this.subscribing);
     clearTimeout(this.poll);
     this.connection.close();
     await this.outbox.close();
@@ -126,7 +129,7 @@ export class Fanfare extends Emitter<FanfareEvents> {
 
   /** Shows a new token of the same user before the old one ends. */
   async refresh(token: string): Promise<void> {
-    await this.connection.ask("refresh-token", { token });
+    await this.connection.refresh(token);
   }
 
   // ---- rooms ----
@@ -283,7 +286,7 @@ export class Fanfare extends Emitter<FanfareEvents> {
     if (error.code === "OFFLINE" || !this.isIn(room)) return; // it is entered when the connection is back
     if (error.passes) {
       const again = () => this.isIn(room) && !room.entered && this.status.state === "connected" && void this.enter(room);
-      setTimeout(again, (error.retryAfter ?? 0) * 1000 || RETRY_MS);
+      setTimeout(again, pause(error));
       return;
     }
     this.rooms.delete(room.id);
@@ -384,13 +387,12 @@ export class Fanfare extends Emitter<FanfareEvents> {
 
   private later(item: Outgoing, failure: FanfareError): void {
     this.becomes(item, "waiting", failure.code === "OFFLINE" ? undefined : failure);
-    const wait = (failure.retryAfter ?? 0) * 1000 || RETRY_MS;
     if (failure.code === "RATE_LIMITED") {
-      this.pausedUntil = Date.now() + wait;
+      this.pausedUntil = Date.now() + pause(failure);
       this.tell("limited", this.pausedUntil);
     }
     clearTimeout(this.resume);
-    this.resume = setTimeout(() => void this.flush(), wait);
+    this.resume = setTimeout(() => void this.flush(), pause(failure));
   }
 
   private becomes(item: Outgoing, state: Outgoing["state"], error?: FanfareError): void {
@@ -403,12 +405,16 @@ export class Fanfare extends Emitter<FanfareEvents> {
   // ---- notifications ----
 
   private async subscribe(): Promise<void> {
+    clearTimeout(this.subscribing);
     try {
       const { unread } = await this.connection.askNotifications("subscribe", {});
       this.tell("unread", unread);
     } catch (error) {
-      // A server that has none is none that fails.
-      if (!["NO_HANDLER", "OFFLINE"].includes((error as FanfareError).code)) this.tell("error", error as FanfareError);
+      const failure = error as FanfareError;
+      // It is done again with the next connection; and a server that has none is none that fails.
+      if (this.closed || ["NO_HANDLER", "OFFLINE"].includes(failure.code)) return;
+      if (failure.passes) this.subscribing = setTimeout(() => void this.subscribe(), pause(failure));
+      else this.tell("error", failure);
     }
   }
 
@@ -482,6 +488,11 @@ export class Fanfare extends Emitter<FanfareEvents> {
       if ((error as FanfareError).code !== "NOT_FOUND") throw error;
     }
   }
+}
+
+/** Milliseconds until the same may work. */
+function pause({ retryAfter }: FanfareError): number {
+  return (retryAfter ?? 0) * 1000 || RETRY_MS;
 }
 
 /** `randomUUID` exists on secure origins only, and a page may be opened by its address in the local network. */

@@ -134,6 +134,7 @@ export interface ChatEvents {
 export interface NotificationRequests {
   subscribe: Request<{ since?: string }, { offset?: string; unread: number }>;
   markNotificationRead: Request<{ id: string }, { unread: number }>;
+  "refresh-token": ChatRequests["refresh-token"];
 }
 
 /** Events of `/notifications` that the server sends. */
