@@ -1,4 +1,7 @@
-// The client module in Node, against a server that errs on demand. The packages of `web` are installed.
+// The client module in Node: against a server that errs on demand, and over HTTP against Fanfare. The packages of `web`
+// are installed.
+//
+// Environment: FANFARE_URL, where a name alone makes a guest.
 import assert from "node:assert/strict";
 import { mkdtempSync, rmSync } from "node:fs";
 import { createRequire } from "node:module";
@@ -212,4 +215,24 @@ test("a new token is shown wherever we are connected", async () => {
   await ada.until("subscribed", () => ada.told.some(([event]) => event === "unread"));
   await ada.fanfare.refresh("a new one");
   for (const namespace of ["/chat", "/notifications"]) assert.equal(server.count("refresh-token", namespace), 1, namespace);
+});
+
+test("over HTTP a guest's message whose answer was lost is stored once", async () => {
+  const { fetch } = globalThis;
+  const keys = [];
+  mock.method(globalThis, "fetch", async (target, options) => {
+    // It is not found before the second attempt, as if it were stored only then: the key alone tells that both are one.
+    if (options.method === "GET" && keys.length === 1) return Response.json({ messages: [], hasMore: false });
+    const answer = await fetch(target, options);
+    if (options.method === "POST" && keys.push(options.headers["idempotency-key"]) === 1) throw new TypeError("lost");
+    return answer;
+  });
+  const roomId = unique("room");
+  const guest = await client({ url: process.env.FANFARE_URL, token: undefined, username: "Gus", owner: "guest Gus", manager: { path: "/blocked" } });
+  await guest.is("fallback");
+  const { clientId } = guest.fanfare.send(roomId, "over the fence");
+  await guest.allDelivered();
+  assert.deepEqual(keys, [clientId, clientId]);
+  const { messages } = await guest.fanfare.messages({ roomId });
+  assert.deepEqual(messages.map(({ content }) => content), ["over the fence"]);
 });

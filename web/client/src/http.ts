@@ -13,7 +13,8 @@ export class HttpApi {
   }
 
   send(message: { roomId: string; content: string; type: MessageType; clientId: string }): Promise<Message> {
-    return this.ask("POST", "/api/chat/messages", message);
+    // A guest is a new user with every request, whom a `clientId` alone would not tell again.
+    return this.ask("POST", "/api/chat/messages", message, { "idempotency-key": message.clientId });
   }
 
   messages(query: { roomId: string; before?: string; after?: string; limit?: number }): Promise<Page> {
@@ -36,8 +37,8 @@ export class HttpApi {
     return this.ask("PATCH", "/api/notifications/read", { id });
   }
 
-  private async ask<T>(method: string, path: string, body?: object): Promise<T> {
-    const headers: Record<string, string> = {};
+  private async ask<T>(method: string, path: string, body?: object, more: Record<string, string> = {}): Promise<T> {
+    const headers = { ...more };
     const token = await this.token();
     if (token) headers.authorization = `Bearer ${token}`;
     if (body) headers["content-type"] = "application/json";
