@@ -23,7 +23,8 @@ async function blockSockets(opened) {
 test("messages written offline are sent once when the connection is back", async () => {
   const room = unique("room");
   const ada = await tab("Ada", room);
-  const bob = await tab("Bob", room);
+  let sent;
+  const bob = await tab("Bob", room, { before: (opened) => { sent = emitted(opened); } });
   await goOffline(bob);
   await say(bob, "from the tunnel");
   await say(bob, "still there");
@@ -32,7 +33,7 @@ test("messages written offline are sent once when the connection is back", async
   await say(ada, "while you were away");
   await bob.context().setOffline(false);
   await inside(bob);
-  await bob.locator("#link-text", { hasText: "Back" }).waitFor();
+  await bob.locator("#link-text", { hasText: "Back, nothing missed" }).waitFor();
   await shows(bob, "while you were away");
   await shows(ada, "from the tunnel");
   await shows(ada, "still there");
@@ -40,6 +41,7 @@ test("messages written offline are sent once when the connection is back", async
   const expected = ["while you were away", "from the tunnel", "still there"];
   assert.deepEqual(await texts(bob), expected);
   assert.deepEqual(await texts(ada), expected);
+  assert.equal(sent().filter(([event]) => event === "join-room").length, 1, "recovered, not joined again");
 });
 
 test("a message written offline outlives the page", async () => {

@@ -43,6 +43,9 @@ test("two tabs chat with each other", async () => {
   assert.deepEqual(await texts(ada), await texts(bob));
 
   await ada.locator("#log .seen", { hasText: "Seen by Bob" }).waitFor();
+  const dot = (which) => messages(ada).filter({ hasText: "Morning. Is" }).locator(`.presence${which}`);
+  assert.equal(await dot(".online").count(), 1);
+  assert.equal(await ada.locator("#members .presence.online").count(), 2);
 
   await bob.getByLabel("Message", { exact: true }).pressSequentially("one mom");
   await ada.locator("#typing", { hasText: "Bob is typing…" }).waitFor();
@@ -54,6 +57,9 @@ test("two tabs chat with each other", async () => {
 
   await bob.close();
   await ada.locator("#log .system", { hasText: "Bob left" }).waitFor();
+  await dot(":not(.online)").waitFor({ state: "attached" });
+  assert.equal(await dot(".online").count(), 0);
+  assert.equal(await ada.locator("#members .presence.online").count(), 1);
   assert.equal(await ada.locator("#members li").count(), 1);
 });
 
@@ -120,6 +126,10 @@ test("who is written to directly is told by the bell, and finds the conversation
   // What was read is not told again.
   await bob.getByRole("button", { name: "Notifications", exact: true }).click();
   await bob.locator("#notifications", { hasText: "No notifications." }).waitFor();
+  const other = ada.locator("#direct .room", { hasText: names[1] });
+  await other.locator(".presence.online").waitFor();
+  await bob.close();
+  await other.locator(".presence:not(.online)").waitFor();
 });
 
 test("what others write stays text", async () => {
@@ -152,6 +162,39 @@ test("errors are told in words, and a refused message can be sent again or given
   await failed.waitFor({ state: "detached" });
   await say(ada, "shorter");
   await delivered(ada, "shorter");
+});
+
+test("a message that was refused is delivered by trying again, also after a reload", async () => {
+  const room = unique("room");
+  let refusing = true;
+  const ada = await tab(unique("Ada"), room, {
+    // As if the server had refused for a reason that goes away.
+    before: (opened) => opened.routeWebSocket(/\/socket\.io\//, (socket) => {
+      const server = socket.connectToServer();
+      socket.onMessage((packet) => {
+        const id = refusing && /^42\/chat,(\d+)\["message"/.exec(packet)?.[1];
+        if (id) socket.send(`43/chat,${id}${JSON.stringify([{ status: "error", code: "FORBIDDEN", message: "the hall is closed" }])}`);
+        else server.send(packet);
+      });
+    }),
+  });
+  const bob = await tab("Bob", room);
+  await ada.locator("#link-detail", { hasText: "websocket" }).waitFor();
+  await say(ada, "first");
+  await say(ada, "second");
+  const failed = ada.locator("#log .failed");
+  await failed.nth(1).waitFor();
+  assert.match(await failed.first().locator(".state").textContent(), /FORBIDDEN/);
+  refusing = false;
+  await failed.filter({ hasText: "first" }).getByRole("button", { name: "Try again" }).click();
+  await delivered(ada, "first");
+  await shows(bob, "first");
+  await ada.reload();
+  await failed.filter({ hasText: "second" }).getByRole("button", { name: "Try again" }).click();
+  await delivered(ada, "second");
+  await failed.waitFor({ state: "detached" });
+  await shows(bob, "second");
+  for (const opened of [ada, bob]) assert.deepEqual(await texts(opened), ["first", "second"]);
 });
 
 test("a bad token is refused in words", async () => {
