@@ -19,7 +19,8 @@ const MAX_CALLS: usize = 100;
 /// Bytes of an answer.
 const MAX_ANSWER: usize = 64 * 1024;
 
-/// The session endpoint. Answers are kept by the BLAKE3 of the token: tokens themselves are not kept.
+/// The session endpoint. Answers are kept by the BLAKE3 of address and token, which the application may both judge:
+/// tokens themselves are not kept.
 pub(crate) struct Sessions {
     url: Uri,
     http: Http,
@@ -89,7 +90,8 @@ impl Sessions {
         ip: IpAddr,
         wanted: &[String],
     ) -> Result<Arc<User>, Refusal> {
-        let key: Key = blake3::hash(token.as_bytes()).into();
+        // An address has no line break: no two questions have the same text.
+        let key: Key = blake3::hash(format!("{ip}\n{token}").as_bytes()).into();
         let ask = || {
             let question = Question {
                 token,

@@ -89,6 +89,20 @@ async fn answers_are_kept_and_many_ask_once() {
 }
 
 #[tokio::test]
+async fn what_is_known_of_one_address_is_not_of_another() {
+    let server = Server::start(ada(60)).await;
+    let authenticator = sessions(&server);
+    assert_eq!(ask(&authenticator, "one").await, Ok("ada".to_owned()));
+    server.answers(403, String::new());
+    let elsewhere = "192.0.2.7".parse().unwrap();
+    let refused = authenticator.check("one", &Shown::default(), elsewhere).await;
+    assert_eq!(refused, Err(Refusal::Forbidden));
+    assert_eq!(server.asked(), 2);
+    assert_eq!(ask(&authenticator, "one").await, Ok("ada".to_owned()));
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn one_that_hangs_up_takes_nobody_along() {
     let server = Server::start(ada(60)).await;
     server.takes(Duration::from_millis(100));
