@@ -12,6 +12,7 @@ mod shown;
 mod verifier;
 
 use std::{
+    collections::HashMap,
     net::IpAddr,
     sync::Arc,
     time::{SystemTime, UNIX_EPOCH},
@@ -25,7 +26,7 @@ use lifecycle::Tasks;
 use model::User;
 use parking_lot::RwLock;
 pub use refusal::Refusal;
-use serde::Deserialize;
+use serde::{Deserialize, de::IgnoredAny};
 pub use shown::Shown;
 use shown::Sources;
 
@@ -100,8 +101,7 @@ impl Authenticator {
         ip: IpAddr,
     ) -> Result<Arc<User>, Refusal> {
         let credentials: Credentials = match auth {
-            // Auth payloads of other shapes belong to other applications; they carry no credentials.
-            Some(json) => serde_json::from_str(json).unwrap_or_default(),
+            Some(json) => Credentials::read(json)?,
             None => Credentials::default(),
         };
         match credentials.token.as_deref().or(shown.token()) {
@@ -166,6 +166,21 @@ impl Current {
             },
             sessions,
             claims: wanted_claims(config),
+        })
+    }
+}
+
+impl Credentials {
+    /// Auth payloads of other shapes belong to other applications: they carry no credentials. One with a token that
+    /// cannot be read makes nobody a guest, nor the user of a cookie.
+    fn read(json: &str) -> Result<Self, Refusal> {
+        serde_json::from_str(json).or_else(|_| {
+            let fields = serde_json::from_str::<HashMap<String, IgnoredAny>>(json).unwrap_or_default();
+            if fields.contains_key("token") {
+                Err(Refusal::InvalidToken)
+            } else {
+                Ok(Self::default())
+            }
         })
     }
 }

@@ -3,6 +3,7 @@
 use auth::{Authenticator, MAX_TOKEN, Refusal, Shown};
 use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
 use config::{AuthMode, Secret};
+use http::{HeaderMap, header};
 use jsonwebtoken::Algorithm;
 use lifecycle::Tasks;
 use model::Role;
@@ -434,6 +435,44 @@ async fn guests_only_where_they_are_allowed() {
         Err(Refusal::InvalidToken),
         "a token that does not hold makes nobody a guest"
     );
+}
+
+#[tokio::test]
+async fn a_token_that_cannot_be_read_is_invalid() {
+    let guests = build(|config| {
+        config.auth.mode = AuthMode::Guest;
+        config.auth.jwt_secret = Some(Secret::from(SECRET.to_owned()));
+        config.auth.cookie = Some("session".to_owned());
+    })
+    .unwrap();
+    let cookie = mint(Algorithm::HS256, &secret(SECRET), None, &json!({ "sub": "bob" }));
+    let mut headers = HeaderMap::new();
+    headers.insert(header::COOKIE, format!("session={cookie}").parse().unwrap());
+    let shown = guests.shown(&headers, None);
+    let deep = format!(r#"{{"token":{}1{}}}"#, "[".repeat(200), "]".repeat(200));
+    for (auth, refused) in [
+        (r#"{"token":7}"#, true),
+        (r#"{"token":["x"]}"#, true),
+        (r#"{"token":"x","token":"y"}"#, true),
+        (r#"{"token":"x","username":7}"#, true),
+        (&deep, true),
+        (r#"{"username":7}"#, false),
+        (r#"{"session":{"token":7}}"#, false),
+        (r#"["token"]"#, false),
+        (r#""token""#, false),
+    ] {
+        let expected = if refused {
+            Err(Refusal::InvalidToken)
+        } else {
+            Ok("bob")
+        };
+        let user = guests.authenticate(Some(auth), &shown, IP).await;
+        let user = user
+            .as_ref()
+            .map(|user| user.id.as_str())
+            .map_err(|refusal| *refusal);
+        assert_eq!(user, expected, "{auth}");
+    }
 }
 
 #[tokio::test]
