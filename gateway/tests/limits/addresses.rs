@@ -109,7 +109,8 @@ async fn a_user_may_have_so_many_connections() {
     );
     assert!(enter(&mut two, "/chat", &ada).await.0);
     let refused = enter(&mut three, "/chat", &ada).await;
-    let error = json!({ "message": "Too many connections", "data": { "code": "RATE_LIMITED" } });
+    let error =
+        json!({ "message": "Too many connections", "data": { "code": "RATE_LIMITED", "retryAfter": 5 } });
     assert_eq!(refused, (false, error));
     assert!(enter(&mut three, "/chat", &bob).await.0, "the connection stays");
     drop(two);

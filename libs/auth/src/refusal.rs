@@ -2,6 +2,9 @@ use std::fmt;
 
 use model::{ClientError, ErrorCode};
 
+/// Seconds after which a user with too many connections may look whether one has ended.
+const FULL: u64 = 5;
+
 /// Why a CONNECT is refused.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub enum Refusal {
@@ -75,9 +78,9 @@ impl Refusal {
     #[must_use]
     pub fn data(self) -> Option<String> {
         let code = self.code()?.as_str();
-        Some(match self {
-            Self::TooManyFailures(seconds) => format!(r#"{{"code":"{code}","retryAfter":{seconds}}}"#),
-            _ => format!(r#"{{"code":"{code}"}}"#),
+        Some(match self.retry_after() {
+            Some(seconds) => format!(r#"{{"code":"{code}","retryAfter":{seconds}}}"#),
+            None => format!(r#"{{"code":"{code}"}}"#),
         })
     }
 
@@ -85,10 +88,23 @@ impl Refusal {
     #[must_use]
     pub fn to_error(self) -> ClientError {
         let mut error = ClientError::new(self.code().unwrap_or(ErrorCode::NotFound), self.message());
-        if let Self::TooManyFailures(seconds) = self {
-            error.retry_after = Some(seconds);
-        }
+        error.retry_after = self.retry_after();
         error
+    }
+
+    /// Seconds after which it may be tried again, where that is known.
+    fn retry_after(self) -> Option<u64> {
+        match self {
+            Self::TooManyFailures(seconds) => Some(seconds),
+            Self::TooManyConnections => Some(FULL),
+            Self::InvalidNamespace
+            | Self::AuthenticationRequired
+            | Self::InvalidToken
+            | Self::TokenExpired
+            | Self::InvalidCredentials
+            | Self::Forbidden
+            | Self::Unavailable => None,
+        }
     }
 }
 
@@ -117,12 +133,6 @@ mod tests {
             (Refusal::TokenExpired, "Token expired", "UNAUTHORIZED", 401),
             (Refusal::Forbidden, "Forbidden", "FORBIDDEN", 403),
             (Refusal::Unavailable, "Unavailable", "UNAVAILABLE", 503),
-            (
-                Refusal::TooManyConnections,
-                "Too many connections",
-                "RATE_LIMITED",
-                429,
-            ),
         ] {
             assert_eq!(refusal.message(), message);
             assert_eq!(refusal.to_string(), message);
@@ -132,8 +142,18 @@ mod tests {
             assert_eq!(error.message, message);
         }
         assert_eq!(Refusal::InvalidNamespace.data(), None);
-        let later = Refusal::TooManyFailures(7);
-        assert_eq!(later.data().unwrap(), r#"{"code":"RATE_LIMITED","retryAfter":7}"#);
-        assert_eq!(later.to_error().retry_after, Some(7));
+        for (later, message, seconds) in [
+            (Refusal::TooManyFailures(7), "Too many attempts", 7),
+            (Refusal::TooManyConnections, "Too many connections", 5),
+        ] {
+            let data = format!(r#"{{"code":"RATE_LIMITED","retryAfter":{seconds}}}"#);
+            assert_eq!(later.data().unwrap(), data);
+            let error = later.to_error();
+            assert_eq!(
+                (error.code.http_status(), error.retry_after),
+                (429, Some(seconds))
+            );
+            assert_eq!(error.message, message);
+        }
     }
 }
