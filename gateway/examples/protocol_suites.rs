@@ -58,6 +58,7 @@ impl Application for Suite {
             let role = Role::Guest;
             Arc::new(User {
                 id,
+                anonymous: false,
                 username,
                 role,
                 permissions: Vec::new(),

@@ -141,6 +141,7 @@ impl Application for AdminUi {
             tracing::info!(target: "audit", %ip, "an admin page was opened");
             Ok(Admission::from(Arc::new(User {
                 id,
+                anonymous: false,
                 // Carries the session from here to `connected`.
                 username: session.into(),
                 role: Role::Admin,

@@ -28,7 +28,7 @@ use crate::{
     },
     http::ClientAddress,
     limits::visitor as visitor_key,
-    session::{Success, is_anonymous, json},
+    session::{Success, json},
     spans,
     transport::{EngineServer, reply},
 };
@@ -211,7 +211,7 @@ impl Api {
         let ip = client(&parts);
         let namespace = namespace(&mut query, operation.place)?;
         let user = self.identify(&namespace, &parts, ip).await?;
-        let key = if is_anonymous(&user) {
+        let key = if user.anonymous {
             visitor_key(ip)
         } else {
             user.id.to_string()

@@ -57,7 +57,7 @@ use crate::{
     rooms::{Joining, Rooms},
     session::{
         Admission, Application, Authenticator, Claim, Connect, EventPacket, Expiries, Refusal, Returns,
-        SessionStore, Sessions, Shown, Socket, Success, is_anonymous, json as to_json,
+        SessionStore, Sessions, Shown, Socket, Success, json as to_json,
     },
     spans::{self, unrecorded},
     transport::{Conn, Step},
@@ -431,7 +431,7 @@ impl Core {
             socket_id: socket.id().to_owned(),
             user_id: socket.user().id.to_string(),
             username: socket.user().username.to_string(),
-            anonymous: is_anonymous(socket.user()),
+            anonymous: socket.user().anonymous,
             connected_at_ms: socket.connected_at_ms(),
             hears_since: socket.hears_since.get().copied(),
             rooms,

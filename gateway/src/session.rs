@@ -11,9 +11,7 @@ pub(crate) use asked::Answer;
 pub(crate) use auth::named_guest;
 pub use auth::{Authenticator, Refusal, Shown};
 pub(crate) use expiry::Expiries;
-pub(crate) use recovery::{
-    Arrived, Because, Claim, Left, Sessions, Source, Who, is_anonymous, is_recoverable,
-};
+pub(crate) use recovery::{Arrived, Because, Claim, Left, Sessions, Source, Who, is_recoverable};
 pub use recovery::{Away, Moved, Returns};
 pub use server::{Admission, Application, Connect, EventPacket, SocketServer};
 pub(crate) use server::{Success, unavailable};

@@ -37,6 +37,7 @@ impl Application for Fragile {
         let id = UserId::new("u").unwrap();
         let user = User {
             id,
+            anonymous: false,
             username: "u".into(),
             role: Role::Guest,
             permissions: Vec::new(),

@@ -8,8 +8,6 @@ use config::{CLAIM, PERMISSION};
 use model::{ClientError, ErrorCode, Namespace, Role, RoomName, User};
 use parking_lot::RwLock;
 
-use crate::session::is_anonymous;
-
 /// A user's claims fill a pattern in so many ways at most.
 const MAX_FILLED: usize = 100;
 
@@ -99,7 +97,7 @@ impl Rules {
         granted: bool,
     ) -> Quick {
         // A guest has no token that could allow less than the one before: a server may have brought it there.
-        let is_guests = is_anonymous(user) && room.user().is_none();
+        let is_guests = user.anonymous && room.user().is_none();
         if room.as_str().starts_with(char::is_control) || is_guests {
             return Quick::Allowed;
         }
@@ -148,7 +146,7 @@ impl Rules {
                 .is_some_and(|policy| policy.may_join(user, room))
         {
             Quick::Allowed
-        } else if is_anonymous(user) {
+        } else if user.anonymous {
             Quick::Denied
         } else {
             Quick::Ask
@@ -360,6 +358,7 @@ mod tests {
     fn user(role: Role) -> User {
         User {
             id: model::UserId::new("ada").unwrap(),
+            anonymous: false,
             username: "Ada".into(),
             role,
             permissions: Vec::new(),

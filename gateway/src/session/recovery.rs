@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use model::{GatewayId, Namespace, Role, RoomName, RoomToken, User};
+use model::{GatewayId, Namespace, RoomName, RoomToken, User};
 use parking_lot::Mutex;
 use proto::v1::{KeptRoom, KeptSession, OwnEvent, SocketsOf};
 use serde::Deserialize;
@@ -449,23 +449,22 @@ impl<'a> Who<'a> {
     pub(crate) fn of(user: &'a User) -> Self {
         Self {
             id: user.id.as_str(),
-            anonymous: is_anonymous(user),
+            anonymous: user.anonymous,
         }
     }
 
     fn was(&self, user: &User) -> bool {
-        self.id == user.id.as_str() || (self.anonymous && is_anonymous(user))
+        self.is(user.id.as_str(), user.anonymous)
     }
 
     /// Whether the session is this user's, in this namespace.
     pub(crate) fn had(&self, session: &KeptSession, namespace: &Namespace) -> bool {
-        let was = self.id == session.user_id || (self.anonymous && session.anonymous);
-        was && session.namespace == namespace.as_str()
+        self.is(&session.user_id, session.anonymous) && session.namespace == namespace.as_str()
     }
-}
 
-pub(crate) fn is_anonymous(user: &User) -> bool {
-    user.role == Role::Guest && user.id.as_str().starts_with(auth::GUEST)
+    fn is(&self, id: &str, anonymous: bool) -> bool {
+        self.anonymous == anonymous && (anonymous || self.id == id)
+    }
 }
 
 /// Whether a client may come back after this; it said goodbye itself, was put out, or broke the protocol

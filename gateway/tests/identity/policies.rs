@@ -3,7 +3,7 @@
 use config::AuthMode;
 use serde_json::{Value, json};
 
-use crate::stage::{Client, start};
+use crate::stage::{Client, start, token};
 
 #[tokio::test]
 async fn rooms_are_closed_unless_a_claim_or_a_policy_opens_them() {
@@ -104,6 +104,34 @@ async fn guests_use_public_rooms_alone_and_members_theirs() {
     }
     let mut eve = Client::join(&edge, &json!({ "sub": "eve" })).await;
     assert!(!eve.may_use(&own).await);
+    edge.stop().await;
+}
+
+/// Whatever its id and role, who has a token is a user with memberships and sessions of its own.
+#[tokio::test]
+async fn a_guest_by_token_is_not_anonymous() {
+    let edge = start(|_| {}).await;
+    let auth = |sub: &str, pid: &Value| {
+        let token = token(&json!({ "sub": sub, "role": "guest" }));
+        json!({ "token": token, "pid": pid })
+    };
+    let mut guest = Client::open(&edge).await;
+    let first = guest.enter(&auth("guest-42", &Value::Null)).await;
+    let room = guest
+        .ask("getOrCreateRoom", &json!({ "participants": ["ada"] }))
+        .await;
+    assert!(guest.may_use(room["roomId"].as_str().unwrap()).await);
+
+    drop(guest);
+    while edge.gateway.connections() > 0 {
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    let mut other = Client::open(&edge).await;
+    let fresh = other.enter(&auth("guest-43", &first["pid"])).await;
+    assert_ne!(fresh["sid"], first["sid"], "the session is another user's");
+    let mut again = Client::open(&edge).await;
+    let back = again.enter(&auth("guest-42", &first["pid"])).await;
+    assert_eq!(back["sid"], first["sid"]);
     edge.stop().await;
 }
 

@@ -6,7 +6,7 @@ use model::{Role, User, UserId};
 use crate::is_name;
 
 /// How the ids of guests without a token begin.
-pub const GUEST: &str = "guest-";
+const GUEST: &str = "guest-";
 
 /// One of a new id, who may have chosen a name.
 pub(crate) fn guest(username: Option<String>) -> User {
@@ -21,12 +21,13 @@ pub(crate) fn guest(username: Option<String>) -> User {
     named_guest(UserId::new(&id).unwrap_or_else(|_| unreachable!()), &username)
 }
 
-/// A guest of a known id.
+/// A guest without a token, of a known id.
 #[must_use]
 pub fn named_guest(id: UserId, username: &str) -> User {
     User {
         username: username.into(),
         id,
+        anonymous: true,
         role: Role::Guest,
         permissions: Vec::new(),
         rooms: Vec::new(),

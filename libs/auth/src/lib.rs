@@ -21,7 +21,7 @@ use std::{
 pub use calls::SetupError;
 use calls::{Http, Trust};
 use config::{AuthMode, Config};
-pub use guest::{GUEST, named_guest};
+pub use guest::named_guest;
 use lifecycle::Tasks;
 use model::User;
 use parking_lot::RwLock;

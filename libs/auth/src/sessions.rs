@@ -153,6 +153,7 @@ fn user_of(body: &[u8], wanted: &[String]) -> Option<(User, Duration)> {
     };
     let user = User {
         id: user_id,
+        anonymous: false,
         username: username.unwrap_or(id).into(),
         role,
         permissions: answer.permissions,

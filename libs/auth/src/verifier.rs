@@ -186,6 +186,7 @@ impl Verifier {
         };
         Ok(User {
             id,
+            anonymous: false,
             username: username.into(),
             role: claims.role,
             permissions: claims.permissions,

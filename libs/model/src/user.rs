@@ -68,6 +68,9 @@ impl Role {
 pub struct User {
     /// Claim `sub`.
     pub id: UserId,
+    /// Whether it is a guest without a token, whose id is its connection's alone. A token's user never is, whatever its
+    /// id and role.
+    pub anonymous: bool,
     /// Claim `username`; the id where there is none.
     pub username: Arc<str>,
     /// Claim `role`.
