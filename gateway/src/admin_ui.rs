@@ -129,14 +129,13 @@ impl Application for AdminUi {
         let (credentials, addresses) = (Arc::clone(&self.credentials), Arc::clone(&self.addresses));
         Box::pin(async move {
             let ip = request.conn.handshake().ip;
-            if let Err(after) = addresses.may_authenticate(ip) {
-                return Err(Refusal::TooManyFailures(after.as_secs() + 1));
-            }
+            let attempt = addresses.attempt(ip).await;
+            let attempt = attempt.map_err(|after| Refusal::TooManyFailures(after.as_secs() + 1))?;
             let entrance = credentials.check(request.auth.as_deref()).await;
             let Some(Entrance { session }) = entrance else {
-                addresses.failed(ip);
                 return Err(Refusal::InvalidCredentials);
             };
+            attempt.forgive().await;
             let id = UserId::new(USER).map_err(|_| Refusal::Forbidden)?;
             tracing::info!(target: "audit", %ip, "an admin page was opened");
             Ok(Admission::from(Arc::new(User {

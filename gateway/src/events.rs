@@ -342,9 +342,9 @@ impl Core {
         if self.access.rules().policy(namespace).is_none() {
             return Err(Refusal::InvalidNamespace);
         }
-        self.may_authenticate(ip)?;
-        let identified = self.authenticator.authenticate(auth, shown, ip).await;
-        let user = self.authenticated(ip, identified)?;
+        let user = self
+            .judged(ip, self.authenticator.authenticate(auth, shown, ip))
+            .await?;
         let rules = self.access.rules();
         match rules.policy(namespace) {
             Some(policy) if policy.admits(user.role) => {}
@@ -354,19 +354,20 @@ impl Core {
         self.authorized(namespace, user).await
     }
 
-    /// Whether somebody at `ip` may say who it is.
-    fn may_authenticate(&self, ip: IpAddr) -> Result<(), Refusal> {
-        let may = self.addresses.may_authenticate(ip);
-        may.map_err(|after| Refusal::TooManyFailures(limited::seconds(after)))
-    }
-
-    /// What came of it; what was wrong counts against the address.
-    fn authenticated(&self, ip: IpAddr, user: Result<Arc<User>, Refusal>) -> Result<Arc<User>, Refusal> {
-        user.inspect_err(|refusal| {
-            if refusal.code() == Some(ErrorCode::Unauthorized) {
-                self.addresses.failed(ip);
-            }
-        })
+    /// What comes of an authentication of somebody at `ip`; what is wrong counts against the address.
+    async fn judged(
+        &self,
+        ip: IpAddr,
+        judging: impl Future<Output = Result<Arc<User>, Refusal>>,
+    ) -> Result<Arc<User>, Refusal> {
+        let attempt = self.addresses.attempt(ip).await;
+        let attempt = attempt.map_err(|after| Refusal::TooManyFailures(limited::seconds(after)))?;
+        let user = judging.await;
+        let code = user.as_ref().err().and_then(|refusal| refusal.code());
+        if code != Some(ErrorCode::Unauthorized) {
+            attempt.forgive().await;
+        }
+        user
     }
 
     /// The span of publishing to a room, as part of `trace`. How many members the room has here stands for how many it

@@ -1,6 +1,7 @@
 //! How much clients may do (CONTRACT sections 3 and 4): events of a user, of one kind, of a socket.
 
 mod addresses;
+mod attempts;
 mod memory;
 
 use std::{

@@ -29,13 +29,10 @@ impl Call {
     async fn refreshed(&self, token: &str) -> Result<serde_json::Value, ClientError> {
         let Self { core, socket, .. } = self;
         let handshake = socket.conn().handshake();
-        core.may_authenticate(handshake.ip).map_err(Refusal::to_error)?;
-        let checked = core
-            .authenticator
-            .check(token, &handshake.shown, handshake.ip)
-            .await;
+        let checked = core.authenticator.check(token, &handshake.shown, handshake.ip);
         let user = core
-            .authenticated(handshake.ip, checked)
+            .judged(handshake.ip, checked)
+            .await
             .map_err(Refusal::to_error)?;
         if user.id != socket.user().id {
             return Err(ClientError::new(

@@ -19,11 +19,12 @@ use model::User;
 use parking_lot::{Mutex, RwLock};
 use smallvec::SmallVec;
 
+use super::attempts::{Attempt, Failures};
 use crate::{session::Socket, transport::Conn};
 
-const MINUTE: Duration = Duration::from_secs(60);
+pub(super) const MINUTE: Duration = Duration::from_secs(60);
 /// So many addresses are remembered; more push out those that have done least.
-const ADDRESSES: NonZeroUsize = NonZeroUsize::MIN.saturating_add(65_535);
+pub(super) const ADDRESSES: NonZeroUsize = NonZeroUsize::MIN.saturating_add(65_535);
 /// Whoever has all the connections it may have is told to return after that.
 const FULL: Duration = Duration::from_secs(5);
 
@@ -35,19 +36,16 @@ pub(crate) struct Addresses {
 
 struct Rules {
     handshakes: Option<MemoryLimiter>,
-    failures: Option<MemoryLimiter>,
+    failures: Option<Arc<Failures>>,
     max_connections: usize,
 }
 
 impl Rules {
     fn new(config: &config::Limits) -> Self {
-        let limiter = |count| {
-            let limit = Limit::new(count, MINUTE)?;
-            Some(MemoryLimiter::new(limit, ADDRESSES, system_clock()))
-        };
+        let handshakes = Limit::new(config.handshakes_per_ip, MINUTE);
         Self {
-            handshakes: limiter(config.handshakes_per_ip),
-            failures: limiter(config.auth_failures_per_ip),
+            handshakes: handshakes.map(|limit| MemoryLimiter::new(limit, ADDRESSES, system_clock())),
+            failures: Failures::new(config.auth_failures_per_ip),
             max_connections: config.connections_per_ip as usize,
         }
     }
@@ -84,9 +82,12 @@ impl Addresses {
     /// When to come back: it has too many connections, handshakes or failed authentications behind it.
     pub(crate) fn handshake(&self, ip: IpAddr) -> Result<Option<Place>, Duration> {
         let address = whose(ip);
-        self.may_authenticate(ip)?;
+        let rules = self.rules();
+        if let Some(failures) = &rules.failures {
+            failures.are_few(address)?;
+        }
         let place = self.place(address)?;
-        check(self.rules().handshakes.as_ref(), address, 1)?;
+        check(rules.handshakes.as_ref(), address, 1)?;
         Ok(place)
     }
 
@@ -99,28 +100,13 @@ impl Addresses {
         check(self.rules().handshakes.as_ref(), whose(ip), 1)
     }
 
-    /// Whether somebody at `ip` may say who it is.
+    /// Somebody at `ip` says who it is, in its turn among those there.
     ///
     /// # Errors
     /// When to come back: too much of what was said was wrong.
-    pub(crate) fn may_authenticate(&self, ip: IpAddr) -> Result<(), Duration> {
+    pub(crate) async fn attempt(&self, ip: IpAddr) -> Result<Attempt, Duration> {
         let rules = self.rules();
-        let failures = rules.failures.as_ref();
-        let Some(Ok(decision)) = failures.and_then(|failures| failures.try_check(&key(whose(ip)), 0)) else {
-            return Ok(());
-        };
-        if decision.remaining > 0 {
-            return Ok(());
-        }
-        // When all have come back after so long, one has after this.
-        let one = MINUTE / decision.limit;
-        let whole = one * (decision.limit - 1);
-        Err(decision.reset_in.saturating_sub(whole))
-    }
-
-    /// An authentication from `ip` has failed.
-    pub(crate) fn failed(&self, ip: IpAddr) {
-        let _ = check(self.rules().failures.as_ref(), whose(ip), 1);
+        Attempt::begin(rules.failures.as_ref(), whose(ip)).await
     }
 
     fn place(&self, address: IpAddr) -> Result<Option<Place>, Duration> {
@@ -153,7 +139,7 @@ impl Drop for Place {
     }
 }
 
-fn check(limiter: Option<&MemoryLimiter>, address: IpAddr, cost: u32) -> Result<(), Duration> {
+pub(super) fn check(limiter: Option<&MemoryLimiter>, address: IpAddr, cost: u32) -> Result<(), Duration> {
     let decision = limiter.and_then(|limiter| limiter.try_check(&key(address), cost));
     match decision {
         Some(Ok(decision)) if !decision.allowed => Err(decision.retry_after),
@@ -162,7 +148,7 @@ fn check(limiter: Option<&MemoryLimiter>, address: IpAddr, cost: u32) -> Result<
     }
 }
 
-fn key(address: IpAddr) -> String {
+pub(super) fn key(address: IpAddr) -> String {
     address.to_string()
 }
 
@@ -289,16 +275,15 @@ mod tests {
         assert!(addresses.handshake(ip("::1")).is_ok());
     }
 
-    #[test]
-    fn who_fails_too_often_is_asked_no_more() {
+    #[tokio::test]
+    async fn who_fails_too_often_is_asked_no_more() {
         let mut config = config::Config::for_tests(config::Role::Standalone).limits;
         config.auth_failures_per_ip = 3;
         let addresses = Addresses::new(&config);
         for _ in 0..3 {
-            assert_eq!(addresses.may_authenticate(ip("::1")), Ok(()));
-            addresses.failed(ip("::1"));
+            drop(addresses.attempt(ip("::1")).await.unwrap());
         }
-        let wait = addresses.may_authenticate(ip("::1")).unwrap_err();
+        let wait = addresses.attempt(ip("::1")).await.err().unwrap();
         assert!(
             wait > Duration::from_secs(15) && wait <= Duration::from_secs(20),
             "{wait:?}"

@@ -1,12 +1,25 @@
 //! What one address and one user may do: handshakes, connections, failed authentications; and who is at an address.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
 
+use axum::{Json, Router, http::StatusCode, routing::post};
 use bench::client::{Reader, Writer, open};
 use config::AuthMode;
+use futures_util::future::join_all;
 use jsonwebtoken::{EncodingKey, Header};
+use lifecycle::Tasks;
 use serde_json::{Value, json};
-use tokio::{io::AsyncWriteExt, net::TcpStream};
+use tokio::{
+    io::AsyncWriteExt,
+    net::{TcpListener, TcpStream},
+};
 
 use crate::{
     client::Client,
@@ -194,6 +207,67 @@ async fn who_fails_too_often_is_heard_no_more() {
     assert!((1..=20).contains(&after), "{after}");
     is_limited(&polling(stage.addr, "").await, 20);
     stage.stop().await;
+}
+
+/// A session endpoint that takes its time; how often it was asked.
+async fn sessions(tasks: &Tasks) -> (String, Arc<AtomicU64>) {
+    let asked = Arc::new(AtomicU64::new(0));
+    let count = Arc::clone(&asked);
+    let answer = async move |Json(question): Json<Value>| {
+        count.fetch_add(1, Ordering::SeqCst);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        let token = question["token"].as_str().unwrap();
+        match token.strip_prefix("good-") {
+            Some(user) => Ok(Json(json!({ "user": user }))),
+            None => Err(StatusCode::UNAUTHORIZED),
+        }
+    };
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/", listener.local_addr().unwrap());
+    tasks.background("session endpoint", async move {
+        axum::serve(listener, Router::new().route("/", post(answer)))
+            .await
+            .unwrap();
+    });
+    (url, asked)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_many_at_once_no_more_are_judged_than_may_fail() {
+    let tasks = Tasks::new();
+    let (url, asked) = sessions(&tasks).await;
+    let stage = start(config(|config| {
+        config.limits.auth_failures_per_ip = 10;
+        config.auth.mode = AuthMode::Session;
+        config.auth.session_url = Some(url);
+    }))
+    .await;
+    let opened = join_all((0..200).map(|_| open(stage.addr))).await;
+    let mut clients: Vec<_> = opened.into_iter().map(Result::unwrap).collect();
+
+    let all = clients.iter_mut().take(50).enumerate();
+    let entered = all.map(async |(number, client)| enter(client, "/chat", &format!("good-{number}")).await);
+    for (entered, refused) in join_all(entered).await {
+        assert!(entered, "who is good waits for a turn: {refused}");
+    }
+    assert_eq!(asked.load(Ordering::SeqCst), 50);
+
+    let begun = Instant::now();
+    let all = clients.iter_mut().enumerate();
+    let entered =
+        all.map(async |(number, client)| enter(client, "/notifications", &format!("bad-{number}")).await);
+    for (entered, refused) in join_all(entered).await {
+        let message = refused["message"].as_str().unwrap();
+        assert!(
+            !entered && ["Invalid token", "Too many attempts"].contains(&message),
+            "{refused}"
+        );
+    }
+    let judged = asked.load(Ordering::SeqCst) - 50;
+    let returned = begun.elapsed().as_secs() / 6;
+    assert!((10..=10 + returned).contains(&judged), "{judged}");
+    stage.stop().await;
+    tasks.shutdown(Duration::from_secs(10)).await;
 }
 
 /// A limit of one handshake an address tells whom the gateway takes for whom.
