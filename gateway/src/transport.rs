@@ -5,6 +5,7 @@ mod affinity;
 mod ages;
 pub mod conn;
 mod cors;
+mod door;
 mod driver;
 mod forward;
 mod outbound;

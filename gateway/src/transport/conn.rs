@@ -19,14 +19,12 @@ use telemetry::trace::Span;
 use tokio::{net::TcpStream, sync::Notify};
 
 use super::{
+    door::Seat,
     driver::Message,
     outbound::{Mode, Outbound, Pushed},
     wake::Wake,
 };
-use crate::{
-    limits::Place,
-    session::{Shown, Sockets},
-};
+use crate::session::{Shown, Sockets};
 
 /// Flags of a connection.
 const V3: u8 = 1;
@@ -50,8 +48,8 @@ pub struct Handshake {
     pub version: Version,
     /// A client of v3 that cannot take bytes over polling.
     pub(super) base64: bool,
-    /// Counts the connection for its address, until it has ended: rooms may hold it for longer.
-    pub(super) place: Mutex<Option<Place>>,
+    /// Counts the connection until it has ended: rooms may hold it for longer.
+    pub(super) seat: Mutex<Option<Seat>>,
 }
 
 /// One Engine.IO session, whatever its transport. Shared by its driver, by requests in flight and

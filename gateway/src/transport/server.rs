@@ -3,10 +3,7 @@
 use std::{
     collections::HashMap,
     net::IpAddr,
-    sync::{
-        Arc, OnceLock,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, OnceLock},
     time::{Duration, Instant},
 };
 
@@ -20,18 +17,17 @@ use rand::Rng;
 use sio::engine::{CloseReason, HandshakeError, Session, Timing, TransportKind, Version};
 
 use super::{
-    Conn, EngineHandler, Forwarder, Handshake,
-    admission::{Admission, Turn},
-    affinity,
+    Conn, EngineHandler, Forwarder, Handshake, affinity,
     ages::Ages,
     cors::Origins,
+    door::{Door, Seat, SentAway},
     driver::Driver,
     forward::CLIENT_IP,
     outbound::Mode,
     polling, reply, ws,
 };
 use crate::{
-    limits::{Addresses, Memory, Place},
+    limits::{Addresses, Memory},
     metrics::Metrics,
     session::{Shown, Sockets, json},
 };
@@ -76,15 +72,10 @@ pub struct EngineServer {
     tasks: Tasks,
     metrics: Arc<Metrics>,
     sessions: Sessions,
-    refuses: AtomicBool,
-    admission: Admission,
+    door: Door,
     ages: Ages,
     forwarder: OnceLock<Arc<Forwarder>>,
-    limits: OnceLock<(Arc<Addresses>, Arc<Memory>)>,
 }
-
-/// When a gateway that takes nobody may be asked again.
-const FULL: Duration = Duration::from_secs(5);
 
 /// Whether a request has been forwarded already. It is forwarded once at most.
 #[derive(Copy, Clone, PartialEq, Eq)]
@@ -109,7 +100,7 @@ impl EngineServer {
     ) -> Arc<Self> {
         let origins = RwLock::new(Arc::new(Origins::new(&options.origins)));
         Arc::new(Self {
-            admission: Admission::new(options.handshakes_per_second),
+            door: Door::new(options.max_connections, options.handshakes_per_second),
             ages: Ages::new(options.max_age),
             options,
             origins,
@@ -117,9 +108,7 @@ impl EngineServer {
             tasks,
             metrics,
             sessions: Sessions::default(),
-            refuses: AtomicBool::new(false),
             forwarder: OnceLock::new(),
-            limits: OnceLock::new(),
         })
     }
 
@@ -134,7 +123,7 @@ impl EngineServer {
 
     /// From now on nobody gets a new session here.
     pub fn refuse_handshakes(&self) {
-        self.refuses.store(true, Ordering::Relaxed);
+        self.door.close();
     }
 
     /// From now on requests for sessions of other gateways are forwarded. Without, such sessions are
@@ -145,7 +134,7 @@ impl EngineServer {
 
     /// From now on addresses have limits, and nobody new is taken while memory is short. Only the first call counts.
     pub(crate) fn limit_by(&self, addresses: Arc<Addresses>, memory: Arc<Memory>) {
-        let _ = self.limits.set((addresses, memory));
+        self.door.limit_by(addresses, memory);
     }
 
     /// Its settings.
@@ -271,37 +260,20 @@ impl EngineServer {
                 if websocket {
                     ws::check(&request)?;
                 }
-                let full =
-                    self.options.max_connections != 0 && self.sessions.len() >= self.options.max_connections;
-                if full || self.refuses.load(Ordering::Relaxed) {
-                    self.metrics.connection_refused("full");
-                    return Ok(Answer::Own(come_back(FULL)));
-                }
-                let place = match self.limits.get() {
-                    Some((_, memory)) if memory.is_short() => {
-                        self.metrics.connection_refused("memory");
-                        return Ok(Answer::Own(come_back(FULL)));
-                    }
-                    Some((addresses, _)) => match addresses.handshake(ip) {
-                        Ok(place) => place,
-                        Err(after) => {
-                            self.metrics.connection_refused("limited");
-                            self.metrics.limited("address", "refused");
-                            return Ok(Answer::Own(too_many(after)));
-                        }
-                    },
-                    None => None,
-                };
-                match self.admission.turn(Instant::now()) {
-                    Turn::After(Duration::ZERO) => {}
-                    Turn::After(wait) => tokio::time::sleep(wait).await,
-                    Turn::Return(after) => {
-                        self.metrics.connection_refused("busy");
+                let seat = match self.door.enter(ip).await {
+                    Ok(seat) => seat,
+                    Err(SentAway::Full(why, after)) => {
+                        self.metrics.connection_refused(why);
                         return Ok(Answer::Own(come_back(after)));
                     }
-                }
+                    Err(SentAway::Limited(after)) => {
+                        self.metrics.connection_refused("limited");
+                        self.metrics.limited("address", "refused");
+                        return Ok(Answer::Own(too_many(after)));
+                    }
+                };
                 let shown = self.handler.shown(request.headers(), request.uri().query());
-                let handshake = Handshake::of(request.headers(), version, &query, ip, place, shown);
+                let handshake = Handshake::of(request.headers(), version, &query, ip, seat, shown);
                 let cookie = self.options.affinity_cookie.then(|| {
                     affinity::issue(request.headers(), request.extensions().get::<Scheme>().is_some())
                 });
@@ -375,7 +347,7 @@ impl EngineServer {
 
     /// From now on so many new sessions a second are let in; 0 for no limit.
     pub(crate) fn set_rate(&self, handshakes_per_second: u32) {
-        self.admission.set(handshakes_per_second);
+        self.door.admission.set(handshakes_per_second);
     }
 
     /// Closes the sessions that are old enough; how many.
@@ -408,7 +380,7 @@ impl Handshake {
         version: Version,
         query: &Query,
         ip: IpAddr,
-        place: Option<Place>,
+        seat: Seat,
         shown: Shown,
     ) -> Self {
         let text = |name| {
@@ -421,7 +393,7 @@ impl Handshake {
             ip,
             user_agent: user_agent.get(..256).unwrap_or(user_agent).into(),
             shown,
-            place: Mutex::new(place),
+            seat: Mutex::new(Some(seat)),
             // Recovery is of Socket.IO v5, and python-engineio alone marks requests with fractions of seconds.
             recovers: version == Version::V4
                 && !query.time.as_ref().is_some_and(|time| time.contains('.'))
@@ -544,7 +516,7 @@ impl Sessions {
 
     fn remove(&self, sid: &str) {
         if let Some(conn) = self.shard(sid).lock().remove(sid) {
-            conn.handshake().place.lock().take();
+            conn.handshake().seat.lock().take();
             self.count.fetch_sub(1, std::sync::atomic::Ordering::Relaxed);
         }
     }

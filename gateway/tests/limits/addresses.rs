@@ -70,6 +70,22 @@ async fn an_address_may_have_so_many_connections() {
     stage.stop().await;
 }
 
+/// Those that wait for their turn are counted.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_has_so_many_connections_however_many_come_at_once() {
+    let stage = start(config(|config| {
+        config.gateway.max_connections = 2;
+        config.limits.handshakes_per_second = 4;
+    }))
+    .await;
+    let answers = join_all((0..6).map(|_| polling(stage.addr, ""))).await;
+    let mut statuses: Vec<_> = answers.iter().map(|answer| answer.status).collect();
+    statuses.sort_unstable();
+    assert_eq!(statuses, [200, 200, 503, 503, 503, 503]);
+    assert_eq!(stage.gateway.connections(), 2);
+    stage.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn short_of_memory_nobody_is_taken() {
     let stage = start(config(|config| config.limits.memory_mb = 1)).await;
