@@ -41,6 +41,12 @@ pub(super) fn join(call: Call, mut input: Input) -> Step {
     let history = input.optional_number("history", 0, MAX_HISTORY).unwrap_or(0);
     match (room, input.finish()) {
         (Some(room), Ok(())) => {
+            // Reading comes under its own policy, whichever event it comes with.
+            if history > 0
+                && let Err(error) = call.may_emit("getMessages")
+            {
+                return call.fail(error);
+            }
             call.with_access(room, Use::Join, move |call, room| admit(call, room, history))
         }
         (_, Err(error)) => call.fail(error),

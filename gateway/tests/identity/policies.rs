@@ -181,6 +181,23 @@ async fn events_are_for_those_whom_the_policy_names() {
 }
 
 #[tokio::test]
+async fn a_join_with_history_reads_messages() {
+    let edge = start(|config| {
+        config.rooms.public = vec!["*".to_owned()];
+        config.namespaces[1].emit_roles = [("getMessages".to_owned(), vec!["user".to_owned()])].into();
+    })
+    .await;
+    for (role, expected) in [("guest", "FORBIDDEN"), ("user", "ok")] {
+        let mut client = Client::join(&edge, &json!({ "role": role })).await;
+        let join = json!({ "roomId": "r", "history": 1 });
+        assert_eq!(client.outcome("join-room", &join).await, expected, "{role}");
+        let join = json!({ "roomId": "r", "history": 0 });
+        assert_eq!(client.outcome("join-room", &join).await, "ok", "{role}");
+    }
+    edge.stop().await;
+}
+
+#[tokio::test]
 async fn a_namespace_may_show_less_than_the_log_keeps() {
     let edge = start(|config| {
         config.rooms.public = vec!["*".to_owned()];
