@@ -14,10 +14,12 @@ use axum::{
     routing::{get, patch, post},
 };
 use bytes::Bytes;
+use bytestring::ByteString;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header, request::Parts};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use model::{ClientError, Detail, ErrorCode, Namespace, TraceContext, User};
 use serde::Serialize;
+use sio::packet::{DecodeError, RawArgs};
 
 pub(crate) use self::problem::not_found;
 use self::problem::{Problem, wrong_method};
@@ -277,7 +279,14 @@ impl Api {
         let options = self.engine.options();
         let limited = Limited::new(body, options.max_payload);
         match tokio::time::timeout(options.body_timeout, limited.collect()).await {
-            Ok(Ok(body)) => Ok(body.to_bytes()),
+            Ok(Ok(body)) => {
+                let body = body.to_bytes();
+                let payload = ByteString::try_from(body.clone()).map(RawArgs::parse);
+                if payload == Ok(Err(DecodeError::TooDeep)) {
+                    return Err(invalid("", "is nested too deep").into());
+                }
+                Ok(body)
+            }
             Ok(Err(error)) if error.is::<LengthLimitError>() => {
                 let error = ClientError::new(ErrorCode::PayloadTooLarge, "The body is too large");
                 Err(error.into())

@@ -223,6 +223,26 @@ fn packets() -> Vec<(&'static str, String, &'static str)> {
     ]
 }
 
+/// By request as by event.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_may_be_nested_so_deep() {
+    let stage = stage().await;
+    for (depth, status) in [(62, 201), (63, 400), (100_000, 400)] {
+        let (open, close) = ("[".repeat(depth), "]".repeat(depth));
+        let body = format!(r#"{{"roomId":"r","content":"c","more":{open}{close}}}"#);
+        let length = body.len();
+        let request = format!(
+            "POST /api/chat/messages HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n\
+             content-length: {length}\r\n\r\n{body}"
+        );
+        let answer = raw(stage.addr, request.as_bytes()).await.unwrap();
+        assert_eq!(answer.status, status, "{depth}: {answer:?}");
+        let answer: Value = serde_json::from_str(&answer.body).unwrap();
+        assert!(status == 201 || answer["code"] == INVALID, "{depth}: {answer}");
+    }
+    stage.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn table_of_packets_that_end_a_connection() {
     let stage = stage().await;
