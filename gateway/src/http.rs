@@ -159,12 +159,11 @@ async fn requests(
         let mounts = Arc::clone(&mounts);
         let others = others.clone();
         let client = proxies.client(ip, request.headers());
-        let scheme = scheme.clone();
+        let is_tls = scheme == Scheme::HTTPS;
+        if is_tls || proxies.ended_tls(ip, request.headers()) {
+            request.extensions_mut().insert(Scheme::HTTPS);
+        }
         async move {
-            let is_tls = scheme == Scheme::HTTPS;
-            if is_tls {
-                request.extensions_mut().insert(scheme);
-            }
             let mut response = answer(request, client, &mounts, others).await;
             secure(response.headers_mut(), is_tls);
             Ok::<_, Infallible>(response)

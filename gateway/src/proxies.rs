@@ -7,10 +7,11 @@ use std::{
 };
 
 use config::Network;
-use http::HeaderMap;
+use http::{HeaderMap, HeaderValue};
 use tokio::io::{AsyncRead, AsyncReadExt};
 
 const FORWARDED_FOR: &str = "x-forwarded-for";
+const FORWARDED_PROTO: &str = "x-forwarded-proto";
 /// Bytes of the longest header of version 1, its end included.
 const V1_LONGEST: usize = 107;
 const V1: &[u8] = b"PROXY ";
@@ -78,6 +79,12 @@ impl Proxies {
             }
         }
         client
+    }
+
+    /// Whether a request on a connection of `origin` came by https to a trusted proxy, which says so.
+    pub(crate) fn ended_tls(&self, origin: IpAddr, headers: &HeaderMap) -> bool {
+        let is_https = |proto: &HeaderValue| proto.as_bytes().eq_ignore_ascii_case(b"https");
+        headers.get(FORWARDED_PROTO).is_some_and(is_https) && self.trusts(origin)
     }
 }
 
@@ -151,8 +158,6 @@ fn broken(what: &'static str) -> io::Error {
 
 #[cfg(test)]
 mod tests {
-    use http::HeaderValue;
-
     use super::*;
 
     fn ip(text: &str) -> IpAddr {
@@ -161,6 +166,31 @@ mod tests {
 
     fn trusting(networks: &[&str]) -> Proxies {
         Proxies::new(networks.iter().map(|text| text.parse().unwrap()).collect(), false)
+    }
+
+    #[test]
+    fn a_trusted_proxy_alone_says_that_it_ended_tls() {
+        let proxies = trusting(&["10.0.0.0/8"]);
+        for (peer, proto, expected) in [
+            ("10.0.0.1", Some("https"), true),
+            ("::ffff:10.0.0.1", Some("HTTPS"), true),
+            ("10.0.0.1", Some("http"), false),
+            ("10.0.0.1", None, false),
+            ("6.6.6.6", Some("https"), false),
+        ] {
+            let proto = proto.map(|proto| {
+                (
+                    http::HeaderName::from_static(FORWARDED_PROTO),
+                    HeaderValue::from_static(proto),
+                )
+            });
+            let headers = proto.into_iter().collect();
+            assert_eq!(
+                proxies.ended_tls(ip(peer), &headers),
+                expected,
+                "{peer} {headers:?}"
+            );
+        }
     }
 
     #[test]

@@ -44,19 +44,17 @@ fn cookie(headers: &HeaderMap) -> Option<&str> {
 ///
 /// The value is random: nothing of the session id, which is a secret, can be read from it. A page of
 /// another site sends a cookie along only with `SameSite=None`, which browsers take over TLS alone; so a
-/// handshake that came by https (`is_tls`, or `X-Forwarded-Proto` of the proxy that ended TLS) gets that.
-pub(super) fn issue(request: &HeaderMap, is_tls: bool) -> Option<HeaderValue> {
+/// handshake that came by https gets that.
+pub(super) fn issue(request: &HeaderMap, is_https: bool) -> Option<HeaderValue> {
     if cookie(request).is_some() {
         return None;
     }
-    let is_https = |proto: &HeaderValue| proto.as_bytes().eq_ignore_ascii_case(b"https");
-    let secure = is_tls || request.get("x-forwarded-proto").is_some_and(is_https);
     let mut line = String::with_capacity(96);
     line.push_str(COOKIE);
     line.push('=');
     push_random(&mut line, VALUE_LEN);
     line.push_str("; Path=/; HttpOnly; ");
-    line.push_str(if secure {
+    line.push_str(if is_https {
         "Secure; SameSite=None"
     } else {
         "SameSite=Lax"
@@ -104,15 +102,20 @@ mod tests {
         let plain = issue(&HeaderMap::new(), false).unwrap();
         let plain = plain.to_str().unwrap();
         assert!(plain.ends_with("; Path=/; HttpOnly; SameSite=Lax"), "{plain}");
-        let mut proxied = HeaderMap::new();
-        proxied.insert("x-forwarded-proto", HeaderValue::from_static("https"));
-        let secure = issue(&proxied, false).unwrap();
+        let mut said = HeaderMap::new();
+        said.insert("x-forwarded-proto", HeaderValue::from_static("https"));
+        let told = issue(&said, false).unwrap();
+        assert!(
+            told.to_str().unwrap().ends_with("; SameSite=Lax"),
+            "whose word counts is not decided here"
+        );
+        let secure = issue(&said, true).unwrap();
         let secure = secure.to_str().unwrap();
         assert!(
             secure.ends_with("; Path=/; HttpOnly; Secure; SameSite=None"),
             "{secure}"
         );
-        proxied.insert(header::COOKIE, secure.split(';').next().unwrap().parse().unwrap());
-        assert_eq!(issue(&proxied, false), None, "what was issued is good");
+        said.insert(header::COOKIE, secure.split(';').next().unwrap().parse().unwrap());
+        assert_eq!(issue(&said, true), None, "what was issued is good");
     }
 }

@@ -140,7 +140,7 @@ pub const SETTINGS: &[Setting] = &[
     setting(
         "gateway.trusted_proxies",
         "",
-        "Addresses and networks (10.0.0.0/8) of the proxies whose X-Forwarded-For counts, comma-separated",
+        "Addresses and networks (10.0.0.0/8) of the proxies whose X-Forwarded-For and X-Forwarded-Proto count, comma-separated",
     ),
     setting(
         "gateway.proxy_protocol",
