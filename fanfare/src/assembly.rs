@@ -110,7 +110,7 @@ impl Assembly {
             tasks,
             registry,
         )?;
-        let (sockets, following) = Sockets::following(signals.clone()).await?;
+        let (sockets, following) = Sockets::following(signals.clone(), None).await?;
         tasks.background("gateways that take commands", following);
         let deps = fanout::publisher::Deps {
             log: log.clone(),

@@ -102,6 +102,10 @@ pub(crate) async fn bus(process: &Process, name: &str) -> anyhow::Result<Bus> {
                             gateway::session::SESSION_BUCKET.to_owned(),
                             config.gateway.recovery + gateway::session::SPARE_AGE,
                         ),
+                        (
+                            fanout::DEPARTURES_BUCKET.to_owned(),
+                            config.gateway.recovery + gateway::session::SPARE_AGE,
+                        ),
                         (notifications::BUCKET.to_owned(), notifications::MAX_AGE),
                         (
                             fanout::publisher::IMPORTANT_BUCKET.to_owned(),

@@ -64,7 +64,7 @@ async fn start(process: &Process) -> anyhow::Result<Worker> {
         &process.tasks,
         &process.registry,
     )?;
-    let (sockets, following) = Sockets::following(bus.signals.clone()).await?;
+    let (sockets, following) = Sockets::following(bus.signals.clone(), Some(bus.documents.clone())).await?;
     process.tasks.background("gateways that take commands", following);
     let deps = fanout::publisher::Deps {
         log: bus.log.clone(),

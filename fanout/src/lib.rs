@@ -11,5 +11,5 @@ pub mod publisher;
 pub mod redis_emitter;
 mod worker;
 
-pub use ::publisher::Sockets;
+pub use ::publisher::{Sockets, departures::BUCKET as DEPARTURES_BUCKET};
 pub use worker::{Deps, Settings, Worker};

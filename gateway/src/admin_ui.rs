@@ -92,7 +92,9 @@ pub(crate) async fn before(
         return Ok(inner);
     };
     let Core { signals, tasks, .. } = core;
-    let (sockets, following) = Sockets::following(Arc::clone(signals)).await?;
+    // Where sessions are kept.
+    let noted = core.store.is_some().then(|| Arc::clone(&core.documents));
+    let (sockets, following) = Sockets::following(Arc::clone(signals), noted).await?;
     tasks.background("gateways of admin pages", following);
     let desk = Desk {
         signals: Arc::clone(signals),

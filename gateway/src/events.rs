@@ -424,6 +424,7 @@ impl Core {
                 seq,
                 granted: self.grants(socket, name),
                 name: name.to_string(),
+                joined_ms: crate::now_ms(),
                 ..KeptRoom::default()
             });
         }

@@ -1450,6 +1450,24 @@ pub struct PendingEmit {
     #[prost(uint64, tag = "5")]
     pub held_until_ms: u64,
 }
+/// What servers have done to sockets of one key: a gateway that is gone may have left sessions which nobody could tell.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Departures {
+    #[prost(message, repeated, tag = "1")]
+    pub departures: ::prost::alloc::vec::Vec<Departure>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Departure {
+    /// Unix milliseconds.
+    #[prost(uint64, tag = "1")]
+    pub at_ms: u64,
+    /// Without users and sockets: those are the key.
+    #[prost(message, optional, tag = "2")]
+    pub of: ::core::option::Option<SocketsOf>,
+    /// They left these; they were ended if there are none.
+    #[prost(string, repeated, tag = "3")]
+    pub rooms: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
 /// Ids of events that are open.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct PendingIndex {
@@ -3698,6 +3716,9 @@ pub struct KeptRoom {
     /// The user's rights let it in, and neither membership nor a server: a token that no longer does loses it.
     #[prost(bool, tag = "5")]
     pub granted: bool,
+    /// When the socket came into it, Unix milliseconds; or to this gateway, if that was later.
+    #[prost(uint64, tag = "6")]
+    pub joined_ms: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct KeptArrival {

@@ -347,7 +347,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_whole_batch_is_listed_at_once() {
-        let (sockets, _) = Sockets::following(Arc::new(MemorySignals::default()))
+        let (sockets, _) = Sockets::following(Arc::new(MemorySignals::default()), None)
             .await
             .unwrap();
         let documents = Arc::new(Far(MemoryDocuments::new()));

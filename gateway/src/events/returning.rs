@@ -2,6 +2,7 @@
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
+use ::publisher::departures::{self, Departed};
 use model::{Offset, RoomName, RoomToken};
 use prost::Message;
 use proto::v1::{
@@ -213,7 +214,7 @@ impl Core {
         socket: &Arc<Socket>,
         source: Source,
         position: Option<&crate::journal::Position>,
-        joins: &mut [Joining],
+        joins: &mut Vec<Joining>,
     ) -> Result<Found, (Because, Option<Box<Left>>)> {
         let owner = match source {
             Source::Store(left) => return self.fetch_left(socket, left, joins).await,
@@ -289,8 +290,14 @@ impl Core {
         &self,
         socket: &Arc<Socket>,
         left: Box<Left>,
-        joins: &mut [Joining],
+        joins: &mut Vec<Joining>,
     ) -> Result<Found, (Because, Option<Box<Left>>)> {
+        // Read behind the joins: who tells servers' commands to gateways later finds the socket here.
+        match departures::of(&*self.documents, &left.session).await {
+            Ok(Departed::From(rooms)) => joins.retain(|join| !rooms.contains(join.room().name().as_str())),
+            Ok(Departed::Ended) => return Err((Because::Forbidden, None)),
+            Err(_) => return Err((Because::Unavailable, Some(left))),
+        }
         match self.replay(socket, &left, joins).await {
             Ok(found) => Ok(found),
             Err(Because::TooLate) => Err((Because::TooLate, None)),

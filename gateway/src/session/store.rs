@@ -140,6 +140,7 @@ impl SessionStore {
             name: room.to_string(),
             seq,
             granted,
+            joined_ms: crate::now_ms(),
             ..KeptRoom::default()
         };
         let known = self.edit(pid, Some(sender), |session| {

@@ -205,7 +205,7 @@ pub(crate) fn except(excluded: &Excluded) -> Option<Except> {
     (except != Except::default()).then_some(except)
 }
 
-fn now_ms() -> u64 {
+pub(crate) fn now_ms() -> u64 {
     let elapsed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX)
 }

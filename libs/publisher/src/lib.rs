@@ -5,6 +5,7 @@
 
 mod args;
 mod check;
+pub mod departures;
 mod emit;
 mod emitter;
 pub mod errors;

@@ -2,7 +2,7 @@
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
-use bus::{Signals, SignalsError, subjects};
+use bus::{Documents, Signals, SignalsError, subjects};
 use futures_util::future::{join_all, try_join_all};
 use model::{ClientError, ErrorCode};
 use prost::Message;
@@ -13,6 +13,7 @@ use proto::v1::{
 };
 
 use crate::{
+    departures,
     emit::Emit,
     emitter::except,
     errors::{from_message, unavailable},
@@ -31,6 +32,7 @@ const PAGE: usize = 1000;
 pub struct Sockets {
     signals: Arc<dyn Signals>,
     gateways: Arc<Gateways>,
+    documents: Option<Arc<dyn Documents>>,
 }
 
 /// A place in the list of sockets.
@@ -54,18 +56,25 @@ pub struct Answers {
 }
 
 impl Sockets {
-    /// Commands go through `signals` to the gateways that are heard there, as long as the future is polled.
+    /// Commands go through `signals` to the gateways that are heard there, as long as the future is polled. What they do
+    /// to sessions that gone gateways have left behind is noted in `documents`; without, nothing outlives a gateway.
     ///
     /// # Errors
     /// When the bus does not answer.
     pub async fn following(
         signals: Arc<dyn Signals>,
+        documents: Option<Arc<dyn Documents>>,
     ) -> Result<(Self, impl Future<Output = ()> + Send + 'static), SignalsError> {
         let heartbeats = Gateways::subscribe(&*signals).await?;
         let gateways = Gateways::new();
         let known = Arc::clone(&gateways);
         let following = async move { known.follow(heartbeats).await };
-        Ok((Self { signals, gateways }, following))
+        let sockets = Self {
+            signals,
+            gateways,
+            documents,
+        };
+        Ok((sockets, following))
     }
 
     /// Brings sockets into rooms: how many. Once this returns they get every later event.
@@ -77,25 +86,37 @@ impl Sockets {
         self.count(command::Command::Join(command)).await
     }
 
-    /// Takes sockets out of rooms: how many.
+    /// Takes sockets out of rooms: how many, without those that gone gateways have left behind.
     ///
     /// # Errors
     /// As [`Sockets::join`].
     pub async fn leave(&self, of: SocketsOf, rooms: Vec<String>) -> Result<u64, ClientError> {
+        self.note(&of, &rooms).await?;
         let command = LeaveCommand { of: Some(of), rooms };
         self.count(command::Command::Leave(command)).await
     }
 
-    /// Ends sockets or their connections: how many.
+    /// Ends sockets or their connections: how many, without those that gone gateways have left behind.
     ///
     /// # Errors
     /// As [`Sockets::join`].
     pub async fn disconnect(&self, of: SocketsOf, mode: Mode) -> Result<u64, ClientError> {
+        if mode != Mode::Reconnect {
+            self.note(&of, &[]).await?;
+        }
         let command = DisconnectCommand {
             of: Some(of),
             mode: mode.into(),
         };
         self.count(command::Command::Disconnect(command)).await
+    }
+
+    /// First, so that whoever comes back meanwhile finds the note or is found by the command.
+    async fn note(&self, of: &SocketsOf, rooms: &[String]) -> Result<(), ClientError> {
+        match &self.documents {
+            Some(documents) => departures::note(&**documents, of, rooms).await,
+            None => Ok(()),
+        }
     }
 
     /// At most `limit` sockets behind a place, by gateway and id; and the place behind them unless it is the end.
@@ -331,7 +352,7 @@ mod tests {
 
     async fn stage(says: &[(&str, Says)]) -> Stage {
         let signals = Arc::new(MemorySignals::default());
-        let (sockets, following) = Sockets::following(signals.clone()).await.unwrap();
+        let (sockets, following) = Sockets::following(signals.clone(), None).await.unwrap();
         let mut gateways = JoinSet::new();
         gateways.spawn(following);
         for (gateway, says) in says {

@@ -1,5 +1,7 @@
 //! Servers reach clients: the publisher API from outside, with stock clients on both sides.
 
+mod departed;
+
 use std::{
     io::{BufRead, BufReader, Write},
     net::TcpStream,
