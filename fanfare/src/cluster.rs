@@ -111,6 +111,10 @@ pub(crate) async fn bus(process: &Process, name: &str) -> anyhow::Result<Bus> {
                             fanout::publisher::IMPORTANT_BUCKET.to_owned(),
                             2 * fanout::publisher::IMPORTANT_AGE,
                         ),
+                        (
+                            fanout::publisher::QUESTIONS_BUCKET.to_owned(),
+                            fanout::publisher::QUESTIONS_AGE,
+                        ),
                     ]),
                     ..NatsDocumentsConfig::default()
                 },

@@ -9,6 +9,7 @@ mod json;
 mod metrics;
 mod nats;
 mod operations;
+mod questions;
 
 use std::sync::Arc;
 
@@ -24,10 +25,11 @@ use telemetry::trace::{Receiving, Tracer};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use self::{front::Front, important::Important, operations::Operations};
+use self::{front::Front, important::Important, operations::Operations, questions::Questions};
 pub use self::{
     important::{BUCKET as IMPORTANT_BUCKET, MAX_AGE as IMPORTANT_AGE},
     metrics::Metrics,
+    questions::{BUCKET as QUESTIONS_BUCKET, MAX_AGE as QUESTIONS_AGE},
 };
 
 /// What is wrapped around an event's payload in a request, at most; payloads may be base64.
@@ -43,7 +45,7 @@ pub struct Deps {
     pub signals: Arc<dyn Signals>,
     /// Commands to gateways.
     pub sockets: Sockets,
-    /// Events that wait for acknowledgements, and who is a member of which room.
+    /// Events that wait for acknowledgements, answers, and who is a member of which room.
     pub documents: Arc<dyn Documents>,
     /// Notifies users.
     pub notifier: Arc<dyn Notifier>,
@@ -113,6 +115,7 @@ impl Api {
             log,
             notifier,
             important,
+            Questions::new(Arc::clone(&documents), tasks.clone()),
             documents,
             settings.max_payload,
         );

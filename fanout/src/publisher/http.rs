@@ -97,6 +97,7 @@ impl Http {
 fn set_key(request: &mut Request, key: &str) {
     let field = match request {
         Request::Emit(emit) => &mut emit.idempotency_key,
+        Request::EmitWithAck(ask) => &mut ask.emit.get_or_insert_default().idempotency_key,
         Request::NotifyUser(notify) => &mut notify.idempotency_key,
         _ => return,
     };

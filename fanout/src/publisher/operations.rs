@@ -19,7 +19,7 @@ use publisher::{
 };
 use telemetry::trace::Receiving;
 
-use super::{Notifier, important::Important};
+use super::{Notifier, important::Important, questions::Questions};
 
 /// Events of a batch.
 const MAX_BATCH: usize = 100;
@@ -136,6 +136,7 @@ pub(super) struct Operations {
     log: Arc<dyn EventLog>,
     notifier: Arc<dyn Notifier>,
     important: Important,
+    questions: Questions,
     documents: Arc<dyn Documents>,
     max_payload: usize,
 }
@@ -147,6 +148,7 @@ impl Operations {
         log: Arc<dyn EventLog>,
         notifier: Arc<dyn Notifier>,
         important: Important,
+        questions: Questions,
         documents: Arc<dyn Documents>,
         max_payload: usize,
     ) -> Self {
@@ -156,6 +158,7 @@ impl Operations {
             log,
             notifier,
             important,
+            questions,
             documents,
             max_payload,
         }
@@ -250,29 +253,12 @@ impl Operations {
         }
         let emit = Emit::check(request.emit.unwrap_or_default(), self.max_payload, "")?;
         let timeout = Duration::from_millis(timeout_ms.into());
-        let answers = self.sockets.ask(&emit, timeout).await?;
-        // Who may have got it can be named only in part.
-        if let Some(error) = answers.unheard {
-            return Err(error);
+        let once = emit.idempotency_key.is_some().then(|| emit.new_id());
+        let ask = gather(self.sockets.clone(), emit, timeout);
+        match once {
+            Some(id) => self.questions.once(&id, timeout, ask).await,
+            None => ask.await,
         }
-        let mut acks = Vec::with_capacity(answers.answers.len());
-        for answer in answers.answers {
-            let SocketAnswer {
-                socket_id,
-                user_id,
-                args,
-                attachments,
-            } = answer;
-            acks.push(SocketAck {
-                socket_id,
-                user_id,
-                args: Args::handed_on(args.into(), attachments).to_messages(),
-            });
-        }
-        Ok(EmitWithAckResponse {
-            acks,
-            missing: answers.missing,
-        })
     }
 
     async fn join(&self, request: JoinRoomsRequest) -> Result<SocketsResponse, ClientError> {
@@ -424,6 +410,31 @@ impl Operations {
             next_page_token: next.as_ref().map(token).unwrap_or_default(),
         })
     }
+}
+
+async fn gather(sockets: Sockets, emit: Emit, timeout: Duration) -> Result<EmitWithAckResponse, ClientError> {
+    let answers = sockets.ask(&emit, timeout).await?;
+    // Who may have got it can be named only in part.
+    if let Some(error) = answers.unheard {
+        return Err(error);
+    }
+    let acks = answers.answers.into_iter().map(|answer| {
+        let SocketAnswer {
+            socket_id,
+            user_id,
+            args,
+            attachments,
+        } = answer;
+        SocketAck {
+            socket_id,
+            user_id,
+            args: Args::handed_on(args.into(), attachments).to_messages(),
+        }
+    });
+    Ok(EmitWithAckResponse {
+        acks: acks.collect(),
+        missing: answers.missing,
+    })
 }
 
 fn check_selection(check: &mut Check, of: &SocketsOf) {

@@ -94,6 +94,12 @@ test("events with acknowledgements of clients", async () => {
   assert.deepEqual(acks.get(bob.id).args, []);
   const nobody = await call("emit-with-ack", { namespace: "/chat", users: [unique("nobody")], event: "question", args: [], timeoutMs: 60000 });
   assert.deepEqual(nobody, { acks: [], missing: [] });
+
+  const named = { namespace: "/chat", sockets: [ada.id], event: "question", args: ["once?"] };
+  const headers = { "idempotency-key": unique("question") };
+  const [first, ...others] = await Promise.all([1, 2, 3].map(() => call("emit-with-ack", named, headers)));
+  for (const other of [...others, await call("emit-with-ack", named, headers)]) assert.deepEqual(other, first);
+  assert.equal(unheard(ada, "question").filter((text) => text === "once?").length, 1);
 });
 
 test("important events are sent until they are acknowledged", async () => {
