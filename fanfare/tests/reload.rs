@@ -110,3 +110,16 @@ async fn sighup_takes_new_keys_and_policies_and_drops_nobody() {
     assert!(connect(&server, "third").await.0.contains("Invalid token"));
     assert!(history(&mut reader, &mut writer).await.contains("FORBIDDEN"));
 }
+
+#[test]
+fn the_log_shows_no_key_of_a_url() {
+    let nobody = "jwt_secret = \"first\"\njwks_url = \"http://127.0.0.1:1/keys?key=sesame\"\n";
+    let server = Server::start(&settings("first", "").replace("jwt_secret = \"first\"\n", nobody));
+    let told = |line: &str| line.contains("127.0.0.1:1/keys").then(|| line.to_owned());
+    let told = server
+        .process
+        .line("where keys cannot be had", PATIENCE, told)
+        .unwrap();
+    assert!(told.contains("keys?********"), "{told}");
+    assert!(!server.process.output().contains("sesame"));
+}

@@ -4,6 +4,7 @@
 use std::{sync::Arc, time::Duration};
 
 use calls::{Http, uri};
+use config::masked_url;
 use http::Uri;
 use tokio::{
     sync::{Notify, watch},
@@ -112,6 +113,7 @@ struct Task {
 
 impl Task {
     async fn run(self) {
+        let shown = masked_url(&self.url.to_string());
         let mut failed = false;
         loop {
             let result = tokio::select! {
@@ -122,7 +124,7 @@ impl Task {
             let pause = match result {
                 Ok(keys) => {
                     if failed {
-                        tracing::info!(url = %self.url, "the keys of tokens can be had again");
+                        tracing::info!(url = shown, "the keys of tokens can be had again");
                     }
                     failed = false;
                     self.tell.send_modify(|fetched| {
@@ -137,7 +139,12 @@ impl Task {
                     // Once for each outage.
                     if !failed {
                         let kept = self.tell.borrow().keys.as_ref().map_or(0, |keys| keys.len());
-                        tracing::warn!(url = %self.url, error, kept, "the keys of tokens cannot be had; those there are go on to hold");
+                        tracing::warn!(
+                            url = shown,
+                            error,
+                            kept,
+                            "the keys of tokens cannot be had; those there are go on to hold"
+                        );
                     }
                     failed = true;
                     self.tell.send_modify(|fetched| {

@@ -18,7 +18,7 @@ use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration}
 pub use load::{Errors, Loaded, Problem};
 pub use namespaces::{CLAIM, PERMISSION};
 pub use network::{Network, NetworkError};
-pub use secret::Secret;
+pub use secret::{Secret, masked_url};
 
 /// What a process is.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]

@@ -1,5 +1,7 @@
 use std::fmt;
 
+const MASK: &str = "********";
+
 /// A text that no log, error or print shows.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
@@ -20,12 +22,21 @@ impl From<String> for Secret {
 
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("********")
+        f.write_str(MASK)
     }
 }
 
 impl fmt::Display for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("********")
+        f.write_str(MASK)
+    }
+}
+
+/// A URL as logs and prints may show it: services take keys in the query, so that is masked.
+#[must_use]
+pub fn masked_url(url: &str) -> String {
+    match url.split_once('?') {
+        Some((open, _)) => format!("{open}?{MASK}"),
+        None => url.to_owned(),
     }
 }

@@ -6,7 +6,7 @@ use toml::{Table, Value};
 
 use crate::{
     ApiKey, AppAction, AppNews, AuthMode, Config, CustomEvent, Issuer, LogFormat, RedisTopology, Secret,
-    TraceProtocol, settings::SETTINGS,
+    TraceProtocol, masked_url, settings::SETTINGS,
 };
 
 impl Config {
@@ -197,14 +197,14 @@ impl Config {
             "auth.jwt_previous_secret" => secret(auth.jwt_previous_secret.as_ref()),
             "auth.public_keys" => path(auth.public_keys.as_deref()),
             "auth.jwks_file" => path(auth.jwks_file.as_deref()),
-            "auth.jwks_url" => text(auth.jwks_url.as_deref()),
+            "auth.jwks_url" => url(auth.jwks_url.as_deref()),
             "auth.jwks_refresh_seconds" => number(auth.jwks_refresh.as_secs()),
             "auth.issuer" => text(auth.issuer.as_deref()),
             "auth.audience" => text(auth.audience.as_deref()),
             "auth.leeway_seconds" => number(auth.leeway.as_secs()),
             "auth.cookie" => text(auth.cookie.as_deref()),
             "auth.query" => text(auth.query.as_deref()),
-            "auth.session_url" => text(auth.session_url.as_deref()),
+            "auth.session_url" => url(auth.session_url.as_deref()),
             "auth.session_cache" => number(auth.session_cache),
             "auth.timeout_ms" => number(auth.timeout.as_millis()),
             "auth.tls_ca" => path(auth.tls_ca.as_deref()),
@@ -233,11 +233,11 @@ impl Config {
             "limits.handshakes_per_second" => number(limits.handshakes_per_second),
             "limits.auth_failures_per_ip" => number(limits.auth_failures_per_ip),
             "limits.memory_mb" => number(limits.memory_mb),
-            "app.webhook_url" => text(app.webhook_url.as_deref()),
+            "app.webhook_url" => url(app.webhook_url.as_deref()),
             "app.webhook_secret" => secret(app.webhook_secret.as_ref()),
             "app.timeout_ms" => number(app.timeout.as_millis()),
             "app.max_concurrency" => number(app.max_concurrency),
-            "app.authorize_url" => text(app.authorize_url.as_deref()),
+            "app.authorize_url" => url(app.authorize_url.as_deref()),
             "app.authorize" => words(&app.authorize, AppAction::as_str),
             "app.lifecycle" => words(&app.lifecycle, AppNews::as_str),
             "app.authorize_cache" => number(app.authorize_cache),
@@ -250,7 +250,7 @@ impl Config {
             "log.directory" => path(log.directory.as_deref()),
             "log.keep_days" => number(log.keep_days),
             "log.max_mb" => number(log.max_mb),
-            "trace.endpoint" => text(trace.endpoint.as_deref()),
+            "trace.endpoint" => url(trace.endpoint.as_deref()),
             "trace.protocol" => match trace.protocol {
                 TraceProtocol::Grpc => "grpc".into(),
                 TraceProtocol::Http => "http/protobuf".into(),
@@ -301,7 +301,7 @@ fn issuer(issuer: &Issuer) -> Value {
         ("previous_secret", secret(issuer.previous_secret.as_ref())),
         ("public_keys", path(issuer.public_keys.as_deref())),
         ("jwks_file", path(issuer.jwks_file.as_deref())),
-        ("jwks_url", text(issuer.jwks_url.as_deref())),
+        ("jwks_url", url(issuer.jwks_url.as_deref())),
     ];
     let fields = fields.map(|(name, value)| (name.to_owned(), value));
     Value::Table(fields.into_iter().collect())
@@ -324,6 +324,10 @@ fn number(number: impl TryInto<i64>) -> Value {
 
 fn text(text: Option<&str>) -> Value {
     text.unwrap_or_default().into()
+}
+
+fn url(url: Option<&str>) -> Value {
+    url.map(masked_url).unwrap_or_default().into()
 }
 
 fn path(path: Option<&Path>) -> Value {

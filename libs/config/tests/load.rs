@@ -220,10 +220,19 @@ fn what_is_shown_loads_again_and_shows_no_secret() {
         ("JWT_SECRET", "hush"),
         ("NATS_URL", "nats://u:hush@n"),
         ("FANFARE_APP__WEBHOOK_SECRET", "hush"),
+        ("FANFARE_APP__WEBHOOK_URL", "http://h/hook?key=sesame"),
+        ("FANFARE_APP__AUTHORIZE_URL", "http://h/may?key=sesame"),
+        ("FANFARE_AUTH__JWKS_URL", "http://h/keys?key=sesame"),
+        ("FANFARE_AUTH__SESSION_URL", "http://h/session?key=sesame"),
+        ("FANFARE_TRACE__ENDPOINT", "http://h:4317?key=sesame"),
     ];
-    let config = load(Role::Standalone, "", &env, &[]).unwrap().config;
+    let file = "[[issuers]]\nissuer = \"i\"\njwks_url = \"http://h/others?key=sesame\"\n";
+    let config = load(Role::Standalone, file, &env, &[]).unwrap().config;
     let shown = config.to_toml_masked();
-    assert!(!shown.contains("hush"), "{shown}");
+    assert!(!shown.contains("hush") && !shown.contains("sesame"), "{shown}");
+    for place in ["h/hook", "h/may", "h/keys", "h/session", "h:4317", "h/others"] {
+        assert!(shown.contains(&format!("\"http://{place}?********\"")), "{shown}");
+    }
     assert!(!format!("{config:?}").contains("hush"));
     let again = load(Role::Standalone, &shown, &[], &[]).unwrap().config;
     assert_eq!(again.to_toml_masked(), shown);
