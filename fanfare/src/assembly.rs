@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use anyhow::Context;
+use apikeys::Keys;
 use axum::Router;
 use bus::{
     documents::memory::MemoryDocuments,
@@ -47,6 +48,7 @@ const STOP_BUDGET: Duration = Duration::from_secs(3);
 /// Everything of a standalone server.
 pub(crate) struct Assembly {
     gateway: Arc<Gateway>,
+    keys: Keys,
     signals: Arc<MemorySignals>,
     notifier: Arc<dyn Notifier>,
     tasks: Tasks,
@@ -75,8 +77,10 @@ impl Assembly {
 
         let metrics = presence::Metrics::register(registry)?;
         let store: Arc<dyn PresenceStore> = Arc::new(MemoryPresence::new());
+        let keys = Keys::new(config.api.key.as_ref(), &config.api.keys);
         serve_api(
             config,
+            keys.clone(),
             Arc::clone(&store),
             signals.clone(),
             tasks,
@@ -122,7 +126,7 @@ impl Assembly {
             metrics: fanout::publisher::Metrics::register(registry)?,
             tracer: tracer.clone(),
         };
-        publisher::serve(config, deps, behind.clone()).await?;
+        publisher::serve(config, keys.clone(), deps, behind.clone()).await?;
         let shared = redis_emitter::Shared {
             worker: WORKER.to_owned(),
             log: log.clone(),
@@ -178,6 +182,7 @@ impl Assembly {
             .context("the gateway cannot start")?;
         Ok(Self {
             gateway: Arc::new(gateway),
+            keys,
             signals,
             notifier,
             tasks: tasks.clone(),
@@ -188,6 +193,11 @@ impl Assembly {
     /// Its gateway.
     pub(crate) fn gateway(&self) -> Arc<Gateway> {
         Arc::clone(&self.gateway)
+    }
+
+    /// The keys of its APIs for servers.
+    pub(crate) fn keys(&self) -> Keys {
+        self.keys.clone()
     }
 
     /// Accepts clients on `listener` until `stop`; the page hands out `tokens`.

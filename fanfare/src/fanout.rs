@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use apikeys::Keys;
 use delivery::{LinkLimits, grpc::GrpcConnector};
 use fanout::{Sockets, Worker, metrics::Metrics};
 use lifecycle::phase;
@@ -76,7 +77,9 @@ async fn start(process: &Process) -> anyhow::Result<Worker> {
         metrics: fanout::publisher::Metrics::register(&process.registry)?,
         tracer: process.tracer.clone(),
     };
-    let publisher = publisher::serve(config, deps, process.stop.clone()).await?;
+    let keys = Keys::new(config.api.key.as_ref(), &config.api.keys);
+    process.reloads.set_keys(keys.clone());
+    let publisher = publisher::serve(config, keys, deps, process.stop.clone()).await?;
     publisher.serve_bus(process.stop.clone()).await?;
     let epochs = Arc::new(DocumentEpochs(bus.documents.clone()));
     let connector = GrpcConnector::new(&id, config.bus.partitions, LinkLimits::default(), tls)

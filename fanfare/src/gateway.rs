@@ -13,6 +13,7 @@ use crate::{
     cluster::{self, RECORD_OVERHEAD, advertised, internal_tls},
     metrics,
     process::{Process, bind, scheme},
+    reload::POLICIES,
 };
 
 const CLOSE_BUDGET: Duration = Duration::from_secs(5);
@@ -47,9 +48,9 @@ pub(crate) async fn run(process: Process) -> anyhow::Result<()> {
     });
     process.commands.add("shed", shed(&process, &gateway));
     let reloads = Arc::clone(&gateway);
-    process
-        .reloads
-        .add(move |config| reloads.reload(config).map_err(|error| error.to_string()));
+    process.reloads.set(POLICIES, move |config| {
+        reloads.reload(config).map_err(|error| error.to_string())
+    });
     open.met();
     println!("fanfare listening on {}://{public}", scheme(&process.config));
 

@@ -43,8 +43,11 @@ async fn start(process: &Process) -> anyhow::Result<Service> {
     let redis = cluster::redis(process).await?;
     let store: Arc<dyn PresenceStore> = Arc::new(RedisPresence::new(redis));
     let signals: Arc<dyn Signals> = bus.signals;
+    let keys = Keys::new(config.api.key.as_ref(), &config.api.keys);
+    process.reloads.set_keys(keys.clone());
     serve_api(
         config,
+        keys,
         Arc::clone(&store),
         Arc::clone(&signals),
         &process.tasks,
@@ -72,19 +75,19 @@ pub(crate) fn settings(config: &Config) -> Settings {
     }
 }
 
-/// Serves the presence API until `stop`; without a key on loopback only (CONTRACT section 3).
+/// Serves the presence API to whoever has one of `keys` until `stop`; without a key on loopback only (CONTRACT section 3).
 ///
 /// # Errors
 /// When the address cannot be used or the bus does not answer.
 pub(crate) async fn serve_api(
     config: &Config,
+    keys: Keys,
     store: Arc<dyn PresenceStore>,
     signals: Arc<dyn Signals>,
     tasks: &Tasks,
     registry: &Registry,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
-    let keys = Keys::new(config.api.key.as_ref(), &config.api.keys);
     let address = keys.listen_on(config.presence.grpc_listen);
     let listener = bind(address, "the presence API's address").await?;
     let deps = api::Deps {

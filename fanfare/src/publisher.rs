@@ -7,12 +7,16 @@ use tokio_util::sync::CancellationToken;
 
 use crate::process::{bind, listener_tls};
 
-/// Serves gRPC and HTTP until `stop`; without a key on loopback only (CONTRACT section 3).
+/// Serves gRPC and HTTP to whoever has one of `keys` until `stop`; without a key on loopback only (CONTRACT section 3).
 ///
 /// # Errors
 /// When an address or a certificate cannot be used.
-pub(crate) async fn serve(config: &Config, deps: Deps, stop: CancellationToken) -> anyhow::Result<Api> {
-    let keys = Keys::new(config.api.key.as_ref(), &config.api.keys);
+pub(crate) async fn serve(
+    config: &Config,
+    keys: Keys,
+    deps: Deps,
+    stop: CancellationToken,
+) -> anyhow::Result<Api> {
     let grpc = keys.listen_on(config.fanout.grpc_listen);
     let grpc = bind(grpc, "the publisher API's address for gRPC").await?;
     let http = keys.listen_on(config.fanout.http_listen);

@@ -2,6 +2,7 @@
 
 use std::{io, sync::Arc};
 
+use apikeys::Keys;
 use config::{Config, Errors, Loaded};
 use lifecycle::Tasks;
 use parking_lot::Mutex;
@@ -11,20 +12,32 @@ use tokio::signal::unix::{SignalKind, signal};
 pub(crate) type Load = Box<dyn Fn() -> Result<Loaded, Errors> + Send + Sync>;
 /// Takes a new configuration, or says why not.
 type Reload = Arc<dyn Fn(&Config) -> Result<(), String> + Send + Sync>;
+/// What gateways take of it.
+pub(crate) const POLICIES: &str = "keys of tokens, policies, origins, limits (but limits.memory_mb)";
+/// What the APIs for servers take of it.
+pub(crate) const API_KEYS: &str = "keys of the APIs";
 
-/// Who takes a new configuration. Cheap to clone; clones share them.
+/// Who takes a new configuration, once the role is there. Cheap to clone; clones share it.
 #[derive(Clone, Default)]
-pub(crate) struct Reloads(Arc<Mutex<Vec<Reload>>>);
+pub(crate) struct Reloads(Arc<Mutex<Option<(String, Reload)>>>);
 
 impl Reloads {
-    /// From now on `reload` is told of a new configuration.
-    pub(crate) fn add(&self, reload: impl Fn(&Config) -> Result<(), String> + Send + Sync + 'static) {
-        self.0.lock().push(Arc::new(reload));
+    /// From now on `reload` is told of a new configuration, of which it takes what `takes` says.
+    pub(crate) fn set(
+        &self,
+        takes: impl Into<String>,
+        reload: impl Fn(&Config) -> Result<(), String> + Send + Sync + 'static,
+    ) {
+        *self.0.lock() = Some((takes.into(), Arc::new(reload)));
     }
 
-    fn tell(&self, config: &Config) -> Result<(), String> {
-        let reloads = self.0.lock().clone();
-        reloads.iter().try_for_each(|reload| reload(config))
+    /// From now on these are the keys that a new configuration has.
+    pub(crate) fn set_keys(&self, keys: Keys) {
+        self.set(API_KEYS, move |config| {
+            let renew = keys.renewed(&config.api).map_err(|error| error.to_string())?;
+            renew();
+            Ok(())
+        });
     }
 }
 
@@ -57,12 +70,12 @@ fn reload(load: &Load, reloads: &Reloads) {
     for warning in warnings {
         tracing::warn!("{warning}");
     }
-    match reloads.tell(&config) {
-        Ok(()) => {
-            tracing::info!(
-                "SIGHUP: read again; what is neither key, origin, limit nor policy takes a restart"
-            );
-        }
+    let Some((takes, reload)) = reloads.0.lock().clone() else {
+        tracing::error!("SIGHUP: the role has not started yet; it goes on with what it was started with");
+        return;
+    };
+    match reload(&config) {
+        Ok(()) => tracing::info!(takes, "SIGHUP: read again; everything else takes a restart"),
         Err(error) => tracing::error!(error, "SIGHUP: the configuration before goes on"),
     }
 }

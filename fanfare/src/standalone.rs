@@ -6,6 +6,7 @@ use crate::{
     assembly::Assembly,
     demo::Tokens,
     process::{Process, bind, scheme},
+    reload::{API_KEYS, POLICIES},
 };
 
 #[expect(
@@ -33,13 +34,16 @@ pub(crate) async fn run(process: Process) -> anyhow::Result<()> {
     }
     let assembly = Assembly::start(&config, &tasks, &registry, tracer).await?;
     assembly.open(&config, tokens.clone(), listener, stop.clone())?;
-    let gateway = assembly.gateway();
-    reloads.add(move |config| {
+    let (gateway, keys) = (assembly.gateway(), assembly.keys());
+    reloads.set(format!("{POLICIES}, {API_KEYS}"), move |config| {
+        let renew = keys.renewed(&config.api).map_err(|error| error.to_string())?;
         let mut config = config.clone();
         if let Some(tokens) = &tokens {
             tokens.accept(&mut config);
         }
-        gateway.reload(&config).map_err(|error| error.to_string())
+        gateway.reload(&config).map_err(|error| error.to_string())?;
+        renew();
+        Ok(())
     });
     open.met();
     println!("fanfare listening on {}://{public}", scheme(&config));

@@ -1,10 +1,15 @@
 //! SIGHUP, as an operator would send it.
 #![allow(clippy::unwrap_used, missing_docs, reason = "tests")]
 
-use std::{net::SocketAddr, process::Command, time::Duration};
+use std::{
+    io::{Read, Write},
+    net::{SocketAddr, TcpStream},
+    process::Command,
+    time::Duration,
+};
 
 use bench::client::{Reader, Writer, open};
-use servers::{Process, Signal};
+use servers::{Nats, NatsVersion, Process, Redis, Signal};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -122,4 +127,93 @@ fn the_log_shows_no_key_of_a_url() {
         .unwrap();
     assert!(told.contains("keys?********"), "{told}");
     assert!(!server.process.output().contains("sesame"));
+}
+
+/// Waits until a process has read its configuration again, and says what it has taken.
+fn until_read(process: &Process, takes: &str) {
+    let told = |line: &str| {
+        (line.contains("SIGHUP: read again; everything else takes a restart") && line.contains(takes))
+            .then_some(())
+    };
+    process.line("it has read again", PATIENCE, told).unwrap();
+}
+
+/// The status of a call of the publisher API with this key.
+fn publish(api: SocketAddr, key: &str) -> String {
+    let mut stream = TcpStream::connect(api).unwrap();
+    let head = format!("authorization: Bearer {key}\r\ncontent-length: 2\r\nconnection: close\r\n");
+    write!(stream, "POST /v1/emit HTTP/1.1\r\nhost: x\r\n{head}\r\n{{}}").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer.split(' ').nth(1).unwrap().to_owned()
+}
+
+/// Where the publisher API is, by HTTP.
+fn publisher_api(process: &Process) -> SocketAddr {
+    let listening = |line: &str| {
+        let (_, rest) = line.split_once("publisher API grpc=")?;
+        rest.split_once("http=")?.1.trim().parse().ok()
+    };
+    process.line("its publisher API", PATIENCE, listening).unwrap()
+}
+
+fn api_keys(one: &str, web: &str) -> String {
+    format!(
+        "{}[api]\nkey = \"{one}\"\n[[api.keys]]\nname = \"web\"\nkey = \"{web}\"\nscopes = [\"publish\"]\n",
+        settings("first", "")
+    )
+}
+
+/// Key rotation: what is good before and after. A call that is let in is refused for what it lacks.
+fn rotates(api: SocketAddr, rotate: impl FnOnce()) {
+    let refused = |key: &str| publish(api, key) == "401";
+    assert!(!refused("one of some length") && !refused("web of some length"));
+    assert!(refused("two of some length") && refused("page of some length"));
+    rotate();
+    assert!(refused("one of some length") && refused("web of some length"));
+    assert!(!refused("two of some length") && !refused("page of some length"));
+}
+
+#[test]
+fn sighup_takes_new_keys_of_the_apis() {
+    let server = Server::start(&api_keys("one of some length", "web of some length"));
+    let api = publisher_api(&server.process);
+    rotates(api, || {
+        server.hang_up(&api_keys("two of some length", "page of some length"));
+        until_read(&server.process, "keys of the APIs");
+    });
+    // Without keys the APIs would be open to whoever reaches them: nothing of that is taken.
+    server.hang_up(&settings("second", ""));
+    let told = |line: &str| {
+        line.contains("without a key the APIs would be open")
+            .then_some(())
+    };
+    server.process.line("it says so", PATIENCE, told).unwrap();
+    assert_eq!(publish(api, "none of some length"), "401");
+}
+
+#[test]
+fn workers_and_presence_services_take_new_keys_too() {
+    let nats = Nats::start(NatsVersion::Current).unwrap();
+    let redis = Redis::start().unwrap();
+    for role in ["fanout", "presence"] {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), api_keys("one of some length", "web of some length")).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_fanfare"));
+        command.arg(role).arg("--config").arg(file.path()).env_clear();
+        command.env("NATS_URL", nats.url()).env("REDIS_URL", redis.url());
+        let process = Process::start(role, &mut command).unwrap();
+        let working = |line: &str| line.contains("working").then_some(());
+        process.line("it works", PATIENCE, working).unwrap();
+        let rotate = || {
+            std::fs::write(file.path(), api_keys("two of some length", "page of some length")).unwrap();
+            process.signal(Signal::HUP).unwrap();
+            until_read(&process, "keys of the APIs");
+        };
+        match role {
+            "fanout" => rotates(publisher_api(&process), rotate),
+            _ => rotate(),
+        }
+        process.stop().unwrap();
+    }
 }

@@ -7,14 +7,20 @@ use std::{
 };
 
 pub use config::Scope;
-use config::{ApiKey, Secret};
+use config::{Api, ApiKey, Secret};
+use parking_lot::RwLock;
 
 const SCHEME: &str = "bearer";
 const ALL: [Scope; 3] = [Scope::Publish, Scope::Read, Scope::Admin];
 
-/// The keys that are good.
+/// The keys that are good. Cheap to clone; clones share them, so who renews them renews them for all.
 #[derive(Clone, Debug, Default)]
-pub struct Keys(Arc<[Key]>);
+pub struct Keys(Arc<RwLock<Arc<[Key]>>>);
+
+/// Why keys cannot be renewed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("api.key, api.keys: without a key the APIs would be open where they listen: that takes a restart")]
+pub struct LastKey;
 
 #[derive(Debug)]
 struct Key {
@@ -51,23 +57,27 @@ impl Keys {
     /// Those of the configuration: `api.key`, which is good for everything, under that name, and `api.keys`.
     #[must_use]
     pub fn new(one: Option<&Secret>, named: &[ApiKey]) -> Self {
-        let one = one.map(|key| Key {
-            name: "api.key".into(),
-            hash: blake3::hash(key.expose().as_bytes()),
-            scopes: ALL.to_vec(),
-        });
-        let named = named.iter().map(|key| Key {
-            name: key.name.as_str().into(),
-            hash: blake3::hash(key.key.expose().as_bytes()),
-            scopes: key.scopes.clone(),
-        });
-        Self(one.into_iter().chain(named).collect())
+        Self(Arc::new(RwLock::new(read(one, named))))
+    }
+
+    /// What puts the keys of a new configuration in the place of those there are; until it is called nothing changes.
+    /// A first key leaves the APIs where they listen.
+    ///
+    /// # Errors
+    /// [`LastKey`]: where an API listens follows from there being keys (see [`Keys::listen_on`]).
+    pub fn renewed(&self, api: &Api) -> Result<impl FnOnce() + use<>, LastKey> {
+        let next = read(api.key.as_ref(), &api.keys);
+        if next.is_empty() && !self.is_empty() {
+            return Err(LastKey);
+        }
+        let keys = Arc::clone(&self.0);
+        Ok(move || *keys.write() = next)
     }
 
     /// Whether there is none, so that everybody who reaches the API may use it.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.0.read().is_empty()
     }
 
     /// Who shows this header `Authorization`. All keys are looked at, whichever it is.
@@ -75,7 +85,8 @@ impl Keys {
     /// # Errors
     /// [`Denied::Unknown`].
     pub fn identify(&self, authorization: Option<&str>) -> Result<Caller, Denied> {
-        if self.is_empty() {
+        let keys = Arc::clone(&self.0.read());
+        if keys.is_empty() {
             return Ok(Caller::local("anyone"));
         }
         let shown = authorization.and_then(|value| {
@@ -84,7 +95,7 @@ impl Keys {
         });
         let shown = blake3::hash(shown.ok_or(Denied::Unknown)?.as_bytes());
         let mut caller = Err(Denied::Unknown);
-        for key in &*self.0 {
+        for key in &*keys {
             if key.hash == shown {
                 caller = Ok(Caller {
                     name: Arc::clone(&key.name),
@@ -105,6 +116,20 @@ impl Keys {
         tracing::info!(wanted = %address, used = %local, "no API key: listening on loopback only");
         local
     }
+}
+
+fn read(one: Option<&Secret>, named: &[ApiKey]) -> Arc<[Key]> {
+    let one = one.map(|key| Key {
+        name: "api.key".into(),
+        hash: blake3::hash(key.expose().as_bytes()),
+        scopes: ALL.to_vec(),
+    });
+    let named = named.iter().map(|key| Key {
+        name: key.name.as_str().into(),
+        hash: blake3::hash(key.key.expose().as_bytes()),
+        scopes: key.scopes.clone(),
+    });
+    one.into_iter().chain(named).collect()
 }
 
 impl Caller {
@@ -186,6 +211,30 @@ mod tests {
         ] {
             assert_eq!(keys.identify(wrong), Err(Denied::Unknown), "{wrong:?}");
         }
+    }
+
+    #[test]
+    fn renewed_keys_are_those_of_all_clones() {
+        let keys = keys();
+        let api = |key: Option<&str>| Api {
+            key: key.map(|key| Secret::from(key.to_owned())),
+            keys: Vec::new(),
+            tls_cert: None,
+            tls_key: None,
+        };
+        let put = keys.clone().renewed(&api(Some("new"))).unwrap();
+        assert!(keys.identify(Some("Bearer all")).is_ok());
+        put();
+        assert!(keys.identify(Some("Bearer new")).is_ok());
+        for gone in ["Bearer all", "Bearer w"] {
+            assert_eq!(keys.identify(Some(gone)), Err(Denied::Unknown));
+        }
+        assert_eq!(keys.renewed(&api(None)).err(), Some(LastKey));
+        assert!(keys.identify(Some("Bearer new")).is_ok());
+
+        let none = Keys::default();
+        none.renewed(&api(Some("first"))).unwrap()();
+        assert_eq!(none.identify(None), Err(Denied::Unknown));
     }
 
     #[test]
