@@ -182,6 +182,7 @@ async fn main() -> Result<(), Error> {
         listener.local_addr()?
     )?;
     let http = HttpOptions {
+        unread_timeout: Duration::from_secs(20),
         handshake_timeout: Duration::from_secs(10),
         max_header_bytes: 16_384,
         proxies: Proxies::default(),

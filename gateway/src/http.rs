@@ -12,7 +12,7 @@ use ::http::{HeaderMap, HeaderValue, Request, Response, header, uri::Scheme};
 use axum::{Router, body::Body};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use lifecycle::{Tasks, tls::ServerTls};
+use lifecycle::{Tasks, WriteTimeout, tls::ServerTls};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
@@ -28,6 +28,8 @@ use crate::{proxies::Proxies, transport::EngineServer};
 pub struct HttpOptions {
     /// How long a client may take to send a request's head.
     pub handshake_timeout: Duration,
+    /// How long a client may take nothing of an answer; a WebSocket is bounded by its queue and its pings instead.
+    pub unread_timeout: Duration,
     /// Bytes of a request's head, at most; at least 8192.
     pub max_header_bytes: usize,
     /// Whose word on clients' addresses counts.
@@ -173,7 +175,10 @@ async fn requests(
         .timer(TokioTimer::new())
         .header_read_timeout(options.handshake_timeout)
         .max_buf_size(options.max_header_bytes)
-        .serve_connection(TokioIo::new(stream), service)
+        .serve_connection(
+            TokioIo::new(WriteTimeout::new(stream, options.unread_timeout)),
+            service,
+        )
         .with_upgrades();
     tokio::pin!(connection);
     tokio::select! {

@@ -14,7 +14,7 @@ use hyper_util::{
     rt::{TokioIo, TokioTimer},
     service::TowerToHyperService,
 };
-use lifecycle::Tasks;
+use lifecycle::{Tasks, WriteTimeout};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
@@ -153,7 +153,10 @@ impl Served {
             .timer(TokioTimer::new())
             .header_read_timeout(IDLE)
             .max_buf_size(self.options.max_header_bytes + EXTRA_HEAD)
-            .serve_connection(TokioIo::new(stream), service)
+            .serve_connection(
+                TokioIo::new(WriteTimeout::new(stream, self.options.unread_timeout)),
+                service,
+            )
             .with_upgrades();
         tokio::pin!(connection);
         tokio::select! {

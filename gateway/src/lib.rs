@@ -370,6 +370,7 @@ impl Gateway {
         }
 
         let http = HttpOptions {
+            unread_timeout: settings.body_timeout,
             handshake_timeout: settings.handshake_timeout,
             proxies: Proxies::new(settings.trusted_proxies.clone(), settings.proxy_protocol),
             max_header_bytes: settings.max_header_bytes,

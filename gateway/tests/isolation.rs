@@ -117,6 +117,7 @@ async fn a_panic_ends_its_own_connection_alone() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addr = listener.local_addr().unwrap();
     let http = HttpOptions {
+        unread_timeout: Duration::from_secs(20),
         handshake_timeout: Duration::from_secs(10),
         max_header_bytes: 16_384,
         proxies: Proxies::default(),

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use hyper::{body::Incoming, upgrade::OnUpgrade};
 use hyper_util::rt::TokioIo;
-use lifecycle::Tasks;
+use lifecycle::{Tasks, WriteTimeout};
 use sio::{
     engine::{CloseReason, HandshakeError, Packet, Received, TransportKind, open_payload},
     packet::encode,
@@ -146,12 +146,14 @@ fn switch(server: &EngineServer, mut request: Request<Incoming>) -> Switch {
 /// The stream behind an upgraded request, in plain, with what was read of it beyond the head.
 pub(super) async fn stream(upgrade: OnUpgrade, tasks: &Tasks) -> Option<(TcpStream, Bytes)> {
     let upgraded = upgrade.await.ok()?;
-    let upgraded = match upgraded.downcast::<TokioIo<TcpStream>>() {
-        Ok(parts) => return Some((parts.io.into_inner(), parts.read_buf)),
+    let upgraded = match upgraded.downcast::<TokioIo<WriteTimeout<TcpStream>>>() {
+        Ok(parts) => return Some((parts.io.into_inner().into_inner(), parts.read_buf)),
         Err(upgraded) => upgraded,
     };
-    let parts = upgraded.downcast::<TokioIo<TlsStream<TcpStream>>>().ok()?;
-    match bridge(tasks, parts.io.into_inner()) {
+    let parts = upgraded
+        .downcast::<TokioIo<WriteTimeout<TlsStream<TcpStream>>>>()
+        .ok()?;
+    match bridge(tasks, parts.io.into_inner().into_inner()) {
         Ok(stream) => Some((stream, parts.read_buf)),
         Err(error) => {
             tracing::error!(%error, "cannot take a WebSocket over TLS");

@@ -104,6 +104,7 @@ impl Node {
             engine: Arc::clone(&engine),
         };
         let options = HttpOptions {
+            unread_timeout: Duration::from_secs(20),
             handshake_timeout: Duration::from_secs(30),
             max_header_bytes: 16_384,
             proxies: Proxies::default(),

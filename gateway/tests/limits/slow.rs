@@ -91,6 +91,17 @@ async fn a_body_must_come_in_time() {
     stage.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_must_be_taken() {
+    let stage = impatient().await;
+    let mut stream = TcpStream::connect(stage.addr).await.unwrap();
+    let ask = b"GET /socket.io/?EIO=4&transport=none HTTP/1.1\r\nhost: x\r\n\r\n".repeat(1000);
+    let asking = async { while stream.write_all(&ask).await.is_ok() {} };
+    let ended = tokio::time::timeout(LATE, asking).await;
+    assert!(ended.is_ok(), "it is still connected");
+    stage.stop().await;
+}
+
 /// Who never finishes takes nothing from the others.
 #[tokio::test(flavor = "multi_thread")]
 async fn others_are_served_meanwhile() {

@@ -175,7 +175,7 @@ pub const SETTINGS: &[Setting] = &[
     setting(
         "gateway.body_timeout_ms",
         "20000",
-        "How long a client may take to send the body of a request, in milliseconds, at least 100",
+        "How long a client may take to send the body of a request, and to take none of an answer, in milliseconds, at least 100",
     ),
     setting(
         "gateway.max_header_bytes",

@@ -8,9 +8,11 @@ mod serve;
 mod signals;
 mod tasks;
 pub mod tls;
+mod write_timeout;
 
 pub use phases::phase;
 pub use readiness::{Condition, Readiness};
 pub use serve::serve;
 pub use signals::stop_signal;
 pub use tasks::Tasks;
+pub use write_timeout::WriteTimeout;

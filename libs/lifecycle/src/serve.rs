@@ -15,10 +15,12 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::{Tasks, tls::ServerTls};
+use crate::{Tasks, WriteTimeout, tls::ServerTls};
 
 /// A TLS handshake, and a request's head, may take so long.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// Who takes nothing of its answers for so long is sent away.
+const UNREAD: Duration = Duration::from_secs(20);
 /// Requests under way get so long at the end.
 const DRAIN: Duration = Duration::from_secs(2);
 /// A peer over HTTP/2 that answers no ping of this interval for as long again is gone.
@@ -90,7 +92,8 @@ async fn connection(
         .timer(TokioTimer::new())
         .keep_alive_interval(KEEP_ALIVE)
         .keep_alive_timeout(KEEP_ALIVE);
-    let connection = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+    let stream = TokioIo::new(WriteTimeout::new(stream, UNREAD));
+    let connection = builder.serve_connection(stream, TowerToHyperService::new(router));
     tokio::pin!(connection);
     tokio::select! {
         result = &mut connection => result,

@@ -19,7 +19,7 @@ Made from the program by `UPDATE=1 cargo nextest run -p tests --test deploy docu
 
 A TOML file (`--config FILE`) lies over the defaults, environment variables over the file, flags (`--set KEY=VALUE`) over both.
 An unknown key in the file is an error; an unknown `FANFARE_*` variable is a warning. `fanfare config check ROLE` tells
-every mistake, `fanfare config show ROLE` prints what counts, secrets masked. SIGHUP reads keys, policies and origins again.
+every mistake, `fanfare config show ROLE` prints what counts, secrets masked. SIGHUP reads keys, policies, origins and limits again.
 ";
 
 /// Tables that are lists, and where their fields stand in the program.
