@@ -213,7 +213,12 @@ spec:
 - name: deletion-cost
   image: {{ include "fanfare.image" . }}
   imagePullPolicy: {{ .Values.image.pullPolicy }}
-  args: [gateway, deletion-cost, --every, "{{ .Values.gateway.podDeletionCost.periodSeconds }}s"]
+  # Told where the gateway listens, it reads no settings, which are the gateway's.
+  args:
+    - gateway
+    - deletion-cost
+    - --every={{ .Values.gateway.podDeletionCost.periodSeconds }}s
+    - --admin=127.0.0.1:{{ (include "fanfare.ports" . | fromYaml).gateway.admin }}
   env:
     - name: POD_NAME
       valueFrom:

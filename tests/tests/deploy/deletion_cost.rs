@@ -4,6 +4,7 @@ use std::{
     fs,
     io::{BufRead, BufReader, Read, Write},
     net::TcpListener,
+    path::Path,
     process::Command,
 };
 
@@ -11,6 +12,32 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use tempfile::TempDir;
 use tests::{Client, Process, Standalone, built, servers::Signal};
+
+use crate::manifests::{items, render, text};
+
+/// The command as the chart runs it: its arguments, and no more environment than it has there. It asks `admin` in place
+/// of the gateway's admin port.
+fn of_the_chart(admin: &str) -> Result<Command> {
+    let often = "gateway.podDeletionCost.periodSeconds=1";
+    let chart = render(Path::new("helm/fanfare/ci/alb-values.yaml"), &[often], &[])?;
+    let pod = &chart.one("Deployment", "gateway")?["spec"]["template"]["spec"];
+    let named = |list: &Value, name: &str| items(list).iter().find(|one| one["name"] == name).cloned();
+    let port = named(&pod["containers"][0]["ports"], "admin").context("an admin port")?;
+    let sidecar = named(&pod["containers"], "deletion-cost").context("a sidecar")?;
+    let gateway = format!("--admin=127.0.0.1:{}", port["containerPort"]);
+    let mut arguments: Vec<_> = items(&sidecar["args"]).iter().map(text).collect();
+    let there = arguments.iter().position(|argument| *argument == gateway);
+    arguments.remove(there.with_context(|| format!("no {gateway} in {arguments:?}"))?);
+    let mut command = Command::new(built("fanfare", "cargo build -p fanfare")?);
+    command.args(arguments).args(["--admin", admin]).env_clear();
+    for variable in items(&sidecar["env"]) {
+        command.env(
+            text(&variable["name"]),
+            text(&variable["valueFrom"]["fieldRef"]["fieldPath"]),
+        );
+    }
+    Ok(command)
+}
 
 /// The next request: its first line and headers, and its body. It is answered with success.
 fn patched(api: &TcpListener) -> Result<(String, Value)> {
@@ -40,20 +67,17 @@ fn a_pod_says_how_many_connections_it_would_cost() -> Result<()> {
     let api = TcpListener::bind(("127.0.0.1", 0))?;
     let account = TempDir::with_prefix("fanfare-account-")?;
     fs::write(account.path().join("token"), "a-token\n")?;
-    let mut command = Command::new(built("fanfare", "cargo build -p fanfare")?);
+    let mut command = of_the_chart(server.admin.trim_start_matches("http://"))?;
     command
-        .args(["gateway", "deletion-cost", "--every", "50ms", "--admin"])
-        .arg(server.admin.trim_start_matches("http://"))
         .args(["--api", &format!("http://{}", api.local_addr()?), "--account"])
-        .arg(account.path())
-        .envs([("POD_NAME", "gateway-7"), ("POD_NAMESPACE", "realtime")]);
+        .arg(account.path());
     let mut process = Process::start("deletion-cost", &mut command)?;
 
     let cost =
         |body: &Value| body["metadata"]["annotations"]["controller.kubernetes.io/pod-deletion-cost"].clone();
     let (head, body) = patched(&api)?;
     ensure!(
-        head.starts_with("PATCH /api/v1/namespaces/realtime/pods/gateway-7 "),
+        head.starts_with("PATCH /api/v1/namespaces/metadata.namespace/pods/metadata.name "),
         "{head}"
     );
     let head = head.to_lowercase();
