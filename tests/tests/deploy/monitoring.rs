@@ -1,13 +1,13 @@
 //! `deploy/observability` fits together, and fits compose and the chart: what a pipeline names is there, and who calls
 //! whom finds the port that the other listens on.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, path::Path};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 use crate::{
-    manifests::{chart_file, items, text, yaml},
+    manifests::{chart_file, items, render, text, yaml},
     none, read,
 };
 
@@ -165,6 +165,49 @@ fn everybody_is_reached_where_they_listen() -> Result<()> {
         PORTS.iter().all(|(role, _)| scraped.contains(role)),
     );
     none(&mistakes)
+}
+
+/// As Prometheus' service discovery tells a label of a service.
+fn discovered(label: &str) -> String {
+    let name = label.replace(|char: char| !char.is_ascii_alphanumeric(), "_");
+    format!("__meta_kubernetes_service_label_{name}")
+}
+
+/// Alerts and dashboards name jobs: the chart's are those of `prometheus.yml`.
+#[test]
+fn jobs_of_the_chart_are_those_that_alerts_name() -> Result<()> {
+    let chart = render(Path::new("helm/fanfare/ci/alb-values.yaml"), &[], &[])?;
+    let monitor = chart
+        .of_kind("ServiceMonitor")
+        .next()
+        .context("a ServiceMonitor")?;
+    let rules = items(&monitor["spec"]["endpoints"][0]["relabelings"]);
+    let rule = rules.iter().find(|rule| rule["targetLabel"] == "job");
+    let rule = rule.context("no job")?;
+    let wanted = monitor["spec"]["selector"]["matchLabels"]
+        .as_object()
+        .context("a selector")?;
+    let mut jobs = BTreeSet::new();
+    for service in chart.of_kind("Service") {
+        let labels = service["metadata"]["labels"].as_object().context("labels")?;
+        if wanted.iter().all(|(key, value)| labels.get(key) == Some(value)) {
+            let source = text(&rule["sourceLabels"][0]);
+            let label = labels.iter().find(|(key, _)| discovered(key) == source);
+            let (_, value) = label.with_context(|| format!("no {source}"))?;
+            jobs.insert(text(&rule["replacement"]).replace("$1", text(value)));
+        }
+    }
+    let prometheus = yaml(&read("deploy/observability/prometheus.yml")?)?;
+    let scraped = items(&prometheus["scrape_configs"]).iter();
+    let scraped: BTreeSet<_> = scraped
+        .map(|job| text(&job["job_name"]).to_owned())
+        .filter(|name| name.starts_with("fanfare-"))
+        .collect();
+    ensure!(
+        jobs == scraped,
+        "{jobs:?} in the chart, {scraped:?} in prometheus.yml"
+    );
+    Ok(())
 }
 
 #[test]
