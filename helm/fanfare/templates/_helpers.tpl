@@ -126,4 +126,7 @@ capabilities:
 {{- if and .Values.ingress.alb.presence.enabled (not .Values.ingress.alb.certificateArns) -}}
 {{- fail "ingress.alb.presence: an ALB speaks gRPC over TLS alone; set ingress.alb.certificateArns" -}}
 {{- end -}}
+{{- if and .Values.networkPolicy.enabled (eq .Values.ingress.preset "alb") .Values.ingress.alb.presence.enabled (not .Values.networkPolicy.clients) (not .Values.networkPolicy.applications) -}}
+{{- fail "ingress.alb.presence: an ALB is no pod of this namespace; name its subnets in networkPolicy.clients or applications, or its calls are dropped" -}}
+{{- end -}}
 {{- end -}}

@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, path::Path};
 
 use anyhow::{Context, Result, ensure};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::{
     manifests::{
@@ -335,6 +335,30 @@ fn network_policies_open_the_ports_that_containers_have() -> Result<()> {
         }
         Ok(())
     })
+}
+
+/// A balancer's addresses are no pods.
+#[test]
+fn a_balancer_reaches_presence_through_the_policy() -> Result<()> {
+    let values = Path::new("helm/fanfare/ci/alb-values.yaml");
+    let peers = |set: &[&str]| -> Result<Value> {
+        let rendered = render(values, set, &[])?;
+        let rules = items(&rendered.one("NetworkPolicy", "presence")?["spec"]["ingress"]).iter();
+        let mut rules = rules.filter(|rule| rule["ports"][0]["port"] == 7004);
+        Ok(rules.next().context("7004 is open")?["from"].clone())
+    };
+    let (pods, balancer) = (
+        json!({"podSelector": {}}),
+        json!({"ipBlock": {"cidr": "10.0.0.0/16"}}),
+    );
+    let open = peers(&[])?;
+    ensure!(open == json!([pods, balancer]), "{open}");
+    let open = peers(&["ingress.alb.presence.enabled=false"])?;
+    ensure!(open == json!([pods]), "{open}");
+    let error = render(values, &["networkPolicy.clients=null"], &[]).err();
+    let error = error.context("nobody names the balancer")?;
+    ensure!(error.to_string().contains("networkPolicy.clients"), "{error:#}");
+    Ok(())
 }
 
 #[test]
