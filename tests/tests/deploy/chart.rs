@@ -337,6 +337,33 @@ fn network_policies_open_the_ports_that_containers_have() -> Result<()> {
     })
 }
 
+/// A policy closes the pods that it selects to everybody else: built-in NATS and Redis have none.
+#[test]
+fn a_test_run_closes_nothing() -> Result<()> {
+    let values = Path::new("helm/fanfare/ci/try-out-values.yaml");
+    let rendered = render(values, &["networkPolicy.enabled=true"], &[])?;
+    let policy = rendered.one("NetworkPolicy", "-test")?;
+    let selector = &policy["spec"]["podSelector"];
+    let expression = &selector["matchExpressions"][0];
+    ensure!(expression["operator"] == "In", "{expression}");
+    let components = items(&expression["values"]);
+    let labels = selector["matchLabels"].as_object().context("labels")?;
+    let component = "app.kubernetes.io/component";
+    let selected: BTreeSet<_> = rendered
+        .objects
+        .iter()
+        .filter_map(pod_of)
+        .map(|pod| &pod["metadata"]["labels"])
+        .filter(|of_pod| labels.iter().all(|(key, value)| of_pod[key] == *value))
+        .filter(|of_pod| components.contains(&of_pod[component]))
+        .map(|of_pod| text(&of_pod[component]))
+        .collect();
+    ensure!(selected == BTreeSet::from(ROLES), "{selected:?}");
+    let kept_until = text(&policy["metadata"]["annotations"]["helm.sh/hook-delete-policy"]);
+    ensure!(kept_until.contains("hook-failed"), "{kept_until}");
+    Ok(())
+}
+
 /// A balancer's addresses are no pods.
 #[test]
 fn a_balancer_reaches_presence_through_the_policy() -> Result<()> {
