@@ -66,7 +66,7 @@ spec:
           {{- toYaml . | nindent 10 }}
         {{- end }}
         {{- end }}
-      terminationGracePeriodSeconds: {{ if $isGateway }}{{ include "fanfare.gatewayGrace" $root }}{{ else }}{{ $values.terminationGracePeriodSeconds }}{{ end }}
+      terminationGracePeriodSeconds: {{ include "fanfare.grace" . }}
       {{- if $isGateway }}
       {{- with $values.readinessGates }}
       readinessGates:
@@ -129,12 +129,12 @@ spec:
             periodSeconds: 10
             timeoutSeconds: 5
             failureThreshold: 6
-          {{- if $isGateway }}
-          # Endpoints and load balancers forget the pod; then SIGTERM drains it.
+          {{- with $values.preStopSeconds }}
+          # Endpoints and load balancers forget the pod, which serves on; then comes SIGTERM.
           lifecycle:
             preStop:
               sleep:
-                seconds: {{ $values.preStopSeconds }}
+                seconds: {{ . }}
           {{- end }}
           resources:
             {{- toYaml $values.resources | nindent 12 }}

@@ -73,10 +73,11 @@ presence: {grpc: 7004, admin: 9093}
 {{- include "fanfare.gatewaySetting" (dict "root" . "key" "drain_seconds" "default" 20) -}}
 {{- end -}}
 
-{{/* Serving on, the drain, then closing and leaving sessions in the store. */}}
-{{- define "fanfare.gatewayGrace" -}}
-{{- $gateway := .Values.gateway -}}
-{{- add (int $gateway.preStopSeconds) (int (include "fanfare.drainSeconds" .)) (int $gateway.shutdownSeconds) -}}
+{{/* A role's time to end, (root, role): serving on, a gateway's drain, then closing and handing over. */}}
+{{- define "fanfare.grace" -}}
+{{- $values := get .root.Values .role -}}
+{{- $drain := ternary (int (include "fanfare.drainSeconds" .root)) 0 (eq .role "gateway") -}}
+{{- add (int $values.preStopSeconds) $drain (int $values.shutdownSeconds) -}}
 {{- end -}}
 
 {{- define "fanfare.secretName" -}}
