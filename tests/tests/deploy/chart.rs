@@ -347,6 +347,18 @@ fn network_policies_open_the_ports_that_containers_have() -> Result<()> {
     })
 }
 
+/// Pods of this release in this namespace count, and no answer is not taken for none of them.
+#[test]
+fn keda_counts_the_release_s_own_gateways() -> Result<()> {
+    let rendered = render(Path::new("helm/fanfare/ci/nginx-values.yaml"), &[], &[])?;
+    let scaler = rendered.one("ScaledObject", "gateway")?;
+    let trigger = &scaler["spec"]["triggers"][0]["metadata"];
+    let pods = r#"{kubernetes_namespace="realtime",pod=~"test-fanfare-gateway-.*"}"#;
+    ensure!(text(&trigger["query"]).contains(pods), "{trigger}");
+    ensure!(trigger["ignoreNullValues"] == "false", "{trigger}");
+    Ok(())
+}
+
 /// A policy closes the pods that it selects to everybody else: built-in NATS and Redis have none.
 #[test]
 fn a_test_run_closes_nothing() -> Result<()> {
