@@ -1,6 +1,6 @@
 //! The chart, rendered for everything that stands in `ci/`.
 
-use std::{collections::BTreeSet, path::Path};
+use std::{collections::BTreeSet, fs, path::Path};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
@@ -357,6 +357,30 @@ fn keda_counts_the_release_s_own_gateways() -> Result<()> {
     ensure!(text(&trigger["query"]).contains(pods), "{trigger}");
     ensure!(trigger["ignoreNullValues"] == "false", "{trigger}");
     Ok(())
+}
+
+/// For Kubernetes an empty list of ports or peers is all of them.
+#[test]
+fn a_policy_of_nothing_is_not_one_of_everything() -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let values = directory.path().join("values.yaml");
+    let nothing = json!({"monitoring": [], "outgoingPorts": [], "natsPorts": [], "redisPorts": []});
+    fs::write(&values, json!({ "networkPolicy": nothing }).to_string())?;
+    let rendered = render(&values, &[], &[])?;
+    let mut mistakes = Vec::new();
+    for role in ROLES {
+        let spec = &rendered.one("NetworkPolicy", role)?["spec"];
+        for (direction, peers) in [("ingress", "from"), ("egress", "to")] {
+            for rule in items(&spec[direction]) {
+                let is_empty = |list: &Value| list.as_array().is_some_and(Vec::is_empty);
+                let admin = rule["ports"][0]["port"].as_u64() > Some(9000);
+                if items(&rule["ports"]).is_empty() || is_empty(&rule[peers]) || admin {
+                    mistakes.push(format!("{role}: {direction}: {rule}"));
+                }
+            }
+        }
+    }
+    none(&mistakes)
 }
 
 /// A policy closes the pods that it selects to everybody else: built-in NATS and Redis have none.
