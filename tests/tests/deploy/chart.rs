@@ -1,19 +1,19 @@
 //! The chart, rendered for everything that stands in `ci/`.
 
-use std::{collections::BTreeSet, fs, path::Path};
+use std::{collections::BTreeSet, path::Path};
 
 use anyhow::{Context, Result, ensure};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::{
     manifests::{
         KUBERNETES, Rendered, chart_file, custom_mistakes, helm, items, render, text, values_files, yaml,
     },
-    names::{is_variable, of_contract},
+    names::is_variable,
     none, read,
 };
 
-const ROLES: [&str; 3] = ["gateway", "fanout", "presence"];
+pub(crate) const ROLES: [&str; 3] = ["gateway", "fanout", "presence"];
 /// The groups of Kubernetes itself; the others are custom resources.
 const OWN_GROUPS: [&str; 5] = [
     "apps",
@@ -30,7 +30,10 @@ fn is_custom(object: &Value) -> bool {
 }
 
 /// Renders every values file and gathers what `check` finds.
-fn everywhere(versions: &[&str], check: impl Fn(&Rendered, &mut Vec<String>) -> Result<()>) -> Result<()> {
+pub(crate) fn everywhere(
+    versions: &[&str],
+    check: impl Fn(&Rendered, &mut Vec<String>) -> Result<()>,
+) -> Result<()> {
     let mut mistakes = Vec::new();
     for file in values_files()? {
         let mut found = Vec::new();
@@ -41,7 +44,7 @@ fn everywhere(versions: &[&str], check: impl Fn(&Rendered, &mut Vec<String>) -> 
     none(&mistakes)
 }
 
-fn pod_of(object: &Value) -> Option<&Value> {
+pub(crate) fn pod_of(object: &Value) -> Option<&Value> {
     match text(&object["kind"]) {
         "Deployment" | "StatefulSet" => Some(&object["spec"]["template"]),
         "Pod" => Some(object),
@@ -49,7 +52,7 @@ fn pod_of(object: &Value) -> Option<&Value> {
     }
 }
 
-fn container(deployment: &Value) -> &Value {
+pub(crate) fn container(deployment: &Value) -> &Value {
     &deployment["spec"]["template"]["spec"]["containers"][0]
 }
 
@@ -312,41 +315,6 @@ fn every_variable_and_argument_is_one_of_the_program() -> Result<()> {
     })
 }
 
-#[test]
-fn network_policies_open_the_ports_that_containers_have() -> Result<()> {
-    everywhere(&[], |rendered, mistakes| {
-        for role in ROLES {
-            let deployment = rendered.one("Deployment", role)?;
-            let ports = |list: &Value, key: &str| -> BTreeSet<u64> {
-                items(list).iter().filter_map(|port| port[key].as_u64()).collect()
-            };
-            let of_container = ports(&container(deployment)["ports"], "containerPort");
-            let promised: BTreeSet<u64> = of_contract(role).into_iter().collect();
-            if of_container != promised {
-                mistakes.push(format!("{role}: ports {of_container:?}, CONTRACT {promised:?}"));
-            }
-            let Ok(policy) = rendered.one("NetworkPolicy", role) else {
-                continue;
-            };
-            let rules = items(&policy["spec"]["ingress"]);
-            let open: BTreeSet<u64> = rules
-                .iter()
-                .flat_map(|rule| ports(&rule["ports"], "port"))
-                .collect();
-            if open != of_container {
-                mistakes.push(format!("{role}: the policy opens {open:?} of {of_container:?}"));
-            }
-            for rule in rules {
-                let public = ports(&rule["ports"], "port").contains(&3001);
-                if !public && rule["from"].is_null() {
-                    mistakes.push(format!("{role}: {} for anybody", rule["ports"]));
-                }
-            }
-        }
-        Ok(())
-    })
-}
-
 /// Pods of this release in this namespace count, and no answer is not taken for none of them.
 #[test]
 fn keda_counts_the_release_s_own_gateways() -> Result<()> {
@@ -356,81 +324,6 @@ fn keda_counts_the_release_s_own_gateways() -> Result<()> {
     let pods = r#"{kubernetes_namespace="realtime",pod=~"test-fanfare-gateway-.*"}"#;
     ensure!(text(&trigger["query"]).contains(pods), "{trigger}");
     ensure!(trigger["ignoreNullValues"] == "false", "{trigger}");
-    Ok(())
-}
-
-/// For Kubernetes an empty list of ports or peers is all of them.
-#[test]
-fn a_policy_of_nothing_is_not_one_of_everything() -> Result<()> {
-    let directory = tempfile::tempdir()?;
-    let values = directory.path().join("values.yaml");
-    let nothing = json!({"monitoring": [], "outgoingPorts": [], "natsPorts": [], "redisPorts": []});
-    fs::write(&values, json!({ "networkPolicy": nothing }).to_string())?;
-    let rendered = render(&values, &[], &[])?;
-    let mut mistakes = Vec::new();
-    for role in ROLES {
-        let spec = &rendered.one("NetworkPolicy", role)?["spec"];
-        for (direction, peers) in [("ingress", "from"), ("egress", "to")] {
-            for rule in items(&spec[direction]) {
-                let is_empty = |list: &Value| list.as_array().is_some_and(Vec::is_empty);
-                let admin = rule["ports"][0]["port"].as_u64() > Some(9000);
-                if items(&rule["ports"]).is_empty() || is_empty(&rule[peers]) || admin {
-                    mistakes.push(format!("{role}: {direction}: {rule}"));
-                }
-            }
-        }
-    }
-    none(&mistakes)
-}
-
-/// A policy closes the pods that it selects to everybody else: built-in NATS and Redis have none.
-#[test]
-fn a_test_run_closes_nothing() -> Result<()> {
-    let values = Path::new("helm/fanfare/ci/try-out-values.yaml");
-    let rendered = render(values, &["networkPolicy.enabled=true"], &[])?;
-    let policy = rendered.one("NetworkPolicy", "-test")?;
-    let selector = &policy["spec"]["podSelector"];
-    let expression = &selector["matchExpressions"][0];
-    ensure!(expression["operator"] == "In", "{expression}");
-    let components = items(&expression["values"]);
-    let labels = selector["matchLabels"].as_object().context("labels")?;
-    let component = "app.kubernetes.io/component";
-    let selected: BTreeSet<_> = rendered
-        .objects
-        .iter()
-        .filter_map(pod_of)
-        .map(|pod| &pod["metadata"]["labels"])
-        .filter(|of_pod| labels.iter().all(|(key, value)| of_pod[key] == *value))
-        .filter(|of_pod| components.contains(&of_pod[component]))
-        .map(|of_pod| text(&of_pod[component]))
-        .collect();
-    ensure!(selected == BTreeSet::from(ROLES), "{selected:?}");
-    let kept_until = text(&policy["metadata"]["annotations"]["helm.sh/hook-delete-policy"]);
-    ensure!(kept_until.contains("hook-failed"), "{kept_until}");
-    Ok(())
-}
-
-/// A balancer's addresses are no pods.
-#[test]
-fn a_balancer_reaches_presence_through_the_policy() -> Result<()> {
-    let values = Path::new("helm/fanfare/ci/alb-values.yaml");
-    let peers = |set: &[&str]| -> Result<Value> {
-        let rendered = render(values, set, &[])?;
-        let rules = items(&rendered.one("NetworkPolicy", "presence")?["spec"]["ingress"]).iter();
-        let mut rules = rules.filter(|rule| rule["ports"][0]["port"] == 7004);
-        Ok(rules.next().context("7004 is open")?["from"].clone())
-    };
-    let (pods, balancer) = (
-        json!({"podSelector": {}}),
-        json!({"ipBlock": {"cidr": "10.0.0.0/16"}}),
-    );
-    let open = peers(&[])?;
-    ensure!(open == json!([pods, balancer]), "{open}");
-    let open = peers(&["ingress.alb.presence.enabled=false"])?;
-    ensure!(open == json!([pods]), "{open}");
-    let error = render(values, &["networkPolicy.clients=null"], &[]).err();
-    let error = error.context("nobody names the balancer")?;
-    ensure!(error.to_string().contains("networkPolicy.clients"), "{error:#}");
     Ok(())
 }
 

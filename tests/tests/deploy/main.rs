@@ -9,6 +9,7 @@ mod documents;
 mod manifests;
 mod monitoring;
 mod names;
+mod policies;
 
 use std::{
     fs,
