@@ -62,13 +62,14 @@ async fn write_until_stopped(settings: &Settings, options: &DeletionCost) -> any
     Ok(())
 }
 
-/// The sum over the namespaces.
+/// Those that would be closed, however many namespaces each is in.
 fn connections(metrics: &str) -> u64 {
-    let lines = metrics
-        .lines()
-        .filter(|line| line.starts_with("socket_active_connections"));
-    let counts = lines.filter_map(|line| line.rsplit_once(' ')?.1.parse::<u64>().ok());
-    counts.sum()
+    let mut lines = metrics.lines();
+    let count = lines.find_map(|line| {
+        let (_, count) = line.strip_prefix("fanfare_connections{")?.rsplit_once(' ')?;
+        count.parse().ok()
+    });
+    count.unwrap_or(0)
 }
 
 /// This pod, at the API server.
@@ -128,12 +129,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn connections_are_summed_over_namespaces() {
-        let metrics = "# TYPE socket_active_connections gauge\n\
+    fn connections_count_once_however_many_namespaces_they_are_in() {
+        let metrics = "# TYPE fanfare_connections gauge\n\
+            fanfare_connections{environment=\"a\"} 40\n\
             socket_active_connections{environment=\"a\",namespace=\"/\"} 3\n\
-            socket_active_connections{environment=\"a\",namespace=\"/chat\"} 40\n\
-            socket_connections_total{status=\"connected\"} 9\n";
-        assert_eq!(connections(metrics), 43);
+            socket_active_connections{environment=\"a\",namespace=\"/chat\"} 40\n";
+        assert_eq!(connections(metrics), 40);
         assert_eq!(connections(""), 0);
     }
 }

@@ -14,6 +14,8 @@ use crate::{
 };
 
 pub(crate) const ROLES: [&str; 3] = ["gateway", "fanout", "presence"];
+/// What a gateway exports of its connections.
+const CONNECTIONS: &str = "fanfare_connections";
 /// The groups of Kubernetes itself; the others are custom resources.
 const OWN_GROUPS: [&str; 5] = [
     "apps",
@@ -315,14 +317,29 @@ fn every_variable_and_argument_is_one_of_the_program() -> Result<()> {
     })
 }
 
-/// Pods of this release in this namespace count, and no answer is not taken for none of them.
+/// Connections count, not their sockets of every namespace; those of this release's pods, and no answer is not taken
+/// for none of them.
 #[test]
-fn keda_counts_the_release_s_own_gateways() -> Result<()> {
+fn gateways_are_scaled_by_their_own_connections() -> Result<()> {
+    let rendered = render(Path::new("helm/fanfare/ci/alb-values.yaml"), &[], &[])?;
+    let scaler = rendered.one("HorizontalPodAutoscaler", "gateway")?;
+    let metric = &scaler["spec"]["metrics"][0]["pods"]["metric"]["name"];
+    ensure!(metric == CONNECTIONS, "{metric}");
+    let rule = format!("seriesQuery: {CONNECTIONS}{{");
+    ensure!(
+        chart_file("README.md")?.contains(&rule),
+        "no {rule} in the README"
+    );
+    let exported = format!("| `{CONNECTIONS}` | gauge |  | gateway |");
+    ensure!(read("docs/METRICS.md")?.contains(&exported), "no {CONNECTIONS}");
     let rendered = render(Path::new("helm/fanfare/ci/nginx-values.yaml"), &[], &[])?;
     let scaler = rendered.one("ScaledObject", "gateway")?;
     let trigger = &scaler["spec"]["triggers"][0]["metadata"];
     let pods = r#"{kubernetes_namespace="realtime",pod=~"test-fanfare-gateway-.*"}"#;
-    ensure!(text(&trigger["query"]).contains(pods), "{trigger}");
+    ensure!(
+        trigger["query"] == format!("sum({CONNECTIONS}{pods})"),
+        "{trigger}"
+    );
     ensure!(trigger["ignoreNullValues"] == "false", "{trigger}");
     Ok(())
 }
