@@ -22,7 +22,10 @@ use parking_lot::Mutex;
 use prost::Message;
 use tests::until;
 use tokio::runtime::Runtime;
-use tonic::{Request, Response, Status, transport::Server};
+use tonic::{
+    Request, Response, Status,
+    transport::{Identity, Server, ServerTlsConfig},
+};
 
 const WITHIN: Duration = Duration::from_secs(30);
 
@@ -54,14 +57,27 @@ pub(crate) struct Receiver {
 
 impl Receiver {
     pub(crate) fn grpc() -> Result<Self> {
+        Self::start("http", Server::builder())
+    }
+
+    /// Over TLS, with a certificate whose authority (PEM) it hands over.
+    pub(crate) fn tls() -> Result<(Self, String)> {
+        let own = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()])?;
+        let authority = own.cert.pem();
+        let identity = Identity::from_pem(&authority, own.signing_key.serialize_pem());
+        let server = Server::builder().tls_config(ServerTlsConfig::new().identity(identity))?;
+        Ok((Self::start("https", server)?, authority))
+    }
+
+    fn start(scheme: &str, mut server: Server) -> Result<Self> {
         let spans = Spans::default();
         let address: SocketAddr = ([127, 0, 0, 1], tests::servers::free_port()?).into();
         let runtime = crate::runtime()?;
         let service = TraceServiceServer::new(spans.clone());
-        runtime.spawn(Server::builder().add_service(service).serve(address));
+        runtime.spawn(server.add_service(service).serve(address));
         Ok(Self {
             spans,
-            url: format!("http://{address}"),
+            url: format!("{scheme}://{address}"),
             _runtime: Some(runtime),
         })
     }

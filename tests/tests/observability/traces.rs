@@ -1,6 +1,6 @@
 //! One trace follows one event through the processes of a cluster (CONTRACT section 9).
 
-use std::{collections::BTreeSet, net::SocketAddr};
+use std::{collections::BTreeSet, fs, net::SocketAddr};
 
 use anyhow::{Context, Result, ensure};
 use bench::client::{Reader, Writer, open};
@@ -136,6 +136,28 @@ fn standalone_traces_over_http() -> Result<()> {
     let spans = receiver.spans.of_trace(&traced, 5)?;
     println!("{}", tree(&spans, ""));
     look_at(&spans, "gateway receive message", &["fanfare-standalone"])?;
+    standalone.stop()
+}
+
+/// The system's authorities count, which `SSL_CERT_FILE` names.
+#[test]
+fn a_collector_over_tls_is_known_by_the_system_s_authorities() -> Result<()> {
+    let (receiver, authority) = Receiver::tls()?;
+    let directory = tempfile::tempdir()?;
+    let file = directory.path().join("ca.pem");
+    fs::write(&file, authority)?;
+    let standalone = Standalone::start(&[
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", receiver.url.as_str()),
+        ("OTEL_TRACES_SAMPLER", "always_on"),
+        ("SSL_CERT_FILE", file.to_str().context("a path")?),
+        SOON,
+    ])?;
+    let address = standalone.url.trim_start_matches("http://").parse()?;
+    runtime()?.block_on(async { Client::connect(address).await?.join("hall").await })?;
+    until("spans come", std::time::Duration::from_secs(30), || {
+        Ok(!receiver.spans.all().is_empty())
+    })
+    .with_context(|| standalone.output())?;
     standalone.stop()
 }
 

@@ -17,7 +17,10 @@ use hyper_util::{
     rt::TokioExecutor,
 };
 use opentelemetry_http::{HttpClient, HttpError};
-use opentelemetry_otlp::{SpanExporter as Otlp, WithExportConfig, WithHttpConfig};
+use opentelemetry_otlp::{
+    SpanExporter as Otlp, WithExportConfig, WithHttpConfig, WithTonicConfig,
+    tonic_types::transport::ClientTlsConfig,
+};
 use opentelemetry_sdk::{
     Resource,
     error::OTelSdkResult,
@@ -50,7 +53,15 @@ pub(super) fn build(settings: &Settings, registry: &Registry) -> Result<Reportin
     let exporter = match settings.protocol {
         Protocol::Grpc => {
             let exporter = Otlp::builder().with_tonic().with_endpoint(endpoint);
-            exporter.with_timeout(TIMEOUT).build()
+            let exporter = exporter.with_timeout(TIMEOUT);
+            // By itself it trusts nobody.
+            if endpoint.starts_with("https:") {
+                exporter
+                    .with_tls_config(ClientTlsConfig::new().with_enabled_roots())
+                    .build()
+            } else {
+                exporter.build()
+            }
         }
         Protocol::Http => {
             let client = Http::new(endpoint)?;
