@@ -106,7 +106,8 @@ pub(crate) fn logged(trace: Option<&Receiving>, handle: impl FnOnce() -> Step) -
     match trace {
         None => handle(),
         Some(trace) => {
-            let span = tracing::info_span!("event", trace_id = %trace.trace_id());
+            // Whatever is logged of it has its id, so it is no less than an error.
+            let span = tracing::error_span!("event", trace_id = %trace.trace_id());
             let step = span.in_scope(handle);
             instrumented(step, span)
         }

@@ -4,9 +4,12 @@ use std::{fs, net::SocketAddr};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
-use tests::{Client, Standalone};
+use tests::{Client, Standalone, servers::free_port};
 
-use crate::runtime;
+use crate::{
+    runtime,
+    traces::{emit, raw},
+};
 
 /// What users say, are called and do; only who debugs may see it.
 const WORDS: &str = "nobody-else-may-read-this";
@@ -87,4 +90,34 @@ fn what_users_say_is_in_no_line_above_debug() -> Result<()> {
         levels.len()
     );
     Ok(())
+}
+
+/// Also where nothing else is logged, as in production.
+#[test]
+fn a_warning_has_the_trace_of_its_event() -> Result<()> {
+    const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
+    let nobody = format!("http://127.0.0.1:{}", free_port()?);
+    let standalone = Standalone::start(&[
+        ("RUST_LOG", "warn"),
+        ("FANFARE_LOG__FORMAT", "json"),
+        ("FANFARE_APP__WEBHOOK_URL", &nobody),
+        ("FANFARE_APP__AUTHORIZE", "emit"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", &nobody),
+        ("OTEL_TRACES_SAMPLER", "parentbased_always_off"),
+    ])?;
+    let address = standalone.address()?;
+    runtime()?.block_on(async {
+        let trace = json!({ "traceparent": format!("00-{TRACE}-b7ad6b7169203331-01") });
+        let mut client = raw(address, &json!({})).await?;
+        // The application is given up after some.
+        for _ in 0..6 {
+            emit(&mut client, &json!(["order", {}, trace])).await?;
+        }
+        anyhow::Ok(())
+    })?;
+    let output = standalone.output();
+    let line = output.lines().find(|line| line.contains("it is left alone"));
+    let entry: Value = serde_json::from_str(line.with_context(|| output.clone())?)?;
+    ensure!(entry["span"]["trace_id"] == TRACE, "{entry}");
+    standalone.stop()
 }

@@ -21,7 +21,7 @@ pub(crate) const SECRET: &str = "between you and me";
 pub(crate) const SOON: (&str, &str) = ("OTEL_BSP_SCHEDULE_DELAY", "100");
 
 /// A client that sends raw packets.
-async fn raw(gateway: SocketAddr, auth: &serde_json::Value) -> Result<(Reader, Writer)> {
+pub(crate) async fn raw(gateway: SocketAddr, auth: &serde_json::Value) -> Result<(Reader, Writer)> {
     let (mut reader, mut writer) = open(gateway).await?;
     writer.text(&format!("40/chat,{auth}")).await?;
     let connected = reader.text().await?;
@@ -30,7 +30,7 @@ async fn raw(gateway: SocketAddr, auth: &serde_json::Value) -> Result<(Reader, W
 }
 
 /// Sends an event that is acknowledged, and waits for that.
-async fn emit((reader, writer): &mut (Reader, Writer), event: &serde_json::Value) -> Result<()> {
+pub(crate) async fn emit((reader, writer): &mut (Reader, Writer), event: &serde_json::Value) -> Result<()> {
     writer.text(&format!("42/chat,7{event}")).await?;
     while !reader.text().await?.starts_with("43/chat,7") {}
     Ok(())
