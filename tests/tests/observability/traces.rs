@@ -14,6 +14,8 @@ use crate::{
 };
 
 const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
+/// That of a socket, for its events without one.
+const OF_SOCKET: &str = "0af7651916cd43dd8448eb211c80319d";
 const PARENT: &str = "b7ad6b7169203331";
 /// What clients say; no span may tell it.
 pub(crate) const SECRET: &str = "between you and me";
@@ -58,10 +60,11 @@ fn a_client_s_event_is_one_trace_through_three_processes() -> Result<()> {
                 member.publish("hall", SECRET, "untraced").await?;
                 members.push(member);
             }
-            let mut sender = raw(gateways[0], &json!({})).await?;
+            let told = |trace| json!({ "traceparent": format!("00-{trace}-{PARENT}-01") });
+            let mut sender = raw(gateways[0], &told(OF_SOCKET)).await?;
             let message = json!({ "roomId": "hall", "content": SECRET });
-            let metadata = json!({ "traceparent": format!("00-{TRACE}-{PARENT}-01") });
-            emit(&mut sender, &json!(["message", message, metadata])).await?;
+            emit(&mut sender, &json!(["message", message, told(TRACE)])).await?;
+            emit(&mut sender, &json!(["message", message])).await?;
             for member in &members {
                 member
                     .message("the traced one", |message| message.content == SECRET)
@@ -69,25 +72,30 @@ fn a_client_s_event_is_one_trace_through_three_processes() -> Result<()> {
             }
             anyhow::Ok(())
         })?;
-        let spans = receiver.spans.of_trace(TRACE, 7)?;
-        println!("{}", tree(&spans, PARENT));
-        look_at(
-            &spans,
-            "gateway receive message",
-            &["fanfare-gateway", "fanfare-fanout"],
-        )?;
-        let deliver: Vec<_> = named(&spans, "gateway deliver").collect();
-        ensure!(deliver.len() == 2, "one a gateway: {deliver:?}");
-        let processes: BTreeSet<_> = spans.iter().map(|span| &span.process).collect();
-        ensure!(processes.len() == 3, "{processes:?}");
+        for trace in [TRACE, OF_SOCKET] {
+            let spans = receiver.spans.of_trace(trace, 7)?;
+            println!("{}", tree(&spans, PARENT));
+            let services = ["fanfare-gateway", "fanfare-fanout"];
+            look_at(&spans, "gateway receive message", &services)?;
+            let received: Vec<_> = named(&spans, "gateway receive message").collect();
+            ensure!(
+                received.len() == 1 && received[0].parent == PARENT,
+                "{received:?}"
+            );
+            let deliver: Vec<_> = named(&spans, "gateway deliver").collect();
+            ensure!(deliver.len() == 2, "one a gateway: {deliver:?}");
+            let processes: BTreeSet<_> = spans.iter().map(|span| &span.process).collect();
+            ensure!(processes.len() == 3, "{processes:?}");
+        }
         let others: Vec<_> = receiver.spans.all();
-        let others: Vec<_> = others.iter().filter(|span| span.trace != TRACE).collect();
+        let asked = |span: &&Span| ![TRACE, OF_SOCKET].contains(&span.trace.as_str());
+        let others: Vec<_> = others.iter().filter(asked).collect();
         ensure!(others.is_empty(), "nobody asked for {others:?}");
         Ok(())
     })
 }
 
-/// A socket's own trace, volatile events, standalone, and OTLP over HTTP.
+/// Volatile events, standalone, and OTLP over HTTP.
 #[test]
 fn standalone_traces_over_http() -> Result<()> {
     let receiver = Receiver::http()?;
