@@ -23,6 +23,11 @@ neither are the gateway's sections, so a change of theirs does not restart it.
 {{- end }}
 {{- end }}
 {{- if eq $role "gateway" }}
+{{- if not (hasKey (default dict $root.Values.settings.gateway) "drain_seconds") }}
+# The grace period is reckoned with it, so no file may say otherwise.
+- name: FANFARE_GATEWAY__DRAIN_SECONDS
+  value: {{ include "fanfare.drainSeconds" $root | quote }}
+{{- end }}
 - name: POD_IP
   valueFrom:
     fieldRef:

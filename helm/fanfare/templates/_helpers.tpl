@@ -121,6 +121,11 @@ capabilities:
 {{- if and (eq .Values.ingress.preset "gateway-api") (not .Values.ingress.gatewayApi.parentRefs) -}}
 {{- fail "ingress.gatewayApi.parentRefs: a route needs a Gateway" -}}
 {{- end -}}
+{{- range .Values.gateway.extraEnv -}}
+{{- if eq .name "FANFARE_GATEWAY__DRAIN_SECONDS" -}}
+{{- fail "gateway.extraEnv: the grace period must hold the drain; set settings.gateway.drain_seconds" -}}
+{{- end -}}
+{{- end -}}
 {{- if and .Values.secrets.external.enabled (or .Values.secrets.values (not .Values.secrets.external.storeRef.name) (not .Values.secrets.external.remoteKey)) -}}
 {{- fail "secrets.external needs storeRef.name and remoteKey, and no secrets.values" -}}
 {{- end -}}

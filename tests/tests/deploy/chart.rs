@@ -178,8 +178,9 @@ fn the_grace_period_holds_all_phases_of_the_end() -> Result<()> {
                     .into_iter()
                     .flatten()
                     .find(|variable| variable["name"] == "FANFARE_GATEWAY__DRAIN_SECONDS");
-                let drain = drain.map_or(Ok(20), |drain| text(&drain["value"]).parse::<u64>())?;
-                needed += drain;
+                // A file may say anything, and the environment lies over it.
+                let drain = drain.context("the drain is left to the file")?;
+                needed += text(&drain["value"]).parse::<u64>()?;
             }
             // Load balancers and callers of APIs forget it first.
             let notice = &container(deployment)["lifecycle"]["preStop"]["sleep"]["seconds"];
@@ -388,6 +389,7 @@ fn what_is_unknown_or_contradicts_itself_is_refused() -> Result<()> {
         "ingress.preset=gateway-api",
         "gateway.shutdownSeconds=5",
         "secrets.external.enabled=true",
+        "gateway.extraEnv[0].name=FANFARE_GATEWAY__DRAIN_SECONDS",
         "bogus=1",
     ] {
         let refused = render(Path::new("helm/fanfare/ci/default-values.yaml"), &[set], &[]);
