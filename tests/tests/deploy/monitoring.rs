@@ -81,6 +81,20 @@ fn every_pipeline_of_the_collector_is_made_of_what_is_there() -> Result<()> {
             mistakes.push(format!("{name} begins with {first:?}"));
         }
     }
+    let compose = yaml(&read("deploy/compose.yaml")?)?;
+    let passed: Vec<_> = items(&compose["services"]["collector"]["environment"])
+        .iter()
+        .map(text)
+        .collect();
+    for variable in read("deploy/observability/collector.yaml")?
+        .split("${env:")
+        .skip(1)
+    {
+        let (name, _) = variable.split_once(":-").context("a default")?;
+        if !passed.contains(&name) {
+            mistakes.push(format!("compose does not pass {name}"));
+        }
+    }
     // The one that is not the default is chosen by TRACES_EXPORTER.
     used.insert(("exporters", "otlp"));
     for part in ["receivers", "processors", "exporters"] {
