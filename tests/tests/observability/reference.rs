@@ -40,12 +40,13 @@ type Families = BTreeMap<String, Family>;
 #[test]
 fn the_reference_is_what_is_exported() -> Result<()> {
     let mut families = Families::new();
-    // With traces, whose spans are counted too; none is recorded.
-    let traces = [
+    // With traces, whose spans are counted too, none of them recorded; and with limits, for which gateways ask Redis.
+    let settings = [
         ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:9"),
         ("OTEL_TRACES_SAMPLER", "always_off"),
+        ("FANFARE_LIMITS__EVENTS", "1000"),
     ];
-    Cluster::run(SIZE, &traces, |cluster| {
+    Cluster::run(SIZE, &settings, |cluster| {
         cluster.until_settled()?;
         drop(runtime()?.block_on(visit(cluster))?);
         for (job, instances) in jobs(cluster) {
