@@ -109,16 +109,16 @@ impl Api {
             settings.max_payload,
         );
         tasks.background("important events", important.clone().look_after());
-        let operations = Operations::new(
-            Emitter::new(Arc::clone(&log), Arc::clone(&signals)),
+        let operations = Operations {
+            emitter: Emitter::new(Arc::clone(&log), Arc::clone(&signals)),
             sockets,
             log,
             notifier,
             important,
-            Questions::new(Arc::clone(&documents), tasks.clone()),
+            questions: Questions::new(Arc::clone(&documents), tasks.clone()),
             documents,
-            settings.max_payload,
-        );
+            max_payload: settings.max_payload,
+        };
         Self {
             front: Arc::new(Front::new(operations, settings.keys, metrics, tracer)),
             signals,

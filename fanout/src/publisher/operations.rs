@@ -131,39 +131,17 @@ impl Request {
 }
 
 pub(super) struct Operations {
-    emitter: Emitter,
-    sockets: Sockets,
-    log: Arc<dyn EventLog>,
-    notifier: Arc<dyn Notifier>,
-    important: Important,
-    questions: Questions,
-    documents: Arc<dyn Documents>,
-    max_payload: usize,
+    pub(super) emitter: Emitter,
+    pub(super) sockets: Sockets,
+    pub(super) log: Arc<dyn EventLog>,
+    pub(super) notifier: Arc<dyn Notifier>,
+    pub(super) important: Important,
+    pub(super) questions: Questions,
+    pub(super) documents: Arc<dyn Documents>,
+    pub(super) max_payload: usize,
 }
 
 impl Operations {
-    pub(super) fn new(
-        emitter: Emitter,
-        sockets: Sockets,
-        log: Arc<dyn EventLog>,
-        notifier: Arc<dyn Notifier>,
-        important: Important,
-        questions: Questions,
-        documents: Arc<dyn Documents>,
-        max_payload: usize,
-    ) -> Self {
-        Self {
-            emitter,
-            sockets,
-            log,
-            notifier,
-            important,
-            questions,
-            documents,
-            max_payload,
-        }
-    }
-
     /// `trace`: what it is part of, if that is recorded.
     pub(super) async fn run(
         &self,
