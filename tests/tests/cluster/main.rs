@@ -8,6 +8,7 @@ mod joins;
 mod limits;
 mod names;
 mod presence;
+mod rights;
 mod start;
 
 use std::net::SocketAddr;
