@@ -218,4 +218,22 @@ mod tests {
         stop.cancel();
         tasks.shutdown(Duration::from_secs(30)).await;
     }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_reads_no_answer_is_sent_away() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (tasks, stop) = (Tasks::new(), CancellationToken::new());
+        let router = Router::new().route("/", get(async || "here".repeat(1000)));
+        let (connections, until) = (tasks.clone(), stop.clone());
+        tasks.spawn("serve", async move {
+            serve(listener, router, None, &connections, until).await;
+        });
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let ask = b"GET / HTTP/1.1\r\nhost: a\r\n\r\n".repeat(1000);
+        let asking = async { while stream.write_all(&ask).await.is_ok() {} };
+        timeout(UNREAD * 100, asking).await.unwrap();
+        stop.cancel();
+        tasks.shutdown(Duration::from_secs(30)).await;
+    }
 }
